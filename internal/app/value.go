@@ -1,0 +1,252 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// Value is a string that may be known only at deploy: a literal, an attribute of a Resource,
+// a Secret reference, an import from another Stack, or a template of these. The zero Value is absent.
+//
+// In JSON a literal is a plain string; the others are objects with one key of their own:
+// {"$attr":"Table.Arn"}, {"$secret":"ssm:/path"}, {"$import":"name"}, {"$template":["a",{…}]}.
+type Value struct {
+	kind  valueKind
+	text  string  // literal text, "ID.Attr", secret name, import name
+	parts []Value // of a template
+}
+
+type valueKind uint8
+
+const (
+	absent valueKind = iota
+	literal
+	attribute
+	secretRef
+	importRef
+	template
+)
+
+// Lit returns a literal.
+func Lit(s string) Value { return Value{kind: literal, text: s} }
+
+// Attr returns the attribute of the Resource (or Function, or API) with the logical ID. The
+// attribute "Ref" is what the source format gives for a bare reference: its name or ID.
+func Attr(id, attr string) Value { return Value{kind: attribute, text: id + "." + attr} }
+
+// SecretRef returns a reference to a Secret, "ssm:/path" or "secretsmanager:name".
+func SecretRef(name string) Value { return Value{kind: secretRef, text: name} }
+
+// Import returns an output exported by another Stack.
+func Import(name string) Value { return Value{kind: importRef, text: name} }
+
+// Template returns the concatenation of the parts, folded to the simplest equal Value.
+func Template(parts ...Value) Value {
+	var out []Value
+	for _, p := range parts {
+		if p.kind == template {
+			out = append(out, p.parts...)
+			continue
+		}
+		if p.kind == absent || p.kind == literal && p.text == "" {
+			continue
+		}
+		if n := len(out); n > 0 && p.kind == literal && out[n-1].kind == literal {
+			out[n-1].text += p.text
+			continue
+		}
+		out = append(out, p)
+	}
+	switch len(out) {
+	case 0:
+		return Lit("")
+	case 1:
+		return out[0]
+	}
+	return Value{kind: template, parts: out}
+}
+
+// IsZero says whether v is absent.
+func (v Value) IsZero() bool { return v.kind == absent }
+
+// Literal returns the text of a literal.
+func (v Value) Literal() (string, bool) { return v.text, v.kind == literal }
+
+// Attribute returns the logical ID and attribute of a reference.
+func (v Value) Attribute() (id, attr string, ok bool) {
+	if v.kind != attribute {
+		return "", "", false
+	}
+	id, attr, _ = strings.Cut(v.text, ".")
+	return id, attr, true
+}
+
+// Refs appends the logical IDs that v refers to.
+func (v Value) Refs() []string {
+	if id, _, ok := v.Attribute(); ok {
+		return []string{id}
+	}
+	var ids []string
+	for _, p := range v.parts {
+		ids = append(ids, p.Refs()...)
+	}
+	return ids
+}
+
+// Resolver gives what only the deploy knows. Each function returns an error that names the mend.
+type Resolver struct {
+	Attr   func(id, attr string) (string, error)
+	Secret func(name string) (string, error)
+	Import func(name string) (string, error)
+}
+
+// Resolve returns v's text.
+func (v Value) Resolve(r Resolver) (string, error) {
+	switch v.kind {
+	case absent:
+		return "", nil
+	case literal:
+		return v.text, nil
+	case attribute:
+		id, attr, _ := v.Attribute()
+		return r.Attr(id, attr)
+	case secretRef:
+		return r.Secret(v.text)
+	case importRef:
+		return r.Import(v.text)
+	}
+	var b strings.Builder
+	for _, p := range v.parts {
+		s, err := p.Resolve(r)
+		if err != nil {
+			return "", err
+		}
+		b.WriteString(s)
+	}
+	return b.String(), nil
+}
+
+// String gives v for people: a literal as it is, the rest as ${…}.
+func (v Value) String() string {
+	switch v.kind {
+	case absent:
+		return ""
+	case literal:
+		return v.text
+	case secretRef:
+		return "${secret:" + v.text + "}"
+	case importRef:
+		return "${import:" + v.text + "}"
+	case template:
+		var b strings.Builder
+		for _, p := range v.parts {
+			b.WriteString(p.String())
+		}
+		return b.String()
+	}
+	return "${" + v.text + "}"
+}
+
+// Equal says whether v and w are the same Value (for go-cmp).
+func (v Value) Equal(w Value) bool {
+	if v.kind != w.kind || v.text != w.text || len(v.parts) != len(w.parts) {
+		return false
+	}
+	for i := range v.parts {
+		if !v.parts[i].Equal(w.parts[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+var valueKeys = map[valueKind]string{attribute: "$attr", secretRef: "$secret", importRef: "$import", template: "$template"}
+
+// MarshalJSON encodes v in the form of the type's comment; an absent Value is null.
+func (v Value) MarshalJSON() ([]byte, error) {
+	switch v.kind {
+	case absent:
+		return []byte("null"), nil
+	case literal:
+		return json.Marshal(v.text)
+	case template:
+		return json.Marshal(map[string]any{"$template": v.parts})
+	}
+	return json.Marshal(map[string]string{valueKeys[v.kind]: v.text})
+}
+
+// UnmarshalJSON decodes the form of the type's comment.
+func (v *Value) UnmarshalJSON(data []byte) error {
+	var raw any
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return err
+	}
+	switch raw := raw.(type) {
+	case nil:
+		*v = Value{}
+		return nil
+	case string:
+		*v = Lit(raw)
+		return nil
+	case map[string]any:
+		if w, ok := asValue(raw); ok {
+			*v = w
+			return nil
+		}
+	}
+	return fmt.Errorf("decode value: %.80s is neither a string nor a reference", data)
+}
+
+// asValue reads the object form of a Value that is not a literal.
+func asValue(m map[string]any) (Value, bool) {
+	if len(m) != 1 {
+		return Value{}, false
+	}
+	for kind, key := range valueKeys {
+		switch x := m[key].(type) {
+		case string:
+			if kind != template {
+				return Value{kind: kind, text: x}, true
+			}
+		case []any:
+			if kind != template {
+				continue
+			}
+			v := Value{kind: template}
+			for _, p := range x {
+				if s, ok := p.(string); ok {
+					v.parts = append(v.parts, Lit(s))
+				} else if pm, ok := p.(map[string]any); ok {
+					pv, ok := asValue(pm)
+					if !ok {
+						return Value{}, false
+					}
+					v.parts = append(v.parts, pv)
+				} else {
+					return Value{}, false
+				}
+			}
+			return v, true
+		}
+	}
+	return Value{}, false
+}
+
+// revive turns the object form of Values inside decoded properties back into Values.
+func revive(x any) any {
+	switch x := x.(type) {
+	case map[string]any:
+		if v, ok := asValue(x); ok {
+			return v
+		}
+		for k := range x {
+			x[k] = revive(x[k])
+		}
+	case []any:
+		for i := range x {
+			x[i] = revive(x[i])
+		}
+	}
+	return x
+}
