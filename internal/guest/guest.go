@@ -1,0 +1,90 @@
+// Package guest is the contract of protocols spoken with a handler over a sandbox's Conn.
+//
+// Main types: [Protocol] and [Session]. Package lambda speaks AWS Lambda's; package all lists them.
+//
+// Guarantees of every implementation:
+//
+//  1. Only a protocol knows the shape of a provider's events, answers and errors.
+//  2. Session.Invoke returns when the guest is done with the Invocation, after-response work included.
+//  3. A Session's error says whether the guest may have seen the Invocation ([ErrUnseen]).
+//  4. What a guest sends is bounded and checked; nonsense becomes a function error, never a panic.
+//
+// It starts no process (sandbox does) and decides no placement or retry (engine does).
+package guest
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/invocation"
+	"github.com/ebb-run/ebb/internal/sandbox"
+)
+
+// ErrUnseen marks an error after which the guest cannot have seen the Invocation; it may be tried on another Instance.
+var ErrUnseen = errors.New("the guest has not seen the invocation")
+
+// Unit is what an Instance runs, ready to start: paths exist, references are resolved.
+type Unit struct {
+	Function    string // full name
+	Version     string // "$LATEST" or a number
+	ARN         string // without qualifier
+	Runtime     string // as asked for: "nodejs18.x"
+	Handler     string
+	Interpreter []string // program and first arguments that run this runtime here; empty for native binaries
+	Root        string   // folder with the code
+	Layers      []string // folders, first the one declared first
+	Supplied    string   // folder with the supplied SDKs for this runtime, or empty
+	Env         []string // the user's variables, "K=V"
+	MemoryMB    int
+	Timeout     time.Duration
+	Region      string
+	Account     string
+	LogGroup    string
+	LogStream   string
+	Note        string // shown with an Init error: why this runtime is not the one asked for and how to install it; or empty
+}
+
+// Protocol turns Units into running Sessions. It has no state of its own; methods may be called concurrently.
+type Protocol interface {
+	// Name is the protocol's name: "lambda".
+	Name() string
+	// Transport says how a Unit's guest talks.
+	Transport(u *Unit) sandbox.Transport
+	// Code says what to start in a Sandbox with the address (empty for sandbox.Stream). An error is a fault of the Unit, located for its owner.
+	Code(u *Unit, addr string) (sandbox.Code, error)
+	// Open waits until the guest's Init is over. A failed Init is an *InitError; ctx bounds it.
+	Open(ctx context.Context, c sandbox.Conn, u *Unit) (Session, error)
+	// Fault writes the answer that a caller of this provider sees when the host ended the Invocation.
+	Fault(inv *invocation.Invocation, u *Unit, f Fault, s invocation.Sink) error
+}
+
+// Session is a guest that has been initialised.
+type Session interface {
+	// Invoke gives the Invocation to the guest and its answer to the Sink. nil means that the guest answered (with a result or with a
+	// function error, see Head.Error) and can take another. An error means that this Instance is to be discarded. When ctx ends, Invoke
+	// returns soon with its error; the caller then ends the Sandbox.
+	Invoke(ctx context.Context, inv *invocation.Invocation, s invocation.Sink) error
+	// Concurrency is how many Invocations it takes at once, at least 1.
+	Concurrency() int
+	// Close lets go of the connection. It does not end the guest.
+	Close() error
+}
+
+// InitError is a failed Init as the guest reported it.
+type InitError struct {
+	Type    string // "Runtime.ImportModuleError"
+	Message string
+	Payload []byte // the provider's error document, or nil
+}
+
+// Error gives type and message.
+func (e *InitError) Error() string { return e.Type + ": " + e.Message }
+
+// Fault is why the host ended an Invocation.
+type Fault struct {
+	Cause invocation.Cause
+	Init  *InitError    // for CauseInit, where the guest reported one
+	Exit  sandbox.Exit  // for CauseExit and CauseMemory
+	After time.Duration // how long the Invocation ran
+}

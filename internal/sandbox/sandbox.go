@@ -1,0 +1,137 @@
+// Package sandbox is the contract of isolation boundaries.
+//
+// Main types: [Driver], which prepares a [Sandbox] without code, and [Conn], over which a guest
+// protocol talks to what runs inside. Packages process, wasm and workerd implement it; package
+// sandboxtest is the suite every implementation passes.
+//
+// Guarantees of every implementation:
+//
+//  1. After Stop has returned nothing that the Sandbox started is left, however it was forked.
+//  2. After kill -9 of the host nothing is left once Sweep has run in the next process.
+//  3. The environment inside is exactly Code.Env; nothing of the host's environment or descriptors is inherited.
+//  4. What is over a limit ends the whole Sandbox, and Exit says which limit.
+//  5. Output gets every byte that was written before the end, also when the Sandbox was killed.
+//
+// It knows nothing of functions, events or HTTP.
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// Driver creates Sandboxes. Its methods may be called concurrently.
+type Driver interface {
+	// Name is the driver's name: "process".
+	Name() string
+	// Traits say what its Sandboxes can do.
+	Traits() Traits
+	// Prepare makes a Sandbox that holds no code yet. The caller stops it in the end, also when Start failed.
+	Prepare(ctx context.Context, s Spec) (Sandbox, error)
+	// Sweep ends what earlier processes of this data directory left behind, and returns how many Sandboxes that were.
+	Sweep(ctx context.Context) (int, error)
+	// Close releases what the driver holds. Sandboxes are stopped before.
+	Close() error
+}
+
+// Traits are what a driver's Sandboxes can do.
+type Traits struct {
+	Concurrency int  // Invocations a Sandbox can take at once; 0 means that the protocol decides
+	Freezable   bool // can be paused and resumed
+	Shared      bool // several Units may live in one
+	FreshMemory bool // each Invocation starts from the same memory
+}
+
+// Transport is how host and guest talk.
+type Transport uint8
+
+// The transports.
+const (
+	// Stream: a connected byte stream, inherited by the guest as descriptor 3.
+	Stream Transport = iota
+	// Listen: the host listens at Sandbox.Addr (host:port, TCP), which the guest dials.
+	Listen
+	// Dial: the guest listens at Sandbox.Addr (host:port, TCP), which the host dials.
+	Dial
+)
+
+// Spec is what a Sandbox is made of before it has code.
+type Spec struct {
+	ID        string // unique on this Node; letters, digits and dashes
+	Owner     string // for people: the Unit it will run
+	Transport Transport
+	Limits    Limits
+	// Output takes what the guest writes to standard output and standard error, in order, from one goroutine at a time.
+	Output io.Writer
+}
+
+// Limits bound a Sandbox. Zero means no limit.
+type Limits struct {
+	MemoryBytes int64 // of all processes together
+	TmpBytes    int64 // of its /tmp
+	Processes   int
+}
+
+// Code is what runs in a Sandbox.
+type Code struct {
+	Command []string // the program, as an absolute path, and its arguments
+	Env     []string // the whole environment, "K=V"; TMPDIR is added by the driver when it gives a private folder
+	Dir     string   // working directory
+}
+
+// Sandbox is one isolation boundary. Start is called at most once; all other methods at any time, concurrently.
+type Sandbox interface {
+	// Addr is the TCP address for the Listen and Dial transports, known before Start; "" for Stream.
+	Addr() string
+	// Start attaches code and starts it. The Conn lives as long as the Sandbox.
+	Start(ctx context.Context, c Code) (Conn, error)
+	// Flush returns when Output has been given every byte that the guest had written before the call.
+	Flush()
+	// Usage is what the Sandbox has used so far.
+	Usage() Usage
+	// Done is closed when the guest's main process has ended, or Stop has.
+	Done() <-chan struct{}
+	// Exit says how it ended; valid after Done is closed.
+	Exit() Exit
+	// Stop asks the guest to end, waits up to grace, then kills. It returns when nothing is left. Further calls wait for the first
+	// but shorten its grace to theirs.
+	Stop(grace time.Duration)
+}
+
+// Conn is the host's side of the line to a guest. A method that does not fit the Spec's Transport panics.
+type Conn interface {
+	Stream() net.Conn                           // Stream
+	Listener() net.Listener                     // Listen
+	Dial(ctx context.Context) (net.Conn, error) // Dial; refused until the guest listens
+	Close() error
+}
+
+// Usage is what a Sandbox has used.
+type Usage struct {
+	MemoryPeak int64         // bytes, of all its processes together
+	CPU        time.Duration // user and system
+}
+
+// Exit says how a guest ended.
+type Exit struct {
+	Code    int    // exit code, or -1 after a signal
+	Signal  string // "killed", or ""
+	OOM     bool   // ended because of Limits.MemoryBytes
+	Stopped bool   // ended because of Stop
+}
+
+// String gives the Exit for people.
+func (e Exit) String() string {
+	switch {
+	case e.OOM:
+		return "out of memory"
+	case e.Stopped:
+		return "stopped"
+	case e.Signal != "":
+		return "signal: " + e.Signal
+	}
+	return fmt.Sprintf("exit status %d", e.Code)
+}
