@@ -61,6 +61,7 @@ type Function struct {
 	URL         *URL              `json:"url,omitempty"`
 	Async       *Async            `json:"async,omitempty"`
 	Tags        map[string]string `json:"tags,omitempty"`
+	Extra       map[string]any    `json:"extra,omitempty"` // declared properties without a meaning here, for targets
 }
 
 // Package says which files of the project are a Function's code.
@@ -163,6 +164,7 @@ type Authorizer struct {
 	Scopes   []string `json:"scopes,omitempty"`
 	TTLSec   int      `json:"ttlSec,omitempty"`
 	Simple   bool     `json:"simple,omitempty"` // answers {isAuthorized}, payload 2.0
+	Format   string   `json:"format,omitempty"` // payload format of a "request" authorizer of an HTTP API: "1.0" or "2.0"
 }
 
 // Trigger says that Events of a Source invoke a Function.
@@ -205,6 +207,8 @@ type Role struct {
 	Name       string           `json:"name,omitempty"`
 	Statements []map[string]any `json:"statements,omitempty"` // policy statements as declared
 	Managed    []Value          `json:"managed,omitempty"`    // ARNs of managed policies
+	Trust      []map[string]any `json:"trust,omitempty"`      // statements of the trust policy as declared
+	ARN        Value            `json:"arn,omitzero"`         // of a role that exists outside the App
 }
 
 // Function returns the Function with the key or the full name, or nil.
@@ -318,9 +322,14 @@ func Decode(data []byte) (*App, error) {
 	for i := range a.Triggers {
 		a.Triggers[i].Settings, _ = revive(a.Triggers[i].Settings).(map[string]any)
 	}
+	for i := range a.Functions {
+		a.Functions[i].Extra, _ = revive(a.Functions[i].Extra).(map[string]any)
+	}
 	for _, r := range a.Roles {
-		for i := range r.Statements {
-			r.Statements[i], _ = revive(r.Statements[i]).(map[string]any)
+		for _, st := range [][]map[string]any{r.Statements, r.Trust} {
+			for i := range st {
+				st[i], _ = revive(st[i]).(map[string]any)
+			}
 		}
 	}
 	return &a, nil

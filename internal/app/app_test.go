@@ -18,14 +18,15 @@ func TestApp_JSONRoundTrips(t *testing.T) {
 		Name: "shop", Stage: "dev", Source: "serverless.yml",
 		Functions: []app.Function{{
 			Key: "get", Name: "shop-dev-get", Runtime: "nodejs22.x", Handler: "h.get", MemoryMB: 128, TimeoutSec: 3,
-			Env:      map[string]app.Value{"T": app.Attr("Table", "Ref"), "A": arn, "S": app.SecretRef("ssm:/x"), "E": app.Lit("")},
-			Reserved: &reserved,
+			Env:      map[string]app.Value{"T": app.Attr("Table", "Ref"), "A": arn, "S": app.SecretRef("ssm:/x"), "E": app.Lit(""),
+				"P": app.Pick(arn, "/", 1), "B": app.Template(app.Lit("x"), app.Base64(app.SecretOf(app.Attr("Sec", "Ref"))))},
+			Reserved: &reserved, Extra: map[string]any{"VpcConfig": map[string]any{"SubnetIds": []any{app.Replace(arn, ",", ";")}}},
 		}},
 		APIs:      []app.API{{ID: "Api", Kind: app.HTTP, Stage: "$default"}},
 		Routes:    []app.Route{{API: "Api", Method: "GET", Path: "/x", Function: "get"}},
 		Triggers:  []app.Trigger{{Function: "get", Kind: "sqs", Source: app.Import("q"), Settings: map[string]any{"arn": arn, "n": []any{"x", app.Attr("Q", "Arn")}}}},
 		Resources: []app.Resource{{ID: "Table", Kind: app.Table, Properties: map[string]any{"N": map[string]any{"V": arn}}}},
-		Roles:     []app.Role{{ID: "R", Statements: []map[string]any{{"Resource": []any{arn}}}}},
+		Roles:     []app.Role{{ID: "R", Statements: []map[string]any{{"Resource": []any{arn}}}, Trust: []map[string]any{{"Principal": arn}}, ARN: arn}},
 	}
 	if v := a.Validate(); len(v) > 0 {
 		t.Fatalf("Validate: %v", v)
@@ -60,6 +61,22 @@ func TestValue_ResolvesAndFolds(t *testing.T) {
 	v := app.Template(app.Lit("a"), app.Lit("b"), app.Template(app.Lit("c"), app.Attr("T", "Arn")), app.Value{}, app.Lit("z"))
 	if got, err := v.Resolve(r); err != nil || got != "abc<Arn>z" {
 		t.Errorf("Resolve = %q, %v", got, err)
+	}
+	for name, row := range map[string]struct {
+		v    app.Value
+		want string
+	}{
+		"pick":    {app.Pick(v, "b", 1), "c<Arn>z"},
+		"replace": {app.Replace(v, "a", "-"), "-bc<Arn>z"},
+		"base64":  {app.Base64(app.Template(app.Attr("T", "x"))), "PHg+"},
+		"folded":  {app.Pick(app.Lit("a/b"), "/", 1), "b"},
+	} {
+		if got, err := row.v.Resolve(r); err != nil || got != row.want {
+			t.Errorf("%s: Resolve = %q, %v, want %q", name, got, err, row.want)
+		}
+	}
+	if _, err := app.Pick(v, "b", 9).Resolve(r); err == nil {
+		t.Error("a part that is not there resolves")
 	}
 	if got := v.String(); got != "abc${T.Arn}z" {
 		t.Errorf("String = %q", got)

@@ -1,20 +1,25 @@
 package app
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 )
 
 // Value is a string that may be known only at deploy: a literal, an attribute of a Resource,
 // a Secret reference, an import from another Stack, or a template of these. The zero Value is absent.
 //
+// A call works on a Value that is not known yet: base64, the nth part of it, a replacement, a Secret of that name.
+//
 // In JSON a literal is a plain string; the others are objects with one key of their own:
-// {"$attr":"Table.Arn"}, {"$secret":"ssm:/path"}, {"$import":"name"}, {"$template":["a",{…}]}.
+// {"$attr":"Table.Arn"}, {"$secret":"ssm:/path"}, {"$import":"name"}, {"$template":["a",{…}]}, {"$call":["pick",{…},"/","2"]}.
 type Value struct {
 	kind  valueKind
-	text  string  // literal text, "ID.Attr", secret name, import name
-	parts []Value // of a template
+	text  string  // literal text, "ID.Attr", secret name, import name, operation of a call
+	parts []Value // of a template; arguments of a call
 }
 
 type valueKind uint8
@@ -26,6 +31,7 @@ const (
 	secretRef
 	importRef
 	template
+	call
 )
 
 // Lit returns a literal.
@@ -65,6 +71,70 @@ func Template(parts ...Value) Value {
 		return out[0]
 	}
 	return Value{kind: template, parts: out}
+}
+
+// SecretOf returns a reference to the Secret whose name (as in [SecretRef]) is name.
+func SecretOf(name Value) Value {
+	if s, ok := name.Literal(); ok {
+		return SecretRef(s)
+	}
+	return Value{kind: call, text: "secret", parts: []Value{name}}
+}
+
+// Base64 returns v in standard base64.
+func Base64(v Value) Value { return newCall("base64", v) }
+
+// Pick returns the nth part (from 0) of v split at sep; it resolves with an error when there are fewer.
+func Pick(v Value, sep string, n int) Value {
+	return newCall("pick", v, Lit(sep), Lit(strconv.Itoa(n)))
+}
+
+// Replace returns v with every old replaced by with.
+func Replace(v Value, old, with string) Value { return newCall("replace", v, Lit(old), Lit(with)) }
+
+// newCall folds a call whose arguments are all known.
+func newCall(op string, args ...Value) Value {
+	texts := make([]string, len(args))
+	for i, a := range args {
+		s, ok := a.Literal()
+		if !ok {
+			return Value{kind: call, text: op, parts: args}
+		}
+		texts[i] = s
+	}
+	if s, err := compute(op, texts); err == nil {
+		return Lit(s)
+	}
+	return Value{kind: call, text: op, parts: args}
+}
+
+// compute is the meaning of a call on known arguments.
+func compute(op string, args []string) (string, error) {
+	switch {
+	case op == "base64" && len(args) == 1:
+		return base64.StdEncoding.EncodeToString([]byte(args[0])), nil
+	case op == "pick" && len(args) == 3:
+		parts := strings.Split(args[0], args[1])
+		n, err := strconv.Atoi(args[2])
+		if err != nil || n < 0 || n >= len(parts) {
+			return "", fmt.Errorf("%q split at %q has no part %s", args[0], args[1], args[2])
+		}
+		return parts[n], nil
+	case op == "replace" && len(args) == 3:
+		return strings.ReplaceAll(args[0], args[1], args[2]), nil
+	}
+	return "", fmt.Errorf("no operation %q on %d arguments", op, len(args))
+}
+
+// Parts returns what v concatenates: the parts of a template, else v alone; none when absent.
+func (v Value) Parts() []Value {
+	switch v.kind {
+	case absent:
+		return nil
+	case template:
+		return slices.Clone(v.parts)
+	}
+	return []Value{v}
 }
 
 // IsZero says whether v is absent.
@@ -116,15 +186,21 @@ func (v Value) Resolve(r Resolver) (string, error) {
 	case importRef:
 		return r.Import(v.text)
 	}
-	var b strings.Builder
-	for _, p := range v.parts {
+	texts := make([]string, len(v.parts))
+	for i, p := range v.parts {
 		s, err := p.Resolve(r)
 		if err != nil {
 			return "", err
 		}
-		b.WriteString(s)
+		texts[i] = s
 	}
-	return b.String(), nil
+	switch {
+	case v.kind == template:
+		return strings.Join(texts, ""), nil
+	case v.text == "secret" && len(texts) == 1:
+		return r.Secret(texts[0])
+	}
+	return compute(v.text, texts)
 }
 
 // String gives v for people: a literal as it is, the rest as ${…}.
@@ -144,6 +220,12 @@ func (v Value) String() string {
 			b.WriteString(p.String())
 		}
 		return b.String()
+	case call:
+		args := make([]string, len(v.parts))
+		for i, p := range v.parts {
+			args[i] = p.String()
+		}
+		return "${" + v.text + "(" + strings.Join(args, ", ") + ")}"
 	}
 	return "${" + v.text + "}"
 }
@@ -161,7 +243,7 @@ func (v Value) Equal(w Value) bool {
 	return true
 }
 
-var valueKeys = map[valueKind]string{attribute: "$attr", secretRef: "$secret", importRef: "$import", template: "$template"}
+var valueKeys = map[valueKind]string{attribute: "$attr", secretRef: "$secret", importRef: "$import", template: "$template", call: "$call"}
 
 // MarshalJSON encodes v in the form of the type's comment; an absent Value is null.
 func (v Value) MarshalJSON() ([]byte, error) {
@@ -172,6 +254,8 @@ func (v Value) MarshalJSON() ([]byte, error) {
 		return json.Marshal(v.text)
 	case template:
 		return json.Marshal(map[string]any{"$template": v.parts})
+	case call:
+		return json.Marshal(map[string]any{"$call": append([]Value{Lit(v.text)}, v.parts...)})
 	}
 	return json.Marshal(map[string]string{valueKeys[v.kind]: v.text})
 }
@@ -206,14 +290,24 @@ func asValue(m map[string]any) (Value, bool) {
 	for kind, key := range valueKeys {
 		switch x := m[key].(type) {
 		case string:
-			if kind != template {
+			if kind != template && kind != call {
 				return Value{kind: kind, text: x}, true
 			}
 		case []any:
-			if kind != template {
+			if kind != template && kind != call {
 				continue
 			}
-			v := Value{kind: template}
+			v := Value{kind: kind}
+			if kind == call {
+				if len(x) == 0 {
+					return Value{}, false
+				}
+				op, ok := x[0].(string)
+				if !ok {
+					return Value{}, false
+				}
+				v.text, x = op, x[1:]
+			}
 			for _, p := range x {
 				if s, ok := p.(string); ok {
 					v.parts = append(v.parts, Lit(s))
