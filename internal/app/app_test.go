@@ -18,7 +18,7 @@ func TestApp_JSONRoundTrips(t *testing.T) {
 		Name: "shop", Stage: "dev", Source: "serverless.yml",
 		Functions: []app.Function{{
 			Key: "get", Name: "shop-dev-get", Runtime: "nodejs22.x", Handler: "h.get", MemoryMB: 128, TimeoutSec: 3,
-			Env:      map[string]app.Value{"T": app.Attr("Table", "Ref"), "A": arn, "S": app.SecretRef("ssm:/x"), "E": app.Lit(""),
+			Env: map[string]app.Value{"T": app.Attr("Table", "Ref"), "A": arn, "S": app.SecretRef("ssm:/x"), "E": app.Lit(""),
 				"P": app.Pick(arn, "/", 1), "B": app.Template(app.Lit("x"), app.Base64(app.SecretOf(app.Attr("Sec", "Ref"))))},
 			Reserved: &reserved, Extra: map[string]any{"VpcConfig": map[string]any{"SubnetIds": []any{app.Replace(arn, ",", ";")}}},
 		}},

@@ -50,20 +50,30 @@ func Import(name string) Value { return Value{kind: importRef, text: name} }
 // Template returns the concatenation of the parts, folded to the simplest equal Value.
 func Template(parts ...Value) Value {
 	var out []Value
-	for _, p := range parts {
-		if p.kind == template {
-			out = append(out, p.parts...)
-			continue
+	var run []string // literals that stand next to each other
+	flush := func() {
+		if text := strings.Join(run, ""); text != "" {
+			out = append(out, Lit(text))
 		}
-		if p.kind == absent || p.kind == literal && p.text == "" {
-			continue
-		}
-		if n := len(out); n > 0 && p.kind == literal && out[n-1].kind == literal {
-			out[n-1].text += p.text
-			continue
-		}
-		out = append(out, p)
+		run = run[:0]
 	}
+	var add func(ps []Value)
+	add = func(ps []Value) {
+		for _, p := range ps {
+			switch p.kind {
+			case absent:
+			case literal:
+				run = append(run, p.text)
+			case template:
+				add(p.parts)
+			default:
+				flush()
+				out = append(out, p)
+			}
+		}
+	}
+	add(parts)
+	flush()
 	switch len(out) {
 	case 0:
 		return Lit("")
