@@ -1,0 +1,306 @@
+// Package serverless reads serverless.yml (Serverless Framework, version 3 syntax) into an App.
+//
+// Main type: [Frontend]. A project file is read, its variables are resolved, and it is compiled to the
+// CloudFormation template that Serverless itself would make: the same logical IDs, the same implicit
+// resources. Package cloudformation turns that template into the App.
+//
+// Guarantees:
+//
+//  1. Logical IDs and function names are those of Serverless 3, so that `resources:` may refer to them.
+//     One differs: a Version's logical ID has no hash of the code at its end, since no code is built here.
+//  2. A variable without a value is an error at its place; the rest of the file is read all the same.
+//  3. An event kind without a form in a template becomes a Trigger with its settings; nothing is dropped.
+//  4. Any input ends: nesting, chains of variables and the resolved size are bounded.
+//
+// It does not run plugins. Those that are known have their effect taken or are named in a note.
+package serverless
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	cfn "github.com/ebb-run/ebb/internal/frontend/cloudformation"
+
+	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/frontend"
+)
+
+// Frontend reads serverless.yml. The zero value is ready.
+type Frontend struct{}
+
+var _ frontend.Frontend = Frontend{}
+
+// Name implements [frontend.Frontend].
+func (Frontend) Name() string { return "serverless" }
+
+// fileNames in the order they are looked for.
+var fileNames = []string{
+	"serverless.yml", "serverless.yaml", "serverless.json", "serverless.js", "serverless.cjs", "serverless.mjs", "serverless.ts",
+}
+
+// Detect implements [frontend.Frontend].
+func (Frontend) Detect(p frontend.Project) (string, bool) {
+	names := fileNames
+	if p.File != "" {
+		base := filepath.Base(p.File)
+		if !strings.HasPrefix(base, "serverless") {
+			return "", false
+		}
+		names = []string{p.File}
+	}
+	for _, name := range names {
+		if st, err := os.Stat(filepath.Join(p.Root, name)); err == nil && st.Mode().IsRegular() {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// Load implements [frontend.Frontend].
+func (f Frontend) Load(ctx context.Context, p frontend.Project, o frontend.Options) (*app.App, diag.List) {
+	var l diag.List
+	t, in, ok := f.compile(ctx, p, o, &l)
+	if !ok {
+		return nil, l
+	}
+	a, more := cfn.Load(t, in)
+	l = append(l, more...)
+	if l.HasErrors() {
+		return nil, l
+	}
+	a.Description = "" // of the template; a project file has none
+	return a, l
+}
+
+// compile makes the template. It says no when something could not be resolved or the file is none of ours;
+// faults of single parts still give a template, so that its own faults are told in the same pass.
+func (f Frontend) compile(ctx context.Context, p frontend.Project, o frontend.Options, l *diag.List) (cfn.Template, cfn.Input, bool) {
+	if p.File == "" {
+		name, ok := f.Detect(p)
+		if !ok {
+			l.Errorf(diag.Pos{}, "no-project", "Create a serverless.yml.", "there is no serverless.yml in %s", p.Root)
+			return cfn.Template{}, cfn.Input{}, false
+		}
+		p.File = name
+	}
+	if o.Account == "" {
+		o.Account = "000000000000"
+	}
+	r := newResolver(ctx, p, o, l, nil)
+	root := r.readProject()
+	if root == nil {
+		return cfn.Template{}, cfn.Input{}, false
+	}
+	r.root = root
+	r.decideStage()
+	r.loadDotenv()
+	r.decideRegion()
+	doc := r.document()
+	c := &compiler{
+		l: l, doc: doc, provider: doc.Get("provider"), stage: r.stage, region: r.region,
+		info: map[string]cfn.FunctionInfo{}, plugins: map[string]bool{}, custom: map[string][]*cfn.Node{},
+	}
+	t := c.template(r)
+	if r.failed {
+		return t, cfn.Input{}, false
+	}
+	stack := c.service + "-" + c.stage
+	if s, ok := c.provider.Get("stackName").Text(); ok && s != "" {
+		stack = s
+	}
+	return t, cfn.Input{
+		Name: c.service, Stage: c.stage, Region: c.region, Account: o.Account, Stack: stack,
+		Source: filepath.Base(p.File), Params: o.Params, Functions: c.info, Declared: c.decl,
+	}, true
+}
+
+// readProject reads the project's main file.
+func (r *resolver) readProject() *cfn.Node {
+	abs := filepath.Join(r.p.Root, r.p.File)
+	pos := diag.Pos{File: filepath.ToSlash(r.p.File)}
+	var n *cfn.Node
+	switch filepath.Ext(abs) {
+	case ".ts":
+		r.errorf(pos, "typescript-config", "Write it as serverless.yml, or print it once with `npx serverless print --format yaml > serverless.yml`.",
+			"a project file in TypeScript is not read")
+		return nil
+	case ".js", ".cjs", ".mjs":
+		r.stage, r.region = orDefault(r.o.Stage, defaultStage), orDefault(r.o.Region, defaultRegion)
+		r.root = cfn.NewMap(pos)
+		var m missing
+		if n, m = r.script(pos, abs, r.p.File, ""); n == nil {
+			r.errorf(pos, m.code(), m.hint, "%s", m.what)
+			return nil
+		}
+		r.stage, r.region = "", ""
+	default:
+		data, err := readFile(abs)
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				r.errorf(pos, "no-project", "", "there is no file %s", r.p.File)
+			} else {
+				r.errorf(pos, "unreadable", "", "%v", err)
+			}
+			return nil
+		}
+		var l diag.List
+		n, l = cfn.ParseDoc(pos.File, data)
+		*r.l = append(*r.l, l...)
+		if n == nil {
+			return nil
+		}
+	}
+	if n.Kind != cfn.Map {
+		r.errorf(pos, "wrong-type", "Start with `service: my-app`.", "the file must be a map with service, provider and functions, not %s", kindName(n))
+		return nil
+	}
+	return n
+}
+
+func orDefault(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}
+
+// decideStage finds the stage in force: the command line's, the file's, or dev.
+func (r *resolver) decideStage() {
+	r.stage = r.o.Stage
+	if r.stage == "" {
+		r.stage = r.decide("stage", defaultStage)
+	}
+}
+
+// decideRegion is decideStage for the region; the environment's AWS_REGION comes before the default.
+func (r *resolver) decideRegion() {
+	r.region = r.o.Region
+	if r.region == "" {
+		r.region = r.decide("region", defaultRegion)
+	}
+}
+
+// decide reads provider.KEY. What cannot be resolved yet is told when the whole document is.
+func (r *resolver) decide(key, fallback string) string {
+	quiet := newResolver(r.ctx, r.p, r.o, &diag.List{}, r.root)
+	quiet.dotenv, quiet.stage = r.dotenv, r.stage
+	n := quiet.shallow(quiet.shallow(r.root.Get("provider")).Get(key))
+	if s, ok := n.Text(); ok && s != "" && !isPoison(n) {
+		return s
+	}
+	return fallback
+}
+
+// loadDotenv reads what the project or the user asks for: --env-file; with useDotenv (or the plugin)
+// .env.STAGE, or else .env.
+func (r *resolver) loadDotenv() {
+	r.dotenv, r.dotenvUnused = map[string]string{}, map[string]string{}
+	read := func(name string) map[string]string {
+		abs := name
+		if !filepath.IsAbs(abs) {
+			abs = filepath.Join(r.p.Root, name)
+		}
+		data, err := readFile(abs)
+		if err != nil {
+			return nil
+		}
+		return parseDotenv(string(data), r.p.Env)
+	}
+	if r.o.EnvFile != "" {
+		vars := read(r.o.EnvFile)
+		if vars == nil {
+			if wd, err := os.Getwd(); err == nil {
+				vars = read(filepath.Join(wd, r.o.EnvFile))
+			}
+		}
+		if vars == nil {
+			r.errorf(diag.Pos{File: filepath.ToSlash(r.o.EnvFile)}, "unreadable", "Correct the path given with --env-file.", "there is no such file")
+		}
+		maps.Copy(r.dotenv, vars)
+	}
+	vars := read(".env." + r.stage)
+	if vars == nil {
+		vars = read(".env")
+	}
+	into := r.dotenvUnused
+	if isTrue(r.shallow(r.root.Get("useDotenv"))) || r.usesPlugin("serverless-dotenv-plugin") {
+		into = r.dotenv
+	}
+	for k, v := range vars {
+		if _, have := into[k]; !have {
+			into[k] = v
+		}
+	}
+}
+
+func (r *resolver) usesPlugin(name string) bool {
+	n := r.shallow(r.root.Get("plugins"))
+	if m := n.Get("modules"); m != nil {
+		n = r.shallow(m)
+	}
+	return slices.ContainsFunc(list(n), func(it *cfn.Node) bool {
+		s, _ := it.Text()
+		return s == name
+	})
+}
+
+// template compiles every part, in Serverless's order.
+func (c *compiler) template(r *resolver) cfn.Template {
+	c.readService()
+	c.readPlugins()
+	c.dotenvPlugin(r)
+	c.checkKeys()
+	c.readFunctions()
+	c.core()
+	c.functionResources()
+	c.events()
+	c.role()
+	root := obj(c.doc.Pos,
+		"AWSTemplateFormatVersion", "2010-09-09",
+		"Description", "The AWS CloudFormation template for this Serverless application",
+		"Resources", &cfn.Node{Kind: cfn.Map, Pos: c.doc.Pos, Entries: c.res},
+		"Outputs", &cfn.Node{Kind: cfn.Map, Pos: c.doc.Pos, Entries: c.outs})
+	return cfn.Template{Root: c.merge(root, r)}
+}
+
+func (c *compiler) readService() {
+	n := c.doc.Get("service")
+	if n != nil && n.Kind == cfn.Map {
+		c.keys(n, "in service", []string{"name", "awsKmsKeyArn"})
+		n = n.Get("name")
+	}
+	c.service = c.text(n, "service")
+	if c.service == "" && !isPoison(n) {
+		c.l.Errorf(orPos(n, c.doc).Pos, "missing-key", "Add `service: my-app` at the top.", "the project has no name: the key service is missing")
+	}
+	if c.provider.IsNull() {
+		c.l.Errorf(c.doc.Pos, "missing-key", "Add `provider:` with `name: aws` and a runtime.", "the key provider is missing")
+	}
+	if s, ok := c.provider.Text(); ok && !isPoison(c.provider) { // `provider: aws`
+		c.provider = obj(c.provider.Pos, "name", s)
+	}
+	if name := c.provider.Get("name"); name != nil {
+		if s := c.text(name, "provider.name"); s != "" && s != "aws" {
+			c.l.Errorf(name.Pos, "unknown-provider", "Only `name: aws` is read from serverless.yml.", "the provider %q is not known", s)
+		}
+	}
+}
+
+func orPos(ns ...*cfn.Node) *cfn.Node {
+	for _, n := range ns {
+		if n != nil {
+			return n
+		}
+	}
+	return &cfn.Node{}
+}
+
+func (c *compiler) where(what string, name string) string { return fmt.Sprintf("in %s %q", what, name) }
