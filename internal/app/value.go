@@ -100,7 +100,12 @@ func Pick(v Value, sep string, n int) Value {
 }
 
 // Replace returns v with every old replaced by with.
-func Replace(v Value, old, with string) Value { return newCall("replace", v, Lit(old), Lit(with)) }
+func Replace(v Value, old, with string) Value {
+	if old == with {
+		return v
+	}
+	return newCall("replace", v, Lit(old), Lit(with))
+}
 
 // newCall folds a call whose arguments are all known.
 func newCall(op string, args ...Value) Value {

@@ -126,7 +126,7 @@ func (e *evaluator) call(en Entry, n *Node) *Node {
 	switch en.Key {
 	case "Ref":
 		if id, ok := e.literal(arg, "Ref"); ok {
-			return e.ref(arg.Place(), id)
+			return e.ref(arg.Place(), id, "Ref")
 		}
 	case "Fn::GetAtt":
 		return e.getAtt(pos, arg)
@@ -324,7 +324,7 @@ func pseudo() []string {
 }
 
 // ref is the Ref function.
-func (e *evaluator) ref(pos diag.Pos, name string) *Node {
+func (e *evaluator) ref(pos diag.Pos, name, how string) *Node {
 	switch name {
 	case "AWS::NoValue":
 		return nil
@@ -351,7 +351,7 @@ func (e *evaluator) ref(pos diag.Pos, name string) *Node {
 		c.Pos = pos
 		return &c
 	}
-	if !e.reaches(pos, name, "Ref") {
+	if !e.reaches(pos, name, how) {
 		return null(pos)
 	}
 	if stage := e.stageName(name); stage != nil {

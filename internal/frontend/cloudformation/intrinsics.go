@@ -76,7 +76,7 @@ func (e *evaluator) variable(pos diag.Pos, name string, vars map[string]*Node) (
 			return app.Attr(id, attr), true
 		}
 		before := len(e.diags)
-		n = e.ref(pos, name)
+		n = e.ref(pos, name, "Fn::Sub")
 		if len(e.diags) > before {
 			return app.Value{}, false
 		}

@@ -213,7 +213,7 @@ func (l *loader) outputs() {
 		}
 		n := l.eval(en.Value.Get("Value"))
 		v, ok := asText(n)
-		if !ok && n != nil && n.Kind == List {
+		if !ok && n != nil && n.Kind == List && !slices.ContainsFunc(n.Items, func(it *Node) bool { return it.Kind != Scalar }) {
 			v, ok = l.joined(n, ","), true
 		}
 		if !ok && isPending(n) {
@@ -222,7 +222,7 @@ func (l *loader) outputs() {
 			}
 		}
 		if !ok {
-			l.diags.Errorf(en.Pos, "bad-value", "", "the output %q has no Value that is one text", en.Key)
+			l.diags.Errorf(en.Value.Place(), "bad-value", "", "the output %q has no Value that is one text", en.Key)
 			continue
 		}
 		if l.app.Outputs == nil {

@@ -2,6 +2,7 @@ package cloudformation
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/ebb-run/ebb/internal/app"
@@ -84,10 +85,19 @@ func (l *loader) keepRest() {
 	}
 	wanted := map[string]bool{}
 	references(reflect.ValueOf(l.app), wanted)
-	for _, res := range consumed {
-		if wanted[res.ID] {
-			l.app.Resources = append(l.app.Resources, res)
-		}
+	for _, t := range l.app.Triggers {
+		delete(wanted, t.ID)
+	}
+	for more := true; more; {
+		more = false
+		consumed = slices.DeleteFunc(consumed, func(res app.Resource) bool {
+			if wanted[res.ID] {
+				l.app.Resources = append(l.app.Resources, res)
+				references(reflect.ValueOf(res), wanted)
+				more = true
+			}
+			return wanted[res.ID]
+		})
 	}
 }
 

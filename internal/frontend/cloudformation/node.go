@@ -1,6 +1,7 @@
 package cloudformation
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -197,10 +198,15 @@ const (
 // ParseDoc reads a YAML (or JSON) document. CloudFormation's short tags (!Ref, !GetAtt, !Sub, …) become
 // their long forms. Faults are diagnostics at file; the Node is nil when nothing could be read.
 func ParseDoc(file string, data []byte) (*Node, diag.List) {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	if looksJSON(file, data) {
+		return parseJSON(file, data)
+	}
 	var l diag.List
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
-		l.Errorf(yamlPos(file, err), "syntax", "", "%s", yamlText(err))
+		pos, hint := syntaxPlace(yamlPos(file, err), err.Error(), data)
+		l.Errorf(pos, "syntax", hint, "%s", yamlText(err))
 		return nil, l
 	}
 	if len(doc.Content) == 0 {
@@ -324,6 +330,12 @@ func (r *reader) scalar(y *yaml.Node, pos diag.Pos) *Node {
 		return &Node{Kind: Null, Pos: pos}
 	case "!!bool":
 		n.Value = strings.EqualFold(y.Value, "true") || strings.EqualFold(y.Value, "yes") || strings.EqualFold(y.Value, "on")
+	case "!!int", "!!float":
+		if leadingZero(y.Value) {
+			return n // an account id or a zip code, not an octal number
+		}
+	}
+	switch y.ShortTag() {
 	case "!!int":
 		var i int64
 		if err := y.Decode(&i); err == nil {
@@ -336,6 +348,11 @@ func (r *reader) scalar(y *yaml.Node, pos diag.Pos) *Node {
 		}
 	}
 	return n
+}
+
+// leadingZero says whether s is digits that start with a 0 which a number would lose.
+func leadingZero(s string) bool {
+	return len(s) > 1 && s[0] == '0' && strings.Trim(s, "0123456789") == ""
 }
 
 // short gives the long form of a CloudFormation short tag.

@@ -11,11 +11,12 @@ import (
 
 // object reads an evaluated Map; what has the wrong shape becomes a diagnostic.
 type object struct {
-	l *loader
-	n *Node
+	l  *loader
+	n  *Node
+	at diag.Pos // of what is around it, for when n is absent
 }
 
-func (l *loader) object(n *Node) object { return object{l, n} }
+func (l *loader) object(n *Node) object { return object{l, n, n.Place()} }
 
 func (o object) has(key string) bool { return !o.n.Get(key).IsNull() }
 
@@ -23,7 +24,7 @@ func (o object) pos(key string) diag.Pos {
 	if v := o.n.Get(key); v != nil {
 		return v.Pos
 	}
-	return o.n.Place()
+	return o.at
 }
 
 func (o object) bad(key, want string) {
@@ -87,9 +88,9 @@ func (o object) flag(key string, def bool) bool {
 	switch {
 	case !ok:
 		o.late(key, v, "the default is used")
-	case strings.EqualFold(s, "true"):
+	case strings.EqualFold(s, "true") || strings.EqualFold(s, "yes"):
 		return true
-	case strings.EqualFold(s, "false"):
+	case strings.EqualFold(s, "false") || strings.EqualFold(s, "no"):
 		return false
 	default:
 		o.bad(key, "true or false, not "+strconv.Quote(s))
@@ -149,7 +150,7 @@ func (o object) obj(key string) object {
 		o.bad(key, "a map")
 		n = nil
 	}
-	return object{o.l, n}
+	return object{o.l, n, o.pos(key)}
 }
 
 // objs returns a list of Maps.
@@ -160,7 +161,7 @@ func (o object) objs(key string) []object {
 			o.bad(key, "a list of maps")
 			continue
 		}
-		out = append(out, object{o.l, it})
+		out = append(out, object{o.l, it, it.Pos})
 	}
 	return out
 }
