@@ -55,7 +55,19 @@ func (e *evaluator) cost(pos diag.Pos, bytes int) bool {
 	return false
 }
 
-func null(pos diag.Pos) *Node { return &Node{Kind: Null, Pos: pos} }
+// fault is the Value of a Node that could not be evaluated and whose diagnostic is already there.
+type fault string
+
+// faulty is an empty text that raises no further complaints.
+func faulty(pos diag.Pos) *Node { return &Node{Kind: Scalar, Pos: pos, Value: fault("")} }
+
+func isFaulty(n *Node) bool {
+	if n == nil {
+		return false
+	}
+	_, ok := n.Value.(fault)
+	return ok
+}
 
 // eval returns n without intrinsics, or nil for AWS::NoValue.
 func (e *evaluator) eval(n *Node) *Node {
@@ -63,7 +75,7 @@ func (e *evaluator) eval(n *Node) *Node {
 		return nil
 	}
 	if !e.cost(n.Pos, 0) {
-		return null(n.Pos)
+		return faulty(n.Pos)
 	}
 	switch n.Kind {
 	case Scalar:
@@ -166,6 +178,9 @@ func (e *evaluator) call(en Entry, n *Node) *Node {
 		if list != nil && list.Kind == List {
 			return From(pos, len(list.Items))
 		}
+		if isFaulty(list) {
+			return list
+		}
 		e.badArg(pos, en.Key, "one list that the template itself gives")
 	case "Fn::ToJsonString":
 		return e.toJSON(pos, arg)
@@ -179,7 +194,7 @@ func (e *evaluator) call(en Entry, n *Node) *Node {
 		}
 		e.diags.Errorf(en.Pos, "unknown-function", nearHint(en.Key, intrinsics()), "there is no intrinsic function %s", en.Key)
 	}
-	return null(pos)
+	return faulty(pos)
 }
 
 // nearHint suggests the nearest of names.
@@ -198,14 +213,14 @@ func (e *evaluator) badArg(pos diag.Pos, name, want string) {
 func (e *evaluator) value(pos diag.Pos, v app.Value) *Node {
 	if s, ok := v.Literal(); ok && !strings.Contains(s, "{{resolve:") {
 		if !e.cost(pos, len(s)) {
-			return null(pos)
+			return faulty(pos)
 		}
 		return Str(pos, s)
 	}
 	v = e.dynamic(pos, v)
 	s := v.String()
 	if !e.cost(pos, len(s)) {
-		return null(pos)
+		return faulty(pos)
 	}
 	if lit, ok := v.Literal(); ok {
 		return Str(pos, lit)
@@ -249,8 +264,8 @@ func (e *evaluator) dynamic(pos diag.Pos, v app.Value) app.Value {
 			in, s = !in, after
 		}
 	}
-	if in {
-		e.diags.Errorf(pos, "bad-reference", "", "a dynamic reference has no closing }}")
+	if in { // a piece that Fn::Join or Fn::Sub has yet to complete
+		out = append(append(out, app.Lit(open)), inside...)
 	}
 	return app.Template(out...)
 }
@@ -345,14 +360,14 @@ func (e *evaluator) ref(pos diag.Pos, name, how string) *Node {
 	}
 	if p, ok := e.params[name]; ok {
 		if p.Kind == List && !e.cost(pos, 16*len(p.Items)) {
-			return null(pos)
+			return faulty(pos)
 		}
 		c := *p
 		c.Pos = pos
 		return &c
 	}
 	if !e.reaches(pos, name, how) {
-		return null(pos)
+		return faulty(pos)
 	}
 	if stage := e.stageName(name); stage != nil {
 		return stage
@@ -417,7 +432,7 @@ func (e *evaluator) getAtt(pos diag.Pos, arg *Node) *Node {
 		for _, it := range arg.Items {
 			s, ok := e.literal(it, "Fn::GetAtt")
 			if !ok {
-				return null(pos)
+				return faulty(pos)
 			}
 			parts = append(parts, s)
 		}
@@ -425,10 +440,10 @@ func (e *evaluator) getAtt(pos diag.Pos, arg *Node) *Node {
 	}
 	if id == "" || attr == "" {
 		e.badArg(pos, "Fn::GetAtt", "a logical ID and an attribute")
-		return null(pos)
+		return faulty(pos)
 	}
 	if !e.reaches(pos, id, "Fn::GetAtt") {
-		return null(pos)
+		return faulty(pos)
 	}
 	return e.value(pos, app.Attr(id, attr))
 }

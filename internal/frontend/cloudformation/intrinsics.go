@@ -25,7 +25,7 @@ func (e *evaluator) sub(pos diag.Pos, arg *Node) *Node {
 	if arg != nil && arg.Kind == List {
 		a, ok := e.args(pos, "Fn::Sub", arg, 1, 2)
 		if !ok {
-			return null(pos)
+			return faulty(pos)
 		}
 		if len(a) == 2 && a[1].Kind == Map {
 			for _, en := range a[1].Entries {
@@ -37,7 +37,7 @@ func (e *evaluator) sub(pos diag.Pos, arg *Node) *Node {
 	s, ok := arg.Text()
 	if !ok || arg.Kind != Scalar {
 		e.badArg(pos, "Fn::Sub", "a text, or a text and a map")
-		return null(pos)
+		return faulty(pos)
 	}
 	var parts []app.Value
 	for {
@@ -58,7 +58,7 @@ func (e *evaluator) sub(pos diag.Pos, arg *Node) *Node {
 		}
 		v, ok := e.variable(arg.Pos, strings.TrimSpace(name), vars)
 		if !ok || !e.cost(pos, len(v.String())) {
-			return null(pos)
+			return faulty(pos)
 		}
 		parts = append(parts, v)
 	}
@@ -117,13 +117,16 @@ func (e *evaluator) joined(list *Node, sep string) app.Value {
 func (e *evaluator) join(pos diag.Pos, arg *Node) *Node {
 	a, ok := e.args(pos, "Fn::Join", arg, 2, 2)
 	if !ok {
-		return null(pos)
+		return faulty(pos)
 	}
 	sep, ok := e.literal(a[0], "Fn::Join")
 	if !ok {
-		return null(pos)
+		return faulty(pos)
 	}
 	list := e.eval(a[1])
+	if isFaulty(list) {
+		return list
+	}
 	if was, v, ok := pendingSplit(list); ok {
 		return e.value(pos, app.Replace(v, was, sep))
 	}
@@ -137,7 +140,7 @@ func (e *evaluator) join(pos diag.Pos, arg *Node) *Node {
 		}
 	}
 	e.badArg(a[1].Pos, "Fn::Join", "a delimiter and a list")
-	return null(pos)
+	return faulty(pos)
 }
 
 // pending keeps an intrinsic over what only the deploy knows.
@@ -163,19 +166,19 @@ func isPending(n *Node) bool {
 func (e *evaluator) split(pos diag.Pos, arg *Node) *Node {
 	a, ok := e.args(pos, "Fn::Split", arg, 2, 2)
 	if !ok {
-		return null(pos)
+		return faulty(pos)
 	}
 	sep, ok := e.literal(a[0], "Fn::Split")
 	if !ok {
-		return null(pos)
+		return faulty(pos)
 	}
 	v, ok := e.text(a[1], "Fn::Split")
 	if !ok {
-		return null(pos)
+		return faulty(pos)
 	}
 	if sep == "" {
 		e.badArg(pos, "Fn::Split", "a delimiter")
-		return null(pos)
+		return faulty(pos)
 	}
 	s, known := v.Literal()
 	if !known {
@@ -183,7 +186,7 @@ func (e *evaluator) split(pos diag.Pos, arg *Node) *Node {
 	}
 	parts := strings.Split(s, sep)
 	if !e.cost(pos, len(s)+16*len(parts)) {
-		return null(pos)
+		return faulty(pos)
 	}
 	return From(pos, parts)
 }
@@ -191,18 +194,21 @@ func (e *evaluator) split(pos diag.Pos, arg *Node) *Node {
 func (e *evaluator) selectOf(pos diag.Pos, arg *Node) *Node {
 	a, ok := e.args(pos, "Fn::Select", arg, 2, 2)
 	if !ok {
-		return null(pos)
+		return faulty(pos)
 	}
 	at, ok := e.literal(a[0], "Fn::Select")
 	if !ok {
-		return null(pos)
+		return faulty(pos)
 	}
 	i, err := strconv.Atoi(at)
 	if err != nil || i < 0 {
 		e.badArg(a[0].Pos, "Fn::Select", "an index from 0")
-		return null(pos)
+		return faulty(pos)
 	}
 	list := e.eval(a[1])
+	if isFaulty(list) {
+		return list
+	}
 	if sep, v, ok := pendingSplit(list); ok {
 		return e.value(pos, app.Pick(v, sep, i))
 	}
@@ -221,19 +227,19 @@ func (e *evaluator) selectOf(pos diag.Pos, arg *Node) *Node {
 	default:
 		return list.Items[i]
 	}
-	return null(pos)
+	return faulty(pos)
 }
 
 func (e *evaluator) findInMap(pos diag.Pos, arg *Node) *Node {
 	a, ok := e.args(pos, "Fn::FindInMap", arg, 3, 4)
 	if !ok {
-		return null(pos)
+		return faulty(pos)
 	}
 	at := e.root.Get("Mappings")
 	for i, what := range []string{"mapping", "top-level key", "second-level key"} {
 		key, ok := e.literal(a[i], "Fn::FindInMap")
 		if !ok {
-			return null(pos)
+			return faulty(pos)
 		}
 		next := at.Get(key)
 		if next == nil {
@@ -241,14 +247,14 @@ func (e *evaluator) findInMap(pos diag.Pos, arg *Node) *Node {
 				return e.eval(a[3].Get("DefaultValue"))
 			}
 			e.diags.Errorf(a[i].Pos, "unknown-ref", nearHint(key, mapKeys(at)), "there is no %s %q", what, key)
-			return null(pos)
+			return faulty(pos)
 		}
 		at = next
 	}
 	c := *at
 	c.Pos = pos
 	if c.Kind == List && !e.cost(pos, 16*len(c.Items)) {
-		return null(pos)
+		return faulty(pos)
 	}
 	return &c
 }
@@ -266,11 +272,11 @@ func mapKeys(n *Node) []string {
 func (e *evaluator) ifElse(pos diag.Pos, arg *Node) *Node {
 	a, ok := e.args(pos, "Fn::If", arg, 3, 3)
 	if !ok {
-		return null(pos)
+		return faulty(pos)
 	}
 	name, ok := e.literal(a[0], "Fn::If")
 	if !ok {
-		return null(pos)
+		return faulty(pos)
 	}
 	if e.condition(a[0].Pos, name) {
 		return e.eval(a[1])
@@ -282,7 +288,7 @@ func (e *evaluator) ifElse(pos diag.Pos, arg *Node) *Node {
 func (e *evaluator) cidr(pos diag.Pos, arg *Node) *Node {
 	a, ok := e.args(pos, "Fn::Cidr", arg, 2, 3)
 	if !ok {
-		return null(pos)
+		return faulty(pos)
 	}
 	evaluated := make([]*Node, len(a))
 	var texts []string
@@ -291,7 +297,7 @@ func (e *evaluator) cidr(pos diag.Pos, arg *Node) *Node {
 		if s, ok := asLiteral(evaluated[i]); ok {
 			texts = append(texts, s)
 		} else if evaluated[i] == nil {
-			evaluated[i] = null(pos)
+			evaluated[i] = faulty(pos)
 		}
 	}
 	if len(texts) < len(a) {
@@ -300,7 +306,7 @@ func (e *evaluator) cidr(pos diag.Pos, arg *Node) *Node {
 	block, err := netip.ParsePrefix(texts[0])
 	if err != nil {
 		e.badArg(a[0].Pos, "Fn::Cidr", "an address block like 10.0.0.0/16")
-		return null(pos)
+		return faulty(pos)
 	}
 	count, err := strconv.Atoi(texts[1])
 	bits := 8
@@ -314,7 +320,7 @@ func (e *evaluator) cidr(pos diag.Pos, arg *Node) *Node {
 	length := size - bits
 	if err != nil || count < 1 || count > 256 || bits < 1 || length < block.Bits() || length-block.Bits() < 30 && count > 1<<(length-block.Bits()) {
 		e.badArg(pos, "Fn::Cidr", "between 1 and 256 blocks that fit into the first one")
-		return null(pos)
+		return faulty(pos)
 	}
 	out := NewList(pos)
 	addr := block.Masked().Addr()

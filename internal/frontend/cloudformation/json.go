@@ -54,14 +54,12 @@ func parseJSON(file string, data []byte) (*Node, diag.List) {
 		}
 	}
 	if err != nil && !errors.Is(err, errStop) {
-		at := r.dec.InputOffset()
+		// The whole is read again, since only that gives the exact place.
+		at, msg := int64(len(data)), "the document ends too early"
+		var whole any
 		var se *json.SyntaxError
-		if errors.As(err, &se) {
-			at = max(se.Offset-1, 0)
-		}
-		msg := strings.TrimPrefix(err.Error(), "json: ")
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			msg, at = "the document ends too early", int64(len(data))
+		if errors.As(json.Unmarshal(data, &whole), &se) && !strings.HasPrefix(se.Error(), "unexpected end") {
+			at, msg = max(se.Offset-1, 0), se.Error()
 		}
 		l.Errorf(r.place(at), "syntax", "", "%s", msg)
 	}
@@ -172,7 +170,7 @@ func syntaxPlace(pos diag.Pos, msg string, data []byte) (diag.Pos, string) {
 			}
 		}
 	}
-	if strings.Contains(msg, "cannot start any token") {
+	if strings.Contains(msg, "cannot start any token") || strings.Contains(msg, "tab character") {
 		for i := max(pos.Line-1, 0); i < len(lines); i++ {
 			indent := lines[i][:len(lines[i])-len(strings.TrimLeft(lines[i], " \t"))]
 			if tab := strings.IndexByte(indent, '\t'); tab >= 0 {

@@ -212,6 +212,9 @@ func (l *loader) outputs() {
 			}
 		}
 		n := l.eval(en.Value.Get("Value"))
+		if isFaulty(n) {
+			continue
+		}
 		v, ok := asText(n)
 		if !ok && n != nil && n.Kind == List && !slices.ContainsFunc(n.Items, func(it *Node) bool { return it.Kind != Scalar }) {
 			v, ok = l.joined(n, ","), true

@@ -246,13 +246,15 @@ type reader struct {
 	file  string
 	diags *diag.List
 	count int
+	over  bool // the limits are passed; the rest is not read
 }
 
 func (r *reader) node(y *yaml.Node, depth int) *Node {
 	pos := diag.Pos{File: r.file, Line: y.Line, Col: y.Column}
 	r.count++
-	if depth > maxDepth || r.count > maxNodes {
-		if r.count <= maxNodes+1 || depth == maxDepth+1 {
+	if r.over || depth > maxDepth || r.count > maxNodes {
+		if !r.over {
+			r.over = true
 			r.diags.Errorf(pos, "too-large", "", "the document is nested too deep or too large when its aliases are spelled out")
 		}
 		return &Node{Kind: Null, Pos: pos}

@@ -39,7 +39,7 @@ func (o object) late(key string, v app.Value, instead string) {
 // val returns a text that may be known only at deploy; absent when there is none.
 func (o object) val(key string) app.Value {
 	n := o.n.Get(key)
-	if n.IsNull() {
+	if n.IsNull() || isFaulty(n) {
 		return app.Value{}
 	}
 	v, ok := asText(n)
@@ -102,7 +102,7 @@ func (o object) flag(key string, def bool) bool {
 func (o object) items(key string) []*Node {
 	n := o.n.Get(key)
 	switch {
-	case n.IsNull():
+	case n.IsNull() || isFaulty(n):
 		return nil
 	case n.Kind == List:
 		return n.Items
@@ -147,7 +147,9 @@ func (o object) strs(key string) []string {
 func (o object) obj(key string) object {
 	n := o.n.Get(key)
 	if !n.IsNull() && n.Kind != Map {
-		o.bad(key, "a map")
+		if !isFaulty(n) {
+			o.bad(key, "a map")
+		}
 		n = nil
 	}
 	return object{o.l, n, o.pos(key)}

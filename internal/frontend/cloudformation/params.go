@@ -234,6 +234,9 @@ func (e *evaluator) holds(n *Node) bool {
 }
 
 func (e *evaluator) equals(pos diag.Pos, a, b *Node) bool {
+	if isFaulty(a) || isFaulty(b) {
+		return false
+	}
 	va, oka := asText(a)
 	vb, okb := asText(b)
 	if !oka || !okb {
