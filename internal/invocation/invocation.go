@@ -97,7 +97,7 @@ type Route struct {
 	Format     string   // payload format "1.0" or "2.0"
 	Binary     []string // REST: media types that reach the function as base64
 	Stream     bool     // the answer may be streamed
-	Params     []Param  // of this Request, percent-decoded, in the order of the pattern
+	Params     []Param  // of this Request, percent-encoded as sent, in the order of the pattern
 }
 
 // Param is one path parameter.
