@@ -20,7 +20,12 @@ func (c *compiler) eventKeys(e event) {
 
 // events compiles every event. A kind that is not known becomes a declared Trigger.
 func (c *compiler) events() {
-	c.httpAPI()
+	for _, compile := range []func(){
+		c.schedules, c.buckets, c.rest, c.websockets, c.topics, c.streams, c.brokers, c.loadBalancers, c.alexa, c.iot,
+		c.cloudwatchEvents, c.logFilters, c.userPools, c.eventBridge, c.queues, c.cloudFront, c.httpAPI,
+	} {
+		compile()
+	}
 	for _, fn := range c.fns {
 		for _, e := range fn.events {
 			if _, known := eventKeys[e.kind]; !known {
@@ -56,10 +61,28 @@ func settings(n *cfn.Node) map[string]any {
 	if n.IsNull() || isTrue(n) {
 		return nil
 	}
-	if m, ok := n.Plain().(map[string]any); ok {
+	plain := asJSON(n.Plain())
+	if m, ok := plain.(map[string]any); ok {
 		return m
 	}
-	return map[string]any{"value": n.Plain()}
+	return map[string]any{"value": plain}
+}
+
+// asJSON gives numbers the type they have after JSON, so that an App is the same before and after.
+func asJSON(x any) any {
+	switch x := x.(type) {
+	case int64:
+		return float64(x)
+	case []any:
+		for i := range x {
+			x[i] = asJSON(x[i])
+		}
+	case map[string]any:
+		for k := range x {
+			x[k] = asJSON(x[k])
+		}
+	}
+	return x
 }
 
 // lastWord is what follows the last of the separators: the resource's name in an ARN.
