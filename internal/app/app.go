@@ -144,6 +144,17 @@ type Route struct {
 	Custom     bool              `json:"custom,omitempty"`    // REST non-proxy integration: the Function gets a mapped template
 	Templates  map[string]string `json:"templates,omitempty"` // request templates of a Custom integration by content type
 	Schemas    bool              `json:"schemas,omitempty"`   // request validation is declared
+
+	Passthrough string   `json:"passthrough,omitempty"` // Custom: "NEVER", "WHEN_NO_TEMPLATES" or "WHEN_NO_MATCH"; what an unmapped content type gets
+	Answers     []Answer `json:"answers,omitempty"`     // Custom: how the Function's answer becomes a response, the first match wins
+}
+
+// Answer is one response of a Custom integration.
+type Answer struct {
+	Status    int               `json:"status"`
+	Pattern   string            `json:"pattern,omitempty"`   // regular expression on the error message; empty is the default answer
+	Header    map[string]string `json:"header,omitempty"`    // 'literal' in quotes, or integration.response.…
+	Templates map[string]string `json:"templates,omitempty"` // response templates by content type
 }
 
 // Mock is an answer given without a Function.

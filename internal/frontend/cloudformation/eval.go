@@ -359,12 +359,7 @@ func (e *evaluator) ref(pos diag.Pos, name, how string) *Node {
 		return NewList(pos)
 	}
 	if p, ok := e.params[name]; ok {
-		if p.Kind == List && !e.cost(pos, 16*len(p.Items)) {
-			return faulty(pos)
-		}
-		c := *p
-		c.Pos = pos
-		return &c
+		return e.copied(pos, p)
 	}
 	if !e.reaches(pos, name, how) {
 		return faulty(pos)
@@ -373,6 +368,30 @@ func (e *evaluator) ref(pos diag.Pos, name, how string) *Node {
 		return stage
 	}
 	return e.value(pos, app.Attr(name, "Ref"))
+}
+
+// copied is a Node of elsewhere at pos. It costs what it is when spelled out.
+func (e *evaluator) copied(pos diag.Pos, n *Node) *Node {
+	if !e.cost(pos, size(n)) {
+		return faulty(pos)
+	}
+	c := *n
+	c.Pos = pos
+	return &c
+}
+
+func size(n *Node) int {
+	if n == nil {
+		return 0
+	}
+	total := 16 + len(n.Raw)
+	for _, it := range n.Items {
+		total += size(it)
+	}
+	for _, en := range n.Entries {
+		total += len(en.Key) + size(en.Value)
+	}
+	return total
 }
 
 // reaches records the reference to a resource, or says that there is none.

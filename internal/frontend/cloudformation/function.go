@@ -149,7 +149,7 @@ func (l *loader) target(r *resource, o object, key string) *app.Function {
 
 func shortType(typ string) string { return typ[strings.LastIndex(typ, ":")+1:] }
 
-// version reads AWS::Lambda::Version and Alias. Both stay in the App, as other things may refer to them.
+// version reads AWS::Lambda::Version and Alias. An alias stays in the App as well, being a name to call.
 func (l *loader) version(r *resource) {
 	o := l.object(r.props)
 	f := l.target(r, o, "FunctionName")
@@ -157,6 +157,7 @@ func (l *loader) version(r *resource) {
 		return
 	}
 	l.runs[r.id] = f.Key
+	r.modeled = r.typ == "AWS::Lambda::Version"
 	f.Provisioned = max(f.Provisioned, o.obj("ProvisionedConcurrencyConfig").num("ProvisionedConcurrentExecutions", 0))
 }
 

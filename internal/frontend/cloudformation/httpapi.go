@@ -76,6 +76,11 @@ func (l *loader) httpStage(r *resource) {
 	}
 }
 
+// httpDeployment reads AWS::ApiGatewayV2::Deployment, which says nothing that its stage does not.
+func (l *loader) httpDeployment(r *resource) {
+	r.modeled = l.frontOf(r, l.object(r.props), "ApiId", typeHTTPAPI) != ""
+}
+
 // httpRoute reads AWS::ApiGatewayV2::Route and the integration behind it.
 func (l *loader) httpRoute(r *resource) {
 	o := l.object(r.props)

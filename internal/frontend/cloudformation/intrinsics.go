@@ -251,12 +251,7 @@ func (e *evaluator) findInMap(pos diag.Pos, arg *Node) *Node {
 		}
 		at = next
 	}
-	c := *at
-	c.Pos = pos
-	if c.Kind == List && !e.cost(pos, 16*len(c.Items)) {
-		return faulty(pos)
-	}
-	return &c
+	return e.copied(pos, at)
 }
 
 func mapKeys(n *Node) []string {

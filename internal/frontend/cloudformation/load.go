@@ -91,6 +91,9 @@ func (l *loader) sections() {
 	}
 }
 
+// maxResources is ten times what CloudFormation takes in one template.
+const maxResources = 5000
+
 const samHint = "Let `aws cloudformation package` and a deploy expand it, and give the resulting CloudFormation template."
 
 func resourceKeys() []string {
@@ -102,6 +105,10 @@ func (l *loader) declare() {
 	all := l.root.Get("Resources")
 	if all.IsNull() || all.Kind != Map {
 		l.diags.Errorf(l.root.Pos, "not-a-template", "", "the template has no Resources")
+		return
+	}
+	if len(all.Entries) > maxResources {
+		l.diags.Errorf(all.Pos, "too-large", "Split the template.", "the template has more than %d resources", maxResources)
 		return
 	}
 	for _, en := range all.Entries {
@@ -245,10 +252,14 @@ func (l *loader) validate() {
 // blame finds the place of the thing that a message of App.Validate names.
 func (l *loader) blame(msg string) diag.Pos {
 	if rest, ok := strings.CutPrefix(msg, "route "); ok {
-		for key, pos := range l.routePos {
-			if strings.HasPrefix(rest, key+":") || strings.HasPrefix(rest, key+" ") {
-				return pos
+		best := ""
+		for key := range l.routePos {
+			if (strings.HasPrefix(rest, key+":") || strings.HasPrefix(rest, key+" ")) && len(key) > len(best) {
+				best = key
 			}
+		}
+		if best != "" {
+			return l.routePos[best]
 		}
 	}
 	// The last quoted names in a message are the most telling: `functions "a" and "b" share the name "b"`.

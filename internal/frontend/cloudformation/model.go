@@ -18,7 +18,7 @@ func (l *loader) model() {
 		{"AWS::IAM::Policy": l.policy, "AWS::IAM::ManagedPolicy": l.policy, "AWS::IAM::RolePolicy": l.policy,
 			"AWS::Lambda::EventInvokeConfig": l.eventInvoke, "AWS::Lambda::Url": l.functionURL,
 			"AWS::ApiGateway::RestApi": l.restAPI, "AWS::ApiGatewayV2::Api": l.httpAPI},
-		{"AWS::ApiGateway::Stage": l.restStage, "AWS::ApiGateway::Deployment": l.restDeployment, "AWS::ApiGatewayV2::Stage": l.httpStage,
+		{"AWS::ApiGateway::Stage": l.restStage, "AWS::ApiGateway::Deployment": l.restDeployment, "AWS::ApiGatewayV2::Deployment": l.httpDeployment, "AWS::ApiGatewayV2::Stage": l.httpStage,
 			"AWS::ApiGateway::Resource": l.restResource},
 		{"AWS::ApiGateway::Method": l.restMethod, "AWS::ApiGatewayV2::Route": l.httpRoute},
 		{"AWS::Events::Rule": l.rule, "AWS::Scheduler::Schedule": l.scheduler, "AWS::Lambda::EventSourceMapping": l.eventSource,

@@ -193,6 +193,7 @@ func (n *Node) Plain() any {
 const (
 	maxDepth = 200
 	maxNodes = 500_000
+	maxText  = 64 << 20 // bytes of all scalars and keys
 )
 
 // ParseDoc reads a YAML (or JSON) document. CloudFormation's short tags (!Ref, !GetAtt, !Sub, …) become
@@ -246,13 +247,15 @@ type reader struct {
 	file  string
 	diags *diag.List
 	count int
+	text  int
 	over  bool // the limits are passed; the rest is not read
 }
 
 func (r *reader) node(y *yaml.Node, depth int) *Node {
 	pos := diag.Pos{File: r.file, Line: y.Line, Col: y.Column}
 	r.count++
-	if r.over || depth > maxDepth || r.count > maxNodes {
+	r.text += len(y.Value)
+	if r.over || depth > maxDepth || r.count > maxNodes || r.text > maxText {
 		if !r.over {
 			r.over = true
 			r.diags.Errorf(pos, "too-large", "", "the document is nested too deep or too large when its aliases are spelled out")

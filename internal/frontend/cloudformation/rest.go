@@ -165,6 +165,7 @@ func (l *loader) restMethod(r *resource) {
 		}
 		if typ == "AWS" {
 			route.Custom, route.Templates = true, in.strMap("RequestTemplates")
+			route.Passthrough, route.Answers = in.str("PassthroughBehavior"), answers(in)
 		}
 	case "HTTP_PROXY", "HTTP":
 		route.Proxy, route.Templates = in.val("Uri").String(), in.strMap("RequestTemplates")
@@ -181,6 +182,28 @@ func (l *loader) restMethod(r *resource) {
 	}
 	r.modeled = true
 	l.addRoute(r, route)
+}
+
+// answers reads the responses of a Custom integration; the one without a pattern comes last.
+func answers(in object) []app.Answer {
+	var out, last []app.Answer
+	for _, o := range in.objs("IntegrationResponses") {
+		a := app.Answer{Status: o.num("StatusCode", 200), Pattern: o.str("SelectionPattern"), Templates: o.strMap("ResponseTemplates")}
+		for k, v := range o.strMap("ResponseParameters") {
+			if name, ok := strings.CutPrefix(k, "method.response.header."); ok {
+				if a.Header == nil {
+					a.Header = map[string]string{}
+				}
+				a.Header[name] = v
+			}
+		}
+		if a.Pattern == "" {
+			last = append(last, a)
+		} else {
+			out = append(out, a)
+		}
+	}
+	return append(out, last...)
 }
 
 // restMock reads an answer without a function. An OPTIONS mock with CORS headers belongs to the routes beside it.
