@@ -1,0 +1,384 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/sandbox"
+	"golang.org/x/sys/unix"
+)
+
+// marker is the variable by which a Sandbox's processes are found.
+const marker = "EBB_SANDBOX"
+
+type phase uint8
+
+const (
+	prepared phase = iota
+	starting
+	running // a guest was started; it may have ended
+	failed  // Start was tried in vain
+)
+
+// box is one Sandbox.
+type box struct {
+	d     *Driver
+	spec  sandbox.Spec
+	name  string // value of the marker, part of cgroup names
+	tmp   string
+	fence *fence
+	line  *line
+
+	settled chan struct{} // closed when Start's attempt is over
+	done    chan struct{} // closed when the main process has ended and its output is handed on, or Stop is through
+	gone    chan struct{} // closed when nothing is left
+	sooner  chan struct{} // cap 1: stopBy was moved
+
+	mu struct {
+		sync.Mutex
+		phase    phase
+		guest    *guest
+		out      *output
+		exit     sandbox.Exit
+		over     bool // exit is valid
+		oom      bool
+		stopping bool
+		stopBy   time.Time
+		final    sandbox.Usage // the highest seen when the guest ended
+		isGone   bool
+	}
+}
+
+var _ sandbox.Sandbox = (*box)(nil)
+
+func newBox(d *Driver, s sandbox.Spec, number string) (_ *box, err error) {
+	b := &box{
+		d: d, spec: s, name: d.key + "-" + d.run + "-" + number,
+		tmp:     filepath.Join(tmpRoot(d.opts.Dir), d.run, number), // short: guests put Unix sockets there
+		settled: make(chan struct{}), done: make(chan struct{}), gone: make(chan struct{}), sooner: make(chan struct{}, 1),
+	}
+	if err := os.MkdirAll(b.tmp, 0o700); err != nil {
+		return nil, fmt.Errorf("make temp folder: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(b.tmp)
+		}
+	}()
+	if b.line, err = openLine(s.Transport); err != nil {
+		return nil, err
+	}
+	if b.fence, err = d.fences.make(b.name, s.Limits); err != nil {
+		_ = b.line.Close()
+		return nil, fmt.Errorf("set limits: %w", err)
+	}
+	return b, nil
+}
+
+// Addr is the address for the Listen and Dial transports.
+func (b *box) Addr() string { return b.line.addr }
+
+// Start runs the code.
+func (b *box) Start(ctx context.Context, c sandbox.Code) (sandbox.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("start sandbox %s: %w", b.spec.ID, err)
+	}
+	b.mu.Lock()
+	if b.mu.phase != prepared || b.mu.stopping {
+		b.mu.Unlock()
+		return nil, errs.New(errs.Conflict, "start sandbox %s: it was started or stopped before", b.spec.ID)
+	}
+	b.mu.phase = starting
+	b.mu.Unlock()
+
+	g, out, err := b.launch(c)
+
+	b.mu.Lock()
+	b.mu.phase = failed
+	if err == nil {
+		b.mu.phase, b.mu.guest, b.mu.out = running, g, out
+	}
+	b.mu.Unlock()
+	if err == nil {
+		go out.run()
+		go b.attend(g, out)
+		b.fence.guard(g.pid, b.name, b.memoryExceeded)
+	}
+	close(b.settled)
+	if err != nil {
+		return nil, fmt.Errorf("start sandbox %s: %w", b.spec.ID, err)
+	}
+	return b.line, nil
+}
+
+// launch makes the guest's descriptors and its main process.
+func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
+	if len(c.Command) == 0 || !filepath.IsAbs(c.Command[0]) {
+		return nil, nil, errs.New(errs.Invalid, "the program must be an absolute path, not %q", strings.Join(c.Command, " "))
+	}
+	out, write, err := newOutput(b.spec.Output, &b.d.buffers)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make output pipe: %w", err)
+	}
+	defer func() { _ = unix.Close(write) }()
+	three, err := b.line.attach()
+	if err != nil {
+		_ = out.pipe.Close()
+		return nil, nil, err
+	}
+	files := []uintptr{b.d.null.Fd(), uintptr(write), uintptr(write)}
+	if three >= 0 {
+		defer func() { _ = unix.Close(three) }()
+		files = append(files, uintptr(three))
+	}
+	g, err := b.d.launcher.start(&order{path: c.Command[0], argv: c.Command, env: b.environ(c.Env), dir: c.Dir, files: files, fence: b.fence})
+	if err != nil {
+		_ = out.pipe.Close()
+		return nil, nil, explain(c, err)
+	}
+	return g, out, nil
+}
+
+func (b *box) environ(env []string) []string {
+	all := make([]string, 0, len(env)+2)
+	tmp := true
+	for _, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		if name == marker {
+			continue
+		}
+		tmp = tmp && name != "TMPDIR"
+		all = append(all, kv)
+	}
+	if tmp {
+		all = append(all, "TMPDIR="+b.tmp)
+	}
+	return append(all, marker+"="+b.name)
+}
+
+// explain finds out which of the things an exec needs is the one that is not there.
+func explain(c sandbox.Code, err error) error {
+	program := c.Command[0]
+	if info, serr := os.Stat(c.Dir); c.Dir != "" && (serr != nil || !info.IsDir()) {
+		return errs.New(errs.NotFound, "working directory %s: %w", c.Dir, syscall.ENOENT)
+	}
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		if _, serr := os.Stat(program); serr == nil {
+			return errs.New(errs.Failed, "run %s: %w", program, err).
+				WithHint("The program is there, but the interpreter in its first line, or its dynamic loader, is not on this machine.")
+		}
+		return errs.New(errs.NotFound, "run %s: %w", program, err)
+	case errors.Is(err, syscall.EACCES), errors.Is(err, fs.ErrPermission):
+		return errs.New(errs.Failed, "run %s: %w", program, err).WithHint("Make the program executable: chmod +x %s", program)
+	case errors.Is(err, syscall.ENOEXEC):
+		return errs.New(errs.Failed, "run %s: %w", program, err).WithHint("It is built for another processor or system, or is a script without a first line like #!/bin/sh.")
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return errs.New(errs.Unavailable, "run %s: %w", program, err).WithHint("This machine has no room for another process; see ulimit -u and ulimit -n.")
+	}
+	return fmt.Errorf("run %s: %w", program, err)
+}
+
+// attend waits for the main process and publishes how it ended.
+func (b *box) attend(g *guest, out *output) {
+	exit := g.wait()
+	oom := b.fence.exceeded()
+	out.flush()
+	b.keepUsage(g)
+	b.mu.Lock()
+	exit.OOM = oom || b.mu.oom
+	exit.Stopped = b.mu.stopping && !exit.OOM
+	b.mu.Unlock()
+	b.finish(exit)
+	b.fence.kill() // what it leaves behind serves nobody; Stop sees to it that it is gone
+}
+
+// memoryExceeded is called, once or more, when the Sandbox is over its memory limit.
+func (b *box) memoryExceeded() {
+	b.mu.Lock()
+	late := b.mu.over || b.mu.isGone
+	if !late {
+		b.mu.oom = true
+	}
+	b.mu.Unlock()
+	if !late {
+		b.fence.kill()
+	}
+}
+
+// Flush hands on the output written so far.
+func (b *box) Flush() {
+	b.mu.Lock()
+	out := b.mu.out
+	b.mu.Unlock()
+	if out != nil {
+		out.flush()
+	}
+}
+
+// Usage is what was used so far.
+func (b *box) Usage() sandbox.Usage {
+	b.mu.Lock()
+	final, is, g := b.mu.final, b.mu.isGone, b.mu.guest
+	b.mu.Unlock()
+	if is {
+		return final
+	}
+	return most(final, b.usage(g))
+}
+
+func (b *box) usage(g *guest) sandbox.Usage {
+	u := b.fence.usage()
+	if g != nil && (u.CPU == 0 || u.MemoryPeak == 0) {
+		u = most(u, g.usage())
+	}
+	return u
+}
+
+func (b *box) keepUsage(g *guest) {
+	u := b.usage(g)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.final = most(b.mu.final, u)
+}
+
+func most(a, b sandbox.Usage) sandbox.Usage {
+	return sandbox.Usage{MemoryPeak: max(a.MemoryPeak, b.MemoryPeak), CPU: max(a.CPU, b.CPU)}
+}
+
+// Done is closed at the end of the main process.
+func (b *box) Done() <-chan struct{} { return b.done }
+
+// Exit says how it ended.
+func (b *box) Exit() sandbox.Exit {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.exit
+}
+
+// Stop ends everything.
+func (b *box) Stop(grace time.Duration) {
+	by := time.Now().Add(max(grace, 0))
+	b.mu.Lock()
+	first := !b.mu.stopping
+	b.mu.stopping = true
+	if first || by.Before(b.mu.stopBy) {
+		b.mu.stopBy = by
+		select {
+		case b.sooner <- struct{}{}:
+		default:
+		}
+	}
+	b.mu.Unlock()
+	if first {
+		b.end()
+	}
+	<-b.gone
+}
+
+// end takes the Sandbox down, in the reverse order of its making.
+func (b *box) end() {
+	b.mu.Lock()
+	phase := b.mu.phase
+	b.mu.Unlock()
+	if phase != prepared {
+		<-b.settled
+	}
+	b.mu.Lock()
+	g, out := b.mu.guest, b.mu.out
+	b.mu.Unlock()
+	clean := true
+	if g != nil {
+		b.part(g)
+		b.keepUsage(g) // cgroups take their counts with them
+		clean = b.fence.clear(b.d.opts.Patience)
+		if clean {
+			<-b.done
+		}
+		out.close()
+	}
+	clean = b.fence.remove() && clean
+	_ = b.line.Close()
+	if clean {
+		removeAll(b.tmp)
+		b.d.forget(b)
+	}
+	b.finish(sandbox.Exit{Code: -1, Stopped: true}) // when no guest was started, or one hangs in the kernel
+	b.mu.Lock()
+	b.mu.isGone = true
+	b.mu.Unlock()
+	close(b.gone)
+}
+
+// again tries to clear what end had to leave, and reports whether nothing is left.
+func (b *box) again() bool {
+	if !b.fence.clear(b.d.opts.Patience) || !b.fence.remove() {
+		return false
+	}
+	removeAll(b.tmp)
+	return true
+}
+
+// finish publishes how the Sandbox ended. The first call counts.
+func (b *box) finish(exit sandbox.Exit) {
+	b.mu.Lock()
+	first := !b.mu.over
+	if first {
+		b.mu.exit, b.mu.over = exit, true
+	}
+	b.mu.Unlock()
+	if first {
+		close(b.done)
+	}
+}
+
+// part asks the guest to end and waits until it has or its time is over.
+func (b *box) part(g *guest) {
+	left := func() time.Duration {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return time.Until(b.mu.stopBy)
+	}
+	if left() <= 0 {
+		return
+	}
+	g.signalGroup(syscall.SIGTERM)
+	for {
+		d := left()
+		if d <= 0 {
+			return
+		}
+		t := time.NewTimer(d)
+		select {
+		case <-b.done:
+			t.Stop()
+			return
+		case <-b.sooner:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// removeAll removes a folder, also when the guest took its own permissions away.
+func removeAll(dir string) {
+	if os.RemoveAll(dir) == nil {
+		return
+	}
+	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if e != nil && e.IsDir() {
+			_ = os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	_ = os.RemoveAll(dir)
+}

@@ -1,0 +1,116 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/ebb-run/ebb/internal/sandbox"
+	"golang.org/x/sys/unix"
+)
+
+// line is the host's side of a Spec's Transport.
+type line struct {
+	kind     sandbox.Transport
+	addr     string
+	listener net.Listener // Listen; Dial: holds the port until the guest starts
+
+	mu struct {
+		sync.Mutex
+		closed bool
+		stream net.Conn
+	}
+}
+
+var _ sandbox.Conn = (*line)(nil)
+
+func openLine(kind sandbox.Transport) (*line, error) {
+	l := &line{kind: kind}
+	if kind == sandbox.Stream {
+		return l, nil
+	}
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("reserve an address: %w", err)
+	}
+	l.listener, l.addr = ln, ln.Addr().String()
+	return l, nil
+}
+
+// attach readies the line for a guest that starts now. It returns the descriptor that becomes 3 in the guest, or -1.
+func (l *line) attach() (int, error) {
+	switch l.kind {
+	case sandbox.Dial:
+		// Given free as late as possible: the guest binds it next.
+		return -1, l.listener.Close()
+	case sandbox.Listen:
+		return -1, nil
+	}
+	host, guest, err := socketpair()
+	if err != nil {
+		return -1, fmt.Errorf("make the line to the guest: %w", err)
+	}
+	f := os.NewFile(uintptr(host), "guest line")
+	c, err := net.FileConn(f) // a duplicate that the runtime's poller waits for
+	_ = f.Close()
+	if err != nil {
+		_ = unix.Close(guest)
+		return -1, fmt.Errorf("make the line to the guest: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.stream = c
+	return guest, nil
+}
+
+// Stream is the byte stream to the guest's descriptor 3.
+func (l *line) Stream() net.Conn {
+	l.must(sandbox.Stream)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.stream
+}
+
+// Listener takes the guest's connections.
+func (l *line) Listener() net.Listener {
+	l.must(sandbox.Listen)
+	return l.listener
+}
+
+// Dial connects to the guest.
+func (l *line) Dial(ctx context.Context) (net.Conn, error) {
+	l.must(sandbox.Dial)
+	l.mu.Lock()
+	closed := l.mu.closed
+	l.mu.Unlock()
+	if closed {
+		return nil, net.ErrClosed // the port may belong to somebody else by now
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp4", l.addr)
+}
+
+func (l *line) must(kind sandbox.Transport) {
+	if l.kind != kind {
+		panic("sandbox: Conn used for another transport than its Spec's")
+	}
+}
+
+// Close ends the line; further calls do nothing.
+func (l *line) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.closed {
+		return nil
+	}
+	l.mu.closed = true
+	if l.listener != nil {
+		_ = l.listener.Close()
+	}
+	if l.mu.stream != nil {
+		return l.mu.stream.Close()
+	}
+	return nil
+}

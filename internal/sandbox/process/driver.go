@@ -1,0 +1,172 @@
+// Package process runs guests as plain processes of the host.
+//
+// Main type: [Driver], a sandbox.Driver. [Open] finds out what this machine can do and [Driver.Protections] says it.
+//
+// Guarantees, beside those of package sandbox:
+//
+//  1. A guest is its own session and process group, without a terminal. Standard input is empty, standard output and standard
+//     error are one pipe (so their order is kept), descriptor 3 is the line of the Stream transport, and nothing else is open.
+//  2. Its environment is Code.Env, TMPDIR (a private folder, removed at the end, unless Code.Env sets it) and EBB_SANDBOX, a
+//     name by which processes are found again after kill -9 of the host. An EBB_SANDBOX in Code.Env is not passed on.
+//  3. On Linux the main process dies with the host, and at once.
+//  4. When the main process has ended, everything else in the Sandbox is killed without waiting for Stop.
+//  5. An idle Sandbox costs descriptors and two or three parked goroutines, no thread and no timer. Only where there is no
+//     memory cgroup does one goroutine, for all Sandboxes together, sample memory.
+//
+// What it does not do: functions are not isolated from each other nor from the host's files and network, TmpBytes is not
+// enforced, and Limits.Processes needs a pids cgroup. Elsewhere than on Linux there are no limits at all, and a guest that
+// leaves its process group is not found. Protections says each of these.
+//
+// Spec.Output must not call back into the Sandbox, and a Write that never returns holds up the guest and Stop.
+package process
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/sandbox"
+)
+
+// Options are what a Driver needs from outside.
+type Options struct {
+	// Dir is the private runtime folder of one data directory; it is made when missing. Sweep ends what earlier processes with
+	// the same folder left.
+	Dir string
+	// NoCgroups makes the driver do without control groups, as on a machine that has none.
+	NoCgroups bool
+	// Patience bounds how long Stop waits for killed processes to be gone; 10 s when zero. One that hangs in the kernel
+	// for longer is left to Close or the next Sweep.
+	Patience time.Duration
+}
+
+// Driver creates Sandboxes that are processes of the host. Its methods may be called concurrently.
+type Driver struct {
+	opts     Options
+	key      string // identifies Options.Dir in markers and cgroup names
+	run      string // identifies this Driver among those that have used Options.Dir
+	null     *os.File
+	record   *record
+	fences   *fences
+	launcher *launcher
+	buffers  sync.Pool // *[]byte of outputChunk, so that idle Sandboxes hold none
+
+	mu struct {
+		sync.Mutex
+		closed bool
+		next   int
+		boxes  map[*box]struct{}
+	}
+}
+
+var _ sandbox.Driver = (*Driver)(nil)
+
+// Open makes a Driver and announces it in o.Dir. The caller closes it.
+func Open(o Options) (*Driver, error) {
+	if o.Patience <= 0 {
+		o.Patience = 10 * time.Second
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("locate runtime folder %s: %w", o.Dir, err)
+	}
+	o.Dir = dir
+	for _, sub := range []string{runsDir(dir), tmpRoot(dir)} {
+		if err := os.MkdirAll(sub, 0o700); err != nil {
+			return nil, fmt.Errorf("make runtime folder: %w", err)
+		}
+	}
+	d := &Driver{opts: o, run: randomName()}
+	d.mu.boxes = map[*box]struct{}{}
+	d.buffers.New = func() any { b := make([]byte, outputChunk); return &b }
+	if d.key, err = folderKey(dir); err != nil {
+		return nil, fmt.Errorf("identify runtime folder: %w", err)
+	}
+	if d.null, err = os.Open(os.DevNull); err != nil {
+		return nil, fmt.Errorf("open standard input of guests: %w", err)
+	}
+	d.fences = openFences(o.NoCgroups)
+	if d.record, err = writeRecord(dir, d.run, d.fences.bases()); err != nil {
+		d.fences.close()
+		_ = d.null.Close()
+		return nil, fmt.Errorf("write run record: %w", err)
+	}
+	d.launcher = startLauncher(d.fences)
+	return d, nil
+}
+
+// Name is "process".
+func (d *Driver) Name() string { return "process" }
+
+// Traits say that the protocol decides on concurrency and that nothing else is special.
+func (d *Driver) Traits() sandbox.Traits { return sandbox.Traits{} }
+
+// Prepare makes what a Sandbox needs before its code is known: temp folder, limits, address.
+func (d *Driver) Prepare(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("prepare sandbox %s: %w", s.ID, err)
+	}
+	d.mu.Lock()
+	if d.mu.closed {
+		d.mu.Unlock()
+		return nil, errs.New(errs.Unavailable, "prepare sandbox %s: the process driver is closed", s.ID)
+	}
+	d.mu.next++
+	number := strconv.Itoa(d.mu.next)
+	d.mu.Unlock()
+	b, err := newBox(d, s, number)
+	if err != nil {
+		return nil, fmt.Errorf("prepare sandbox %s: %w", s.ID, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.boxes[b] = struct{}{}
+	return b, nil
+}
+
+func (d *Driver) forget(b *box) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.mu.boxes, b)
+}
+
+// Close stops what is still there without grace and lets go of everything. Further calls do nothing.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	if d.mu.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.mu.closed = true
+	left := make([]*box, 0, len(d.mu.boxes))
+	for b := range d.mu.boxes {
+		left = append(left, b)
+	}
+	d.mu.Unlock()
+	var all sync.WaitGroup
+	for _, b := range left {
+		all.Go(func() { b.Stop(0) })
+	}
+	all.Wait()
+	d.launcher.close()
+	d.fences.close()
+	_ = os.RemoveAll(filepath.Join(tmpRoot(d.opts.Dir), d.run))
+	_ = d.null.Close()
+	return d.record.close()
+}
+
+func runsDir(dir string) string { return filepath.Join(dir, "runs") }
+func tmpRoot(dir string) string { return filepath.Join(dir, "tmp") }
+
+func randomName() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}

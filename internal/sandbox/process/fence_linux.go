@@ -1,0 +1,347 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/sandbox"
+	"golang.org/x/sys/unix"
+)
+
+// fence bounds one Sandbox: its cgroups, or without them the means to find its processes.
+type fence struct {
+	all    *fences
+	name   string
+	limits sandbox.Limits
+	memory string   // its folder for memory, or ""
+	pids   string   // its folder for the number of processes, or ""
+	tree   string   // its version 2 folder, or ""
+	dirs   []string // these, each once
+
+	mu struct {
+		sync.RWMutex
+		closed bool
+		join   []int // `tasks` files to enter by; until entered
+		dir    int   // version 2 folder to be born in; until entered; or -1
+		peak   int   // descriptors read by usage and exceeded; -1 where there is none
+		cpu    int
+		ooms   int
+		pid    int      // the main process; 0 before it started
+		bell   *os.File // rings when memory is out; version 1
+		most   int64    // the highest sampled memory, where there is no cgroup
+	}
+	bellDone chan struct{} // closed when nobody listens to bell; nil without
+}
+
+// make readies the cgroups for a Sandbox.
+func (f *fences) make(name string, l sandbox.Limits) (*fence, error) {
+	c := &fence{all: f, name: name, limits: l}
+	c.mu.dir, c.mu.peak, c.mu.cpu, c.mu.ooms = -1, -1, -1, -1
+	if err := c.create(); err != nil {
+		c.closeFiles()
+		c.remove()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *fence) create() error {
+	for _, p := range []struct {
+		h   hierarchy
+		dir *string
+	}{{c.all.memory, &c.memory}, {c.all.pids, &c.pids}, {c.all.tree, &c.tree}} {
+		if !p.h.usable() {
+			continue
+		}
+		*p.dir = filepath.Join(p.h.base, "ebb-"+c.name)
+		err := os.Mkdir(*p.dir, 0o755)
+		if errors.Is(err, fs.ErrExist) && p.h.version == 2 {
+			continue // one folder for all controllers
+		}
+		if err != nil {
+			return fmt.Errorf("make cgroup: %w", err)
+		}
+		c.dirs = append(c.dirs, *p.dir)
+		if p.h.version == 1 {
+			fd, err := unix.Open(filepath.Join(*p.dir, "tasks"), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return fmt.Errorf("open cgroup: %w", err)
+			}
+			c.mu.join = append(c.mu.join, fd)
+		}
+	}
+	if c.tree != "" {
+		fd, err := unix.Open(c.tree, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open cgroup: %w", err)
+		}
+		c.mu.dir = fd
+		c.mu.cpu = openRead(c.tree, "cpu.stat")
+	}
+	if err := c.limitMemory(); err != nil {
+		return fmt.Errorf("limit memory to %d bytes: %w", c.limits.MemoryBytes, err)
+	}
+	if c.pids != "" && c.limits.Processes > 0 {
+		// One more while the launcher's own thread is inside.
+		if err := writeFile(filepath.Join(c.pids, "pids.max"), strconv.Itoa(c.limits.Processes+1)); err != nil {
+			return fmt.Errorf("limit processes to %d: %w", c.limits.Processes, err)
+		}
+	}
+	return nil
+}
+
+func (c *fence) limitMemory() error {
+	if c.memory == "" {
+		return nil
+	}
+	limit := strconv.FormatInt(c.limits.MemoryBytes, 10)
+	if c.all.memory.version == 2 {
+		c.mu.peak = openRead(c.memory, "memory.peak")
+		c.mu.ooms = openRead(c.memory, "memory.events")
+		if c.limits.MemoryBytes == 0 {
+			return nil
+		}
+		_ = writeFile(filepath.Join(c.memory, "memory.oom.group"), "1")
+		_ = writeFile(filepath.Join(c.memory, "memory.swap.max"), "0") // not there without swap
+		return writeFile(filepath.Join(c.memory, "memory.max"), limit)
+	}
+	c.mu.peak = openRead(c.memory, "memory.max_usage_in_bytes")
+	c.mu.ooms = openRead(c.memory, "memory.oom_control")
+	if c.limits.MemoryBytes == 0 {
+		return nil
+	}
+	if err := writeFile(filepath.Join(c.memory, "memory.limit_in_bytes"), limit); err != nil {
+		return err
+	}
+	_ = writeFile(filepath.Join(c.memory, "memory.memsw.limit_in_bytes"), limit) // not there without swap accounting
+	return c.hangBell()
+}
+
+// hangBell has the kernel tell when the group runs out of memory, since it may kill another process than the main one;
+// cgroup-v1/memory.rst, "OOM Control". (Version 2 kills the whole group by itself.)
+func (c *fence) hangBell() error {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(c.memory, "cgroup.event_control"), fmt.Sprintf("%d %d", fd, c.mu.ooms)); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	c.mu.bell = os.NewFile(uintptr(fd), "oom bell")
+	return nil
+}
+
+func openRead(dir, file string) int {
+	fd, err := unix.Open(filepath.Join(dir, file), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// cgroup is the folder that a guest is to be born in, or -1.
+func (c *fence) cgroup() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mu.dir
+}
+
+// enter brings the calling thread into the version 1 cgroups.
+func (c *fence) enter() error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, fd := range c.mu.join {
+		if _, err := unix.Write(fd, self); err != nil {
+			return errs.New(errs.Unavailable, "enter cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// entered lets go of what enter needed, when the thread has left again.
+func (c *fence) entered() {
+	c.mu.Lock()
+	c.closeEntry()
+	c.mu.Unlock()
+	if c.pids != "" && c.limits.Processes > 0 {
+		_ = writeFile(filepath.Join(c.pids, "pids.max"), strconv.Itoa(c.limits.Processes))
+	}
+}
+
+func (c *fence) closeEntry() {
+	for _, fd := range c.mu.join {
+		_ = unix.Close(fd)
+	}
+	c.mu.join = nil
+	if c.mu.dir >= 0 {
+		_ = unix.Close(c.mu.dir)
+	}
+	c.mu.dir = -1
+}
+
+// guard watches over the memory of a guest that has just started.
+func (c *fence) guard(pid int, _ string, exceeded func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.closed {
+		return
+	}
+	c.mu.pid = pid
+	if bell := c.mu.bell; bell != nil {
+		c.bellDone = make(chan struct{})
+		go func() {
+			defer close(c.bellDone)
+			var b [8]byte
+			for {
+				if _, err := bell.Read(b[:]); err != nil {
+					return
+				}
+				exceeded()
+			}
+		}()
+	}
+	if c.memory == "" && c.limits.MemoryBytes > 0 {
+		c.all.dog.add(c, exceeded)
+	}
+}
+
+// exceeded reports whether the kernel has killed something here because of the memory limit.
+func (c *fence) exceeded() bool {
+	if c.limits.MemoryBytes == 0 {
+		return false
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var buf [512]byte
+	text := pread(c.mu.ooms, buf[:])
+	return field(text, "oom_kill ") > 0
+}
+
+// usage is what the cgroups have counted, zero for what they have not.
+func (c *fence) usage() sandbox.Usage {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var buf [512]byte
+	u := sandbox.Usage{MemoryPeak: c.mu.most}
+	if n, err := strconv.ParseInt(string(bytes.TrimSpace(pread(c.mu.peak, buf[:]))), 10, 64); err == nil {
+		u.MemoryPeak = n
+	}
+	u.CPU = time.Duration(field(pread(c.mu.cpu, buf[:]), "usage_usec ")) * time.Microsecond
+	return u
+}
+
+func pread(fd int, buf []byte) []byte {
+	if fd < 0 {
+		return nil
+	}
+	n, err := unix.Pread(fd, buf, 0)
+	if err != nil {
+		return nil
+	}
+	return buf[:n]
+}
+
+// field gives the number behind a name at the head of a line, 0 when there is none.
+func field(text []byte, name string) int64 {
+	for line := range bytes.Lines(text) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
+			n, _ := strconv.ParseInt(string(bytes.TrimSpace(rest)), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// kill kills everything inside once. What forks meanwhile is clear's.
+func (c *fence) kill() { c.killOnce() }
+
+// killOnce reports whether it found something to kill, as far as it can tell.
+func (c *fence) killOnce() bool {
+	if c.tree != "" && writeFile(filepath.Join(c.tree, "cgroup.kill"), "1") == nil {
+		return true
+	}
+	if len(c.dirs) == 0 {
+		c.mu.RLock()
+		pid := c.mu.pid
+		c.mu.RUnlock()
+		return killMarked(func(m string) bool { return m == c.name }, pid) > 0
+	}
+	if c.pids != "" {
+		_ = writeFile(filepath.Join(c.pids, "pids.max"), "0") // nothing can fork away any more
+	}
+	return killListed(c.dirs[0])
+}
+
+// killListed kills the processes of a cgroup one by one.
+func killListed(dir string) bool {
+	pids := readPids(filepath.Join(dir, "cgroup.procs"))
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	return len(pids) > 0
+}
+
+// clear kills until nothing is left, and reports whether it came to that.
+func (c *fence) clear(patience time.Duration) bool {
+	end := time.Now().Add(patience)
+	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		found := c.killOnce()
+		if len(c.dirs) > 0 && removeDirs(c.dirs) || len(c.dirs) == 0 && !found {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+		time.Sleep(pause)
+	}
+}
+
+// remove lets go of everything. It reports whether nothing is left of the cgroups.
+func (c *fence) remove() bool {
+	c.all.dog.drop(c)
+	c.closeFiles()
+	if c.bellDone != nil {
+		<-c.bellDone
+	}
+	return removeDirs(c.dirs)
+}
+
+func (c *fence) closeFiles() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.closed {
+		return
+	}
+	c.mu.closed = true
+	c.closeEntry()
+	if c.mu.bell != nil {
+		_ = c.mu.bell.Close()
+	}
+	for _, fd := range []*int{&c.mu.peak, &c.mu.cpu, &c.mu.ooms} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+		}
+		*fd = -1
+	}
+}
+
+// removeDirs removes cgroups, which the kernel allows when no process is inside.
+func removeDirs(dirs []string) bool {
+	all := true
+	for _, d := range dirs {
+		if err := unix.Rmdir(d); err != nil && err != unix.ENOENT {
+			all = false
+		}
+	}
+	return all
+}

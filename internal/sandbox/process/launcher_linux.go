@@ -1,0 +1,84 @@
+package process
+
+import (
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// order is one guest to start.
+type order struct {
+	path  string
+	argv  []string
+	env   []string
+	dir   string
+	files []uintptr // become 0, 1, 2, …
+	fence *fence
+
+	answer chan answer
+}
+
+type answer struct {
+	guest *guest
+	err   error
+}
+
+// launcher starts all guests from one thread that lives as long as the Driver: a parent-death signal is sent when the thread
+// that forked ends, not the process, and Go ends threads as it likes. The thread also steps into the guest's version 1
+// cgroups before it forks, so that the guest is never outside of them.
+type launcher struct {
+	fences *fences
+	orders chan *order
+	ended  chan struct{}
+}
+
+func startLauncher(f *fences) *launcher {
+	l := &launcher{fences: f, orders: make(chan *order), ended: make(chan struct{})}
+	go l.run()
+	return l
+}
+
+func (l *launcher) run() {
+	defer close(l.ended)
+	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine, and guests that are still there with it
+	for o := range l.orders {
+		g, err := l.fork(o)
+		o.answer <- answer{g, err}
+	}
+}
+
+func (l *launcher) start(o *order) (*guest, error) {
+	o.answer = make(chan answer, 1)
+	l.orders <- o
+	a := <-o.answer
+	return a.guest, a.err
+}
+
+// close ends the thread. No start is under way or follows.
+func (l *launcher) close() {
+	close(l.orders)
+	<-l.ended
+}
+
+func (l *launcher) fork(o *order) (*guest, error) {
+	// Go's own descriptors close on exec; what the host itself was born with may not. Unknown before Linux 5.11, where the
+	// host's parent is trusted.
+	_ = unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+	pidfd := -1
+	sys := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd}
+	if fd := o.fence.cgroup(); fd >= 0 {
+		sys.UseCgroupFD, sys.CgroupFD = true, fd
+	}
+	if err := o.fence.enter(); err != nil {
+		l.fences.leave()
+		return nil, err
+	}
+	pid, _, err := syscall.StartProcess(o.path, o.argv, &syscall.ProcAttr{Dir: o.dir, Env: o.env, Files: o.files, Sys: sys})
+	l.fences.leave()
+	o.fence.entered()
+	if err != nil {
+		return nil, err
+	}
+	return newGuest(pid, pidfd), nil
+}
