@@ -1,14 +1,25 @@
 // Package cloudformation turns a CloudFormation template into an App.
 //
 // Main type: [Template]. Other AWS formats (serverless.yml, SAM) compile to a Template and
-// come through [Load] as well, so that the meaning of a resource type is written once.
+// come through [Load] as well, so that the meaning of a resource type is written once. [New] is the
+// front-end of plain templates.
 //
 // Guarantees:
 //
 //  1. Parameters, Mappings, Conditions and intrinsics are evaluated as far as the template
 //     says; what only a deploy knows stays an app.Value.
-//  2. A resource type without meaning here becomes an app.Foreign Resource with its properties.
-//  3. Diagnostics carry the place of the Node they are about, whichever file it came from.
+//  2. A resource type without meaning here becomes an app.Foreign Resource with its properties. A route or
+//     trigger that leads to no function of the template stays one too, and there is a warning.
+//  3. Every logical ID that a Value of the App refers to is the ID of a Function, API, Role, Trigger or Resource.
+//  4. Diagnostics carry the place of the Node they are about, whichever file it came from; one fault is said once.
+//  5. Reading and evaluating are bounded in steps and bytes: no document makes them run away.
+//
+// The Settings of a Trigger are the properties of the declaring resource under their CloudFormation names: BatchSize
+// and FilterCriteria of an event source mapping; Event and Filter of a bucket's notification; EventPattern, Input,
+// InputPath and InputTransformer of a rule; FilterPolicy of a subscription; FilterPattern of a log filter; Sql of an
+// IoT rule; Trigger (the hook's name) of a user pool. Source is the ARN or name as declared.
+//
+// It does not run transforms or macros, and reads no routes from OpenAPI documents.
 package cloudformation
 
 import "github.com/ebb-run/ebb/internal/app"

@@ -4,6 +4,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/ebb-run/ebb/internal/app"
@@ -33,7 +34,9 @@ func (l *loader) function(r *resource) {
 		}
 	}
 	if arch := o.strs("Architectures"); len(arch) > 0 {
-		f.Arch = arch[0]
+		if f.Arch = arch[0]; f.Arch != "x86_64" && f.Arch != "arm64" {
+			o.bad("Architectures", "x86_64 or arm64, not "+strconv.Quote(f.Arch))
+		}
 	}
 	if o.has("ReservedConcurrentExecutions") {
 		n := o.num("ReservedConcurrentExecutions", 0)
@@ -82,9 +85,12 @@ func (l *loader) code(o object, f *app.Function, image, given bool) {
 		if !given {
 			o.l.diags.Warnf(o.n.Place(), "no-code", "Name the folder of the code in Code.", "the function %q has no Code; the project folder is taken", f.Key)
 		}
-	case code.Kind == Scalar:
+	case code.Kind == Scalar && !strings.Contains(o.str("Code"), "://"):
+		if path.IsAbs(o.str("Code")) {
+			o.bad("Code", "a path relative to the template's folder")
+		}
 		f.Package = localCode(path.Dir(code.Pos.File), o.str("Code"))
-	case code.Get("ZipFile") != nil:
+	case !code.Get("ZipFile").IsNull():
 		v := o.obj("Code").val("ZipFile")
 		if _, ok := v.Literal(); !ok {
 			o.late("Code", v, "the source is taken with that text as it is")

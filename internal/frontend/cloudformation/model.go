@@ -1,6 +1,7 @@
 package cloudformation
 
 import (
+	"path"
 	"reflect"
 	"slices"
 	"strings"
@@ -106,6 +107,9 @@ func (l *loader) resource(r *resource) app.Resource {
 	res := app.Resource{ID: r.id, Kind: kind, Type: r.typ, Properties: plainMap(r.props)}
 	if nameKey != "" {
 		res.Name = l.object(r.props).val(nameKey)
+	}
+	if dir, ok := res.Properties["Content"].(string); ok && kind == app.Layer {
+		res.Properties["Content"] = path.Join(path.Dir(r.props.Get("Content").Pos.File), dir)
 	}
 	policy, _ := r.decl.Get("DeletionPolicy").Text()
 	res.Retain = strings.HasPrefix(policy, "Retain")

@@ -16,6 +16,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -64,86 +65,110 @@ func RunGolden(t *testing.T, dir string, f frontend.Frontend, update bool) {
 
 func runOne(t *testing.T, dir string, f frontend.Frontend, update bool) {
 	t.Helper()
-	root, err := filepath.Abs(dir)
+	faults, err := check(dir, f, update)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, fault := range faults {
+		t.Error(fault)
+	}
+}
+
+// check loads one project and says what is wrong with the result. An error means that the check itself could not be made.
+func check(dir string, f frontend.Frontend, update bool) (faults []string, err error) {
+	root, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
 	}
 	var o options
 	if data, err := os.ReadFile(filepath.Join(dir, "options.json")); err == nil {
 		dec := json.NewDecoder(bytes.NewReader(data))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&o); err != nil {
-			t.Fatalf("options.json: %v", err)
+			return nil, fmt.Errorf("options.json: %w", err)
 		}
 	}
 	p := frontend.Project{Root: root, Env: func(k string) (string, bool) { v, ok := o.Env[k]; return v, ok }}
 	file, ok := f.Detect(p)
 	if !ok {
-		t.Fatalf("%s does not detect the project", f.Name())
+		return []string{f.Name() + " does not detect the project"}, nil
 	}
 	p.File = file
 	a, diags := f.Load(context.Background(), p, o.Options)
-	if a == nil && !diags.HasErrors() {
-		t.Error("there is neither an App nor an error")
-	}
-	gotApp, gotDiag := encode(t, a), printed(diags)
 	again, diags2 := f.Load(context.Background(), p, o.Options)
-	if !bytes.Equal(gotApp, encode(t, again)) || !bytes.Equal(gotDiag, printed(diags2)) {
-		t.Error("loading twice gives different results")
+	gotApp, err := encode(a)
+	if err != nil {
+		return nil, err
+	}
+	appAgain, err := encode(again)
+	if err != nil {
+		return nil, err
+	}
+	gotDiag := printed(diags)
+	if a == nil && !diags.HasErrors() {
+		faults = append(faults, "there is neither an App nor an error")
+	}
+	if !bytes.Equal(gotApp, appAgain) || !bytes.Equal(gotDiag, printed(diags2)) {
+		faults = append(faults, "loading twice gives different results")
 	}
 	if bytes.Contains(gotApp, []byte(root)) || bytes.Contains(gotDiag, []byte(root)) {
-		t.Errorf("the result names the absolute folder %s", root)
+		faults = append(faults, "the result names the absolute folder "+root)
 	}
 	if a != nil {
 		back, err := app.Decode(gotApp)
 		if err != nil {
-			t.Fatalf("the App does not decode: %v", err)
+			return append(faults, fmt.Sprintf("the App does not decode: %v", err)), nil
 		}
 		if !reflect.DeepEqual(a, back) {
-			t.Errorf("the App changes when it is encoded and decoded:\n%s", firstDifference(gotApp, encode(t, back)))
+			backApp, _ := encode(back)
+			faults = append(faults, "the App changes when it is encoded and decoded:\n"+firstDifference(gotApp, backApp))
 		}
 	}
-	for name, got := range map[string][]byte{wantApp: gotApp, wantDiag: gotDiag} {
-		compare(t, filepath.Join(dir, name), got, update)
+	for _, file := range []struct {
+		name string
+		got  []byte
+	}{{wantApp, gotApp}, {wantDiag, gotDiag}} {
+		fault, err := compare(filepath.Join(dir, file.name), file.got, update)
+		if err != nil {
+			return nil, err
+		}
+		if fault != "" {
+			faults = append(faults, fault)
+		}
 	}
+	return faults, nil
 }
 
 // compare holds got against the file; nothing and no file are the same.
-func compare(t *testing.T, name string, got []byte, update bool) {
-	t.Helper()
+func compare(name string, got []byte, update bool) (string, error) {
+	if update && len(got) == 0 {
+		if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		return "", nil
+	}
 	if update {
-		var err error
-		if len(got) == 0 {
-			if err = os.Remove(name); errors.Is(err, fs.ErrNotExist) {
-				err = nil
-			}
-		} else {
-			err = os.WriteFile(name, got, 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return
+		return "", os.WriteFile(name, got, 0o644)
 	}
 	want, err := os.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
+		return "", err
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s differs (rewrite it with -update):\n%s", name, firstDifference(want, got))
+		return name + " differs (rewrite it with -update):\n" + firstDifference(want, got), nil
 	}
+	return "", nil
 }
 
-func encode(t *testing.T, a *app.App) []byte {
-	t.Helper()
+func encode(a *app.App) ([]byte, error) {
 	if a == nil {
-		return nil
+		return nil, nil
 	}
 	data, err := json.MarshalIndent(a, "", "  ")
 	if err != nil {
-		t.Fatalf("the App does not encode: %v", err)
+		return nil, fmt.Errorf("encode the App: %w", err)
 	}
-	return append(data, '\n')
+	return append(data, '\n'), nil
 }
 
 func printed(l diag.List) []byte {
