@@ -24,6 +24,10 @@ import (
 // ErrUnseen marks an error after which the guest cannot have seen the Invocation; it may be tried on another Instance.
 var ErrUnseen = errors.New("the guest has not seen the invocation")
 
+// ErrPayload marks an error in the Invocation's own payload (its body was cut, too large or stopped coming). The guest has not seen
+// it and can take another; another try is of no use. The error's code says what the caller did.
+var ErrPayload = errors.New("the payload cannot be read")
+
 // Unit is what an Instance runs, ready to start: paths exist, references are resolved.
 type Unit struct {
 	Function    string // full name
@@ -62,7 +66,8 @@ type Protocol interface {
 // Session is a guest that has been initialised.
 type Session interface {
 	// Invoke gives the Invocation to the guest and its answer to the Sink. nil means that the guest answered (with a result or with a
-	// function error, see Head.Error) and can take another. An error means that this Instance is to be discarded. When ctx ends, Invoke
+	// function error, see Head.Error) and can take another. An ErrPayload says the same without an answer. Any other error means that
+	// this Instance is to be discarded, also where the answer has already begun. When ctx ends, Invoke
 	// returns soon with its error; the caller then ends the Sandbox.
 	Invoke(ctx context.Context, inv *invocation.Invocation, s invocation.Sink) error
 	// Concurrency is how many Invocations it takes at once, at least 1.

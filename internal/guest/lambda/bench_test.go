@@ -1,0 +1,29 @@
+package lambda_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/ebb-run/ebb/internal/guest/guesttest"
+	"github.com/ebb-run/ebb/internal/invocation"
+)
+
+func roundTrips(b *testing.B, g *guesttest.Guest) {
+	b.Helper()
+	inv := guesttest.Direct(`{"name":"ann"}`)
+	sink := &invocation.Buffer{}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	b.ReportAllocs()
+	for b.Loop() {
+		sink.Started = false
+		sink.Body.Reset()
+		if err := g.Invoke(ctx, inv, sink); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRoundTrip_Node(b *testing.B) {
+	roundTrips(b, launch(b, nodeUnit(b, "index.handler", map[string]string{"index.js": `exports.handler = async (e) => ({message: "hello " + e.name})`})))
+}

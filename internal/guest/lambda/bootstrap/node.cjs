@@ -1,0 +1,561 @@
+'use strict';
+// The guest's side of a Node.js function: it loads the handler, then serves Invocations as frames on descriptor 3.
+// Arguments: supplied SDK folder or "", then layer folders. Runs on Node 18 and later.
+//
+// A frame is length (uint32, little endian), kind (uint8), flags (uint8), call (uint16), then length bytes.
+// An Invocation is HEAD, any number of BODY, END; so is its answer.
+
+const fs = require('fs');
+const net = require('net');
+const path = require('path');
+const util = require('util');
+
+const HEAD = 1, BODY = 2, END = 3, READY = 4, FAILED = 5, ABORT = 6;
+const LAST = 1; // flag: the guest ends after this answer
+const HEADER = 8;
+const LINE = 3; // the descriptor
+
+const writeSync = fs.writeSync;
+const env = process.env;
+const [supplied, ...layers] = process.argv.slice(2);
+process.argv.length = 2;
+
+// ---- output ------------------------------------------------------------------------------------------------------
+
+// process.stdout writes at once, unless the pipe is full; an answer then waits until it is drained. The streams are made on
+// first use, as they cost start-up time.
+let stdout = null, stderr = null;
+for (const [name, keep] of [['stdout', (s) => { stdout = s; }], ['stderr', (s) => { stderr = s; }]]) {
+  const d = Object.getOwnPropertyDescriptor(process, name);
+  if (!d || !d.get || !d.configurable) continue;
+  const get = d.get;
+  Object.defineProperty(process, name, { ...d, get() { const s = get.call(process); keep(s); return s; } });
+}
+
+function drained(then) {
+  for (const s of [stdout, stderr]) {
+    if (s !== null && s.writableLength > 0 && !s.destroyed) {
+      s.write('', () => drained(then));
+      return;
+    }
+  }
+  then();
+}
+
+const levels = ['TRACE', 'DEBUG', 'INFO', 'WARN', 'ERROR', 'FATAL'];
+const json = (env.AWS_LAMBDA_LOG_FORMAT || '').toUpperCase() === 'JSON';
+const wanted = json ? levels.indexOf((env.AWS_LAMBDA_LOG_LEVEL || '').toUpperCase()) : -1;
+let requestId;
+
+function put(text) {
+  if (stdout !== null) {
+    stdout.write(text);
+    return;
+  }
+  const buf = Buffer.from(text);
+  let off = 0;
+  try {
+    while (off < buf.length) off += writeSync(1, buf, off);
+  } catch (err) {
+    if (err.code === 'EAGAIN') process.stdout.write(buf.subarray(off));
+  }
+}
+
+function errorFields(err) {
+  const out = { errorType: err.name || 'UnknownError', errorMessage: err.message, stack: String(err.stack).split('\n') };
+  for (const k of Object.keys(err)) if (!(k in out)) out[k] = err[k];
+  return out;
+}
+
+function plain(level, args) {
+  const text = util.format(...args);
+  put(`${new Date().toISOString()}\t${requestId}\t${level}\t${text}\n`);
+}
+
+function structured(level, args) {
+  const line = { timestamp: new Date().toISOString(), level, requestId };
+  const one = args.length === 1 ? args[0] : undefined;
+  if (isError(one)) {
+    Object.assign(line, { errorType: one.name, errorMessage: one.message, stackTrace: String(one.stack).split('\n'), message: one });
+  } else {
+    line.message = one !== undefined ? one : util.format(...args);
+    const err = args.find(isError);
+    if (err) Object.assign(line, { errorType: err.name, errorMessage: err.message, stackTrace: String(err.stack).split('\n') });
+  }
+  const seen = [];
+  put(JSON.stringify(line, function (key, v) {
+    if (typeof v === 'bigint') return v.toString();
+    if (isError(v)) return errorFields(v);
+    if (typeof v === 'object' && v !== null) {
+      while (seen.length > 0 && seen[seen.length - 1] !== this) seen.pop();
+      if (seen.includes(v)) return '[Circular]';
+      seen.push(v);
+    }
+    return v;
+  }) + '\n');
+}
+
+function patchConsole() {
+  const emit = json ? structured : plain;
+  const method = (level) => (json && levels.indexOf(level) < wanted ? () => {} : (...args) => emit(level, args));
+  console.log = console.info = method('INFO');
+  console.warn = method('WARN');
+  console.error = method('ERROR');
+  console.debug = method('DEBUG');
+  console.trace = method('TRACE');
+  console.fatal = method('FATAL');
+}
+
+// logError prints an error that ended an Invocation or Init, as its owner looks for it in the log.
+function logError(title, err) {
+  const e = isError(err) ? err : Object.assign(new Error(String(err)), { stack: String(err) });
+  if (json) structured('ERROR', [e]);
+  else plain('ERROR', [`${title} \t${safeJSON(errorFields(e))}`]);
+}
+
+function safeJSON(v) {
+  try {
+    return JSON.stringify(v);
+  } catch {
+    return util.inspect(v);
+  }
+}
+
+// ---- the line ----------------------------------------------------------------------------------------------------
+
+// Answers are written at once from one reused buffer; what the line does not take goes through the socket, in order.
+const out = Buffer.allocUnsafe(64 << 10);
+const input = Buffer.allocUnsafe(64 << 10);
+let call = 0; // number of the Invocation in progress
+
+function header(buf, at, length, kind, flags) {
+  buf.writeUInt32LE(length, at);
+  buf[at + 4] = kind;
+  buf[at + 5] = flags;
+  buf.writeUInt16LE(call, at + 6);
+}
+
+function send(buf, length, done) {
+  let off = 0;
+  if (line.writableLength === 0) {
+    try {
+      while (off < length) off += writeSync(LINE, buf, off, length - off);
+    } catch (err) {
+      if (err.code !== 'EAGAIN') {
+        process.exit(1); // the host is gone
+      }
+    }
+  }
+  if (off === length) {
+    if (done) done();
+  } else {
+    line.write(Buffer.from(buf.subarray(off, length)), done);
+  }
+}
+
+// frames writes frames of text or bytes in one go: [kind, flags, body], …
+function frames(list, done) {
+  let bound = 0;
+  for (const f of list) bound += HEADER + (typeof f[2] === 'string' ? f[2].length * 3 : f[2].length);
+  let buf = out;
+  if (bound > buf.length) {
+    bound = 0;
+    for (const f of list) bound += HEADER + Buffer.byteLength(f[2]);
+    buf = Buffer.allocUnsafe(bound);
+  }
+  let at = 0;
+  for (const [kind, flags, body] of list) {
+    const n = typeof body === 'string' ? buf.write(body, at + HEADER) : (buf.set(body, at + HEADER), body.length);
+    header(buf, at, n, kind, flags);
+    at += HEADER + n;
+  }
+  send(buf, at, done);
+}
+
+// The reader: frames are parsed in place where a read holds all of one.
+let part = null, have = 0; // a frame of which some bytes are still to come
+let head = '', body = null;
+
+function onRead(n, buf) {
+  let at = 0;
+  while (at < n) {
+    if (part === null) {
+      if (n - at >= HEADER) {
+        const length = buf.readUInt32LE(at);
+        if (n - at >= HEADER + length) {
+          frame(buf, at, length);
+          at += HEADER + length;
+          continue;
+        }
+        part = Buffer.allocUnsafe(HEADER + length);
+      } else {
+        part = Buffer.allocUnsafe(HEADER);
+      }
+      have = 0;
+    }
+    const take = Math.min(part.length - have, n - at);
+    buf.copy(part, have, at, at + take);
+    have += take;
+    at += take;
+    if (have < part.length) continue;
+    const length = part.readUInt32LE(0);
+    if (have < HEADER + length) {
+      const whole = Buffer.allocUnsafe(HEADER + length);
+      part.copy(whole, 0, 0, have);
+      part = whole;
+      continue;
+    }
+    const whole = part;
+    part = null;
+    frame(whole, 0, length);
+  }
+  return true;
+}
+
+function frame(buf, at, length) {
+  const start = at + HEADER, end = start + length;
+  switch (buf[at + 4]) {
+    case HEAD:
+      call = buf.readUInt16LE(at + 6);
+      head = buf.toString('utf8', start, end);
+      body = null;
+      break;
+    case BODY:
+      (body ||= []).push(Buffer.from(buf.subarray(start, end)));
+      break;
+    case END:
+      if (body !== null) {
+        body.push(buf.subarray(start, end));
+        invoke(head, Buffer.concat(body).toString());
+        body = null;
+      } else {
+        invoke(head, buf.toString('utf8', start, end));
+      }
+  }
+}
+
+const line = new net.Socket({ fd: LINE, readable: true, writable: true, onread: { buffer: input, callback: onRead } });
+line.on('error', () => process.exit(1));
+line.on('end', () => process.exit(0));
+
+// ---- errors ------------------------------------------------------------------------------------------------------
+
+function isError(v) {
+  return util.types.isNativeError(v) || (typeof v === 'object' && v !== null && 'stack' in v && 'message' in v && 'name' in v);
+}
+
+function errorDocument(err) {
+  try {
+    if (isError(err)) {
+      return JSON.stringify({
+        errorType: String(err.name).replaceAll('\x7f', '%7F'),
+        errorMessage: String(err.message).replaceAll('\x7f', '%7F'),
+        trace: String(err.stack).replaceAll('\x7f', '%7F').split('\n'),
+      });
+    }
+    return JSON.stringify({ errorType: typeof err, errorMessage: String(err), trace: [] });
+  } catch {
+    return '{"errorType":"handled","errorMessage":"callback called with Error argument, but there was a problem while retrieving one or more of its message, name, and stack","trace":[]}';
+  }
+}
+
+function named(name, message, cause) {
+  const err = new Error(message);
+  err.name = name;
+  if (cause && cause.stack) err.stack = `${name}: ${message}\n` + String(cause.stack).split('\n').slice(1).join('\n');
+  return err;
+}
+
+// ---- one Invocation ----------------------------------------------------------------------------------------------
+
+let current = null; // the Invocation in progress, not yet answered
+let handler;
+
+// Fields that are the same in every context.
+const fixed = {
+  functionVersion: env.AWS_LAMBDA_FUNCTION_VERSION,
+  functionName: env.AWS_LAMBDA_FUNCTION_NAME,
+  memoryLimitInMB: env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
+  logGroupName: env.AWS_LAMBDA_LOG_GROUP_NAME,
+  logStreamName: env.AWS_LAMBDA_LOG_STREAM_NAME,
+};
+
+function invoke(head, text) {
+  const [id, deadline, arn, trace, client] = head.split('\n');
+  requestId = id;
+  env._X_AMZN_TRACE_ID = trace;
+  const mine = { wait: true, answered: false, late: null, stream: null };
+  current = mine;
+  // With the line not counted, an empty event loop shows itself (beforeExit).
+  line.unref();
+  let event;
+  try {
+    event = JSON.parse(text);
+  } catch (err) {
+    answerError(mine, named('Runtime.UnmarshalError', `the event is not valid JSON: ${err.message}`));
+    return;
+  }
+  const callback = (err, data) => {
+    if (mine.answered || mine.late !== null) return;
+    if (mine.wait) mine.late = () => finish(mine, err, data);
+    else finish(mine, err, data);
+  };
+  const now = (err, data) => {
+    mine.wait = false;
+    if (mine.late === null) finish(mine, err, data);
+  };
+  const deadlineMS = +deadline;
+  const context = {
+    get callbackWaitsForEmptyEventLoop() { return mine.wait; },
+    set callbackWaitsForEmptyEventLoop(v) { mine.wait = v; },
+    functionVersion: fixed.functionVersion,
+    functionName: fixed.functionName,
+    memoryLimitInMB: fixed.memoryLimitInMB,
+    logGroupName: fixed.logGroupName,
+    logStreamName: fixed.logStreamName,
+    clientContext: undefined,
+    identity: undefined,
+    invokedFunctionArn: arn,
+    awsRequestId: id,
+    getRemainingTimeInMillis: () => deadlineMS - Date.now(),
+    succeed: (data) => now(null, data),
+    fail: (err) => now(err === undefined || err === null ? 'handled' : err),
+    done: (err, data) => now(err, data),
+  };
+  if (client) {
+    try {
+      context.clientContext = JSON.parse(client);
+    } catch { /* what is no JSON is no client context */ }
+  }
+  try {
+    if (handler[streaming]) {
+      stream(mine, event, context);
+      return;
+    }
+    const result = handler(event, context, callback);
+    if (result !== null && typeof result === 'object' && typeof result.then === 'function') {
+      result.then(context.succeed, (err) => now(err === undefined || err === null ? named('Error', String(err)) : err));
+    }
+  } catch (err) {
+    answerError(mine, err);
+  }
+}
+
+function finish(mine, err, data) {
+  if (mine.answered) return;
+  if (err !== undefined && err !== null) {
+    answerError(mine, err);
+    return;
+  }
+  let text;
+  try {
+    text = JSON.stringify(data);
+    if (text === undefined) text = 'null';
+  } catch (e) {
+    answerError(mine, named('Runtime.MarshalError', `Unable to stringify response body as json: ${e.message}`, e));
+    return;
+  }
+  answer(mine, 'r', 0, text);
+}
+
+function answerError(mine, err, title = 'Invoke Error', flags = 0, then) {
+  if (mine.answered) return;
+  logError(title, err);
+  answer(mine, 'e', flags, errorDocument(err), then);
+}
+
+function answer(mine, kind, flags, text, then) {
+  mine.answered = true;
+  if (stdout !== null || stderr !== null) drained(() => write(kind, flags, text, then));
+  else write(kind, flags, text, then);
+}
+
+function write(kind, flags, text, then) {
+  current = null;
+  line.ref();
+  frames([[HEAD, flags, kind], [END, flags, text]], then);
+}
+
+process.on('beforeExit', () => {
+  const mine = current;
+  if (mine === null) {
+    if (!handler) initFailed(named('Runtime.InitError', 'the handler\'s module waits for something that never happens: its event loop is empty'));
+    return;
+  }
+  if (mine.answered) return;
+  line.ref();
+  if (mine.late !== null) setImmediate(mine.late);
+  else if (mine.stream !== null) mine.stream.end();
+  else setImmediate(finish, mine, null, undefined);
+});
+
+process.on('uncaughtException', (err) => fatal('Uncaught Exception', err, 129));
+process.on('unhandledRejection', (reason) => {
+  const err = named('Runtime.UnhandledPromiseRejection', isError(reason) ? `${reason.name}: ${reason.message}` : String(reason), reason);
+  err.reason = reason;
+  fatal('Unhandled Promise Rejection', err, 128);
+});
+
+// fatal answers what is in progress with the error and ends the guest.
+function fatal(title, err, code) {
+  const mine = current;
+  if (!handler) {
+    initFailed(err, title, code);
+  } else if (mine !== null && !mine.answered) {
+    mine.stream = null;
+    answerError(mine, err, title, LAST, () => process.exit(code));
+  } else {
+    logError(title, err);
+    drained(() => process.exit(code));
+  }
+}
+
+// ---- streamed answers --------------------------------------------------------------------------------------------
+
+const streaming = Symbol.for('aws.lambda.runtime.handler.streaming');
+const PRELUDE = 'application/vnd.awslambda.http-integration-response';
+
+function stream(mine, event, context) {
+  const { Writable } = require('stream');
+  let type = 'application/octet-stream', begun = false, before = null;
+  const put = (chunk, done) => {
+    const list = [];
+    if (!begun) list.push([HEAD, 0, 's' + type]);
+    begun = true;
+    list.push([BODY, 0, chunk]);
+    frames(list, done);
+  };
+  const first = (done) => {
+    const f = before;
+    before = null;
+    if (f === null) done();
+    else {
+      const parts = [];
+      f((p) => parts.push(Buffer.from(p)));
+      put(Buffer.concat(parts), done);
+    }
+  };
+  const w = mine.stream = new Writable({
+    write(chunk, encoding, done) { first(() => put(chunk, done)); },
+    final(done) {
+      first(() => drained(() => {
+        if (!mine.answered) {
+          mine.answered = true;
+          current = null;
+          line.ref();
+          frames(begun ? [[END, 0, '']] : [[HEAD, 0, 's' + type], [END, 0, '']]);
+        }
+        done();
+      }));
+    },
+  });
+  w.setContentType = (t) => { type = t; };
+  Object.defineProperty(w, '_onBeforeFirstWrite', { set(f) { before = f; } });
+  const failed = (err) => {
+    if (mine.answered) return;
+    if (!begun) {
+      answerError(mine, err);
+      return;
+    }
+    logError('Invoke Error', err);
+    mine.answered = true;
+    current = null;
+    line.ref();
+    frames([[ABORT, 0, errorDocument(err)]]);
+  };
+  w.on('error', failed);
+  Promise.resolve(handler(event, w, context)).catch(failed);
+}
+
+globalThis.awslambda = {
+  streamifyResponse(f, options) {
+    f[streaming] = 'response';
+    if (options && typeof options.highWaterMark === 'number') f[Symbol.for('aws.lambda.runtime.handler.streaming.highWaterMark')] = options.highWaterMark;
+    return f;
+  },
+  HttpResponseStream: {
+    from(underlying, prelude) {
+      underlying.setContentType(PRELUDE);
+      const text = JSON.stringify(prelude);
+      underlying._onBeforeFirstWrite = (write) => {
+        write(text);
+        write(new Uint8Array(8));
+      };
+      return underlying;
+    },
+  },
+};
+
+// ---- loading the handler -----------------------------------------------------------------------------------------
+
+function isModule(file) {
+  for (let dir = path.dirname(file); ; dir = path.dirname(dir)) {
+    try {
+      return JSON.parse(fs.readFileSync(path.join(dir, 'package.json'), 'utf8')).type === 'module';
+    } catch { /* no package.json here, or none that can be read */ }
+    if (dir === path.dirname(dir) || path.basename(dir) === 'node_modules') return false;
+  }
+}
+
+async function load(root, moduleRoot, name) {
+  const base = path.resolve(root, moduleRoot, name);
+  const is = (ext) => {
+    const s = fs.statSync(base + ext, { throwIfNoEntry: false });
+    return s !== undefined && s.isFile();
+  };
+  if (is('')) return require(base);
+  if (is('.js')) return isModule(base) ? importModule(base + '.js') : require(base + '.js');
+  if (is('.mjs')) return importModule(base + '.mjs');
+  if (is('.cjs')) return require(base + '.cjs');
+  return require(require.resolve(moduleRoot === '' || moduleRoot === '.' ? name : path.join(moduleRoot, name), { paths: [root, path.resolve(root, moduleRoot)] }));
+}
+
+function importModule(file) {
+  return import(require('url').pathToFileURL(file).href);
+}
+
+async function start() {
+  const root = env.LAMBDA_TASK_ROOT, full = env._HANDLER;
+  if (full.includes('..')) throw named('Runtime.MalformedHandlerName', `'${full}' is not a valid handler name. Use absolute paths when specifying root directories in handler names.`);
+  const base = path.basename(full);
+  const moduleRoot = full.substring(0, full.length - base.length);
+  const m = /^([^.]*)\.(.*)$/.exec(base);
+  if (m === null) throw named('Runtime.MalformedHandlerName', `Bad handler '${full}': want "file.function"`);
+  let app;
+  try {
+    app = await load(root, moduleRoot, m[1]);
+  } catch (err) {
+    if (err instanceof SyntaxError) throw named('Runtime.UserCodeSyntaxError', String(err), syntaxPlace(err));
+    if (err && (err.code === 'MODULE_NOT_FOUND' || err.code === 'ERR_MODULE_NOT_FOUND')) throw named('Runtime.ImportModuleError', String(err), err);
+    throw err;
+  }
+  let f = app;
+  for (const key of m[2].split('.')) f = f === undefined || f === null ? undefined : f[key];
+  if (f === undefined && app && app.default) {
+    f = app.default;
+    for (const key of m[2].split('.')) f = f === undefined || f === null ? undefined : f[key];
+  }
+  if (f === undefined || f === null) throw named('Runtime.HandlerNotFound', `${full} is undefined or not exported`);
+  if (typeof f !== 'function') throw named('Runtime.HandlerNotFound', `${full} is not a function`);
+  return f;
+}
+
+// A SyntaxError's stack begins with the place, which the name and message must not push out.
+function syntaxPlace(err) {
+  const lines = String(err.stack).split('\n');
+  const at = lines.findIndex((l) => l.startsWith('SyntaxError'));
+  return { stack: ['', ...lines.slice(0, Math.max(at, 0)).filter((l) => l !== ''), ...lines.slice(at + 1)].join('\n') };
+}
+
+function initFailed(err, title = 'Uncaught Exception', code = 1) {
+  logError(title, err);
+  drained(() => frames([[FAILED, LAST, errorDocument(err)]], () => process.exit(code)));
+}
+
+patchConsole();
+line.unref();
+start().then((f) => {
+  handler = f;
+  line.ref();
+  frames([[READY, 0, '']]);
+}, initFailed);

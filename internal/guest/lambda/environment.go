@@ -1,0 +1,140 @@
+package lambda
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/sandbox"
+)
+
+// reserved are the variables that a function's configuration cannot set: Lambda guide, "Defined runtime environment variables".
+var reserved = map[string]bool{
+	"_HANDLER": true, "_X_AMZN_TRACE_ID": true,
+	"AWS_DEFAULT_REGION": true, "AWS_REGION": true, "AWS_EXECUTION_ENV": true,
+	"AWS_LAMBDA_FUNCTION_NAME": true, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": true, "AWS_LAMBDA_FUNCTION_VERSION": true,
+	"AWS_LAMBDA_INITIALIZATION_TYPE": true, "AWS_LAMBDA_LOG_GROUP_NAME": true, "AWS_LAMBDA_LOG_STREAM_NAME": true,
+	"AWS_ACCESS_KEY": true, "AWS_ACCESS_KEY_ID": true, "AWS_SECRET_ACCESS_KEY": true, "AWS_SESSION_TOKEN": true,
+	"AWS_LAMBDA_RUNTIME_API": true, "LAMBDA_TASK_ROOT": true, "LAMBDA_RUNTIME_DIR": true, "_LAMBDA_SERVER_PORT": true,
+}
+
+// environment is what a function finds: what Lambda sets, then the user's variables. Nothing comes from the host's own.
+func (p *Protocol) environment(u *guest.Unit, addr string) []string {
+	f := familyOf(u.Runtime)
+	env := []string{
+		"AWS_REGION=" + u.Region,
+		"AWS_DEFAULT_REGION=" + u.Region,
+		"AWS_LAMBDA_FUNCTION_NAME=" + u.Function,
+		"AWS_LAMBDA_FUNCTION_VERSION=" + u.Version,
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=" + strconv.Itoa(u.MemoryMB),
+		"AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
+		"AWS_LAMBDA_LOG_GROUP_NAME=" + u.LogGroup,
+		"AWS_LAMBDA_LOG_STREAM_NAME=" + u.LogStream,
+		"LAMBDA_TASK_ROOT=" + u.Root,
+		"LAMBDA_RUNTIME_DIR=" + p.dir,
+		"_HANDLER=" + u.Handler,
+		// SDKs look for credentials in slow places where these are not set.
+		"AWS_ACCESS_KEY_ID=AKIAEBBEBBEBBEBBEBB0",
+		"AWS_SECRET_ACCESS_KEY=ebb",
+		"AWS_SESSION_TOKEN=ebb",
+		"_X_AMZN_TRACE_ID=",
+	}
+	if f != native {
+		env = append(env, "AWS_EXECUTION_ENV=AWS_Lambda_"+u.Runtime)
+	}
+	if addr != "" {
+		if _, port, err := net.SplitHostPort(addr); err == nil && p.Transport(u) == sandbox.Dial {
+			env = append(env, "_LAMBDA_SERVER_PORT="+port)
+		} else {
+			env = append(env, "AWS_LAMBDA_RUNTIME_API="+addr)
+		}
+	}
+	at := map[string]int{}
+	add := func(name, value string) {
+		if i, ok := at[name]; ok {
+			env[i] = name + "=" + value
+			return
+		}
+		at[name] = len(env)
+		env = append(env, name+"="+value)
+	}
+	add("TZ", ":UTC")
+	add("LANG", "en_US.UTF-8")
+	add("PATH", searchPath(u))
+	add("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR")
+	add("AWS_XRAY_DAEMON_ADDRESS", "127.0.0.1:2000")
+	if libs := libraries(u); libs != "" {
+		add("LD_LIBRARY_PATH", libs)
+	}
+	switch f {
+	case node:
+		add("NODE_PATH", nodePath(u, ""))
+	case python:
+		if u.Supplied != "" {
+			add("PYTHONPATH", filepath.Join(u.Supplied, "python"))
+		}
+	}
+	for _, kv := range u.Env {
+		name, value, ok := strings.Cut(kv, "=")
+		if !ok || name == "" || reserved[name] {
+			continue
+		}
+		if name == "NODE_PATH" && f == node {
+			value = nodePath(u, value)
+		}
+		add(name, value)
+	}
+	return env
+}
+
+// searchPath is Lambda's PATH with the interpreter's folder in the place of Lambda's own, and the layers' bin in that of /opt/bin.
+func searchPath(u *guest.Unit) string {
+	var dirs []string
+	if len(u.Interpreter) > 0 {
+		dirs = append(dirs, filepath.Dir(u.Interpreter[0]))
+	}
+	dirs = append(dirs, "/usr/local/bin", "/usr/bin", "/bin")
+	for _, l := range u.Layers {
+		dirs = append(dirs, filepath.Join(l, "bin"))
+	}
+	return joinPath(dirs)
+}
+
+// libraries is where the dynamic linker looks first; empty where the code brings no libraries, as a search costs time.
+func libraries(u *guest.Unit) string {
+	var dirs []string
+	for _, d := range append([]string{u.Root}, u.Layers...) {
+		if lib := filepath.Join(d, "lib"); isDir(lib) {
+			dirs = append(dirs, lib)
+		}
+	}
+	return joinPath(dirs)
+}
+
+// nodePath is where CommonJS looks after the project's own modules: the user's folders, layers, the supplied SDKs, the code.
+func nodePath(u *guest.Unit, users string) string {
+	dirs := filepath.SplitList(users)
+	major := "node" + strings.TrimSuffix(strings.TrimPrefix(u.Runtime, "nodejs"), ".x")
+	for _, l := range u.Layers {
+		dirs = append(dirs, filepath.Join(l, "nodejs", major, "node_modules"), filepath.Join(l, "nodejs", "node_modules"))
+	}
+	if u.Supplied != "" {
+		dirs = append(dirs, filepath.Join(u.Supplied, "nodejs", "node_modules"))
+	}
+	return joinPath(append(dirs, u.Root))
+}
+
+func joinPath(dirs []string) string { return strings.Join(dirs, string(filepath.ListSeparator)) }
+
+func isDir(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
+}
+
+func isFile(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular()
+}

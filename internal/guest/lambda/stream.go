@@ -1,0 +1,301 @@
+package lambda
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/invocation"
+)
+
+// scratch is what one Invocation needs for the time it runs, so that idle Sessions hold no buffers.
+type scratch struct {
+	out []byte
+	in  []byte
+}
+
+const (
+	scratchSize = 16 << 10
+	scratchKeep = 256 << 10 // larger ones are not kept
+)
+
+// streamSession serves Invocations as frames on one byte stream. Invoke is called by one goroutine at a time.
+type streamSession struct {
+	conn  net.Conn
+	unit  *guest.Unit
+	pool  *sync.Pool // of *scratch
+	call  uint16
+	spent bool // the guest has ended or is about to
+}
+
+// past ends all reads and writes.
+var past = time.Unix(1, 0)
+
+// openStream waits for the guest's first frame.
+func openStream(ctx context.Context, conn net.Conn, u *guest.Unit, pool *sync.Pool) (guest.Session, error) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
+	defer stop()
+	r := frameReader{r: conn, buf: make([]byte, 512)}
+	f, err := r.next()
+	if err != nil {
+		return nil, ended(ctx, "wait for the guest's init", err)
+	}
+	switch {
+	case f.kind == frameReady:
+		if !stop() {
+			return nil, ended(ctx, "wait for the guest's init", ctx.Err())
+		}
+		return &streamSession{conn: conn, unit: u, pool: pool}, nil
+	case f.kind == frameFailed && f.length <= maxResult:
+		doc, err := r.payload(f.length)
+		if err != nil {
+			return nil, ended(ctx, "read the guest's init error", err)
+		}
+		return nil, initError(u, doc)
+	}
+	return nil, errs.New(errs.Failed, "the guest's first frame is of kind %d", f.kind)
+}
+
+// ended prefers the context's error to that of the line which its end has cut.
+func ended(ctx context.Context, step string, err error) error {
+	if c := ctx.Err(); c != nil {
+		err = c
+	}
+	return fmt.Errorf("%s: %w", step, err)
+}
+
+// initError makes the guest's error document an InitError.
+func initError(u *guest.Unit, doc []byte) *guest.InitError {
+	fe := handlerError(doc)
+	return &guest.InitError{Type: fe.Type, Message: noted(u, fe.Message), Payload: doc}
+}
+
+// noted adds the Unit's Note, which may be the reason of a failed Init.
+func noted(u *guest.Unit, msg string) string {
+	if u.Note == "" {
+		return msg
+	}
+	return msg + " (" + u.Note + ")"
+}
+
+// Concurrency is one: a Lambda execution environment takes one Invocation at a time.
+func (s *streamSession) Concurrency() int { return 1 }
+
+// Close closes the line.
+func (s *streamSession) Close() error { return s.conn.Close() }
+
+// Invoke writes the Invocation in one go and reads the answer.
+func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, sink invocation.Sink) error {
+	if s.spent {
+		return fmt.Errorf("the guest has ended after its last answer: %w", guest.ErrUnseen)
+	}
+	b := s.pool.Get().(*scratch)
+	defer func() {
+		if cap(b.out)+cap(b.in) <= scratchKeep {
+			s.pool.Put(b)
+		}
+	}()
+	s.call++
+	out, at := openFrame(b.out[:0], frameHead, s.call)
+	out = appendMeta(out, s.unit, inv)
+	closeFrame(out, at)
+	out, at = openFrame(out, frameEnd, s.call)
+	out, err := appendPayload(out, inv)
+	b.out = out
+	if err != nil {
+		return err
+	}
+	closeFrame(out, at)
+
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(past) })
+	defer func() {
+		if !stop() {
+			s.spent = true
+		}
+	}()
+	if _, err := s.conn.Write(out); err != nil {
+		// A guest acts on the last byte only.
+		s.spent = true
+		if c := ctx.Err(); c != nil {
+			err = c
+		}
+		return fmt.Errorf("send the invocation: %w: %w", guest.ErrUnseen, err)
+	}
+	r := frameReader{r: s.conn, buf: b.in}
+	err = s.answer(&r, inv, sink)
+	b.in = r.buf
+	if err != nil {
+		s.spent = true
+		return ended(ctx, "read the answer", err)
+	}
+	return nil
+}
+
+// errReader marks an error of the Sink.
+var errReader = errors.New("the reader of the answer is gone")
+
+// answer reads one answer into the Sink.
+func (s *streamSession) answer(r *frameReader, inv *invocation.Invocation, sink invocation.Sink) error {
+	rep := reply{inv: inv, sink: sink}
+	for open := false; ; {
+		f, err := r.next()
+		if err != nil {
+			return noEOF(err)
+		}
+		if f.call != s.call || (f.kind == frameHead) == open {
+			return errs.New(errs.Failed, "the guest sent a frame of kind %d for call %d during call %d", f.kind, f.call, s.call)
+		}
+		switch f.kind {
+		case frameHead:
+			if f.length == 0 || f.length > 1024 {
+				return errs.New(errs.Failed, "the guest sent an answer's head of %d bytes", f.length)
+			}
+			p, err := r.payload(f.length)
+			if err != nil {
+				return err
+			}
+			open = true
+			media := ""
+			if p[0] == replyStream {
+				media = string(p[1:])
+			}
+			rep.open(p[0], media)
+			s.spent = f.flags&flagLast != 0
+		case frameBody:
+			if err := s.body(r, &rep, f.length); err != nil {
+				return err
+			}
+		case frameEnd:
+			return s.end(r, &rep, f.length)
+		case frameAbort:
+			return s.abort(r, &rep, f.length)
+		default:
+			return errs.New(errs.Failed, "the guest sent a frame of unknown kind %d", f.kind)
+		}
+	}
+}
+
+// body gives n bytes to the reply as they come.
+func (s *streamSession) body(r *frameReader, rep *reply, n int) error {
+	for n > 0 {
+		p, err := r.some(n)
+		if err != nil {
+			return err
+		}
+		n -= len(p)
+		if err := rep.write(p); err != nil {
+			return fmt.Errorf("%w: %w", errReader, err)
+		}
+	}
+	return nil
+}
+
+// end gives the last n bytes; a small answer goes to the Sink from the read buffer.
+func (s *streamSession) end(r *frameReader, rep *reply, n int) error {
+	var p []byte
+	if !rep.live && rep.size+n > maxResult {
+		if err := s.body(r, rep, n); err != nil {
+			return err
+		}
+	} else if n > 0 {
+		var err error
+		if p, err = r.payload(n); err != nil {
+			return err
+		}
+	}
+	if r.hi != r.lo {
+		return errs.New(errs.Failed, "the guest sent %d bytes after its answer", r.hi-r.lo)
+	}
+	// The guest has done its part: a reader that is gone now is no fault of it.
+	_ = rep.close(p)
+	return nil
+}
+
+// abort ends a streamed answer with the error document. What its reader already has cannot be taken back: then the Instance is given
+// up, which is how the front door learns that the answer is cut.
+func (s *streamSession) abort(r *frameReader, rep *reply, n int) error {
+	if n > maxResult {
+		return errs.New(errs.Failed, "the guest sent an error document of %d bytes", n)
+	}
+	doc, err := r.payload(n)
+	if err != nil {
+		return err
+	}
+	fe := handlerError(doc)
+	if rep.live && rep.begun {
+		return errs.New(errs.Failed, "the handler failed inside a streamed answer: %s: %s", fe.Type, fe.Message)
+	}
+	return rep.fault(fe, doc)
+}
+
+// appendMeta appends an Invocation's head.
+func appendMeta(dst []byte, u *guest.Unit, inv *invocation.Invocation) []byte {
+	dst = append(dst, inv.ID...)
+	dst = append(dst, '\n')
+	dst = strconv.AppendInt(dst, deadline(u, inv).UnixMilli(), 10)
+	dst = append(dst, '\n')
+	dst = append(dst, u.ARN...)
+	if inv.Qualifier != "" {
+		dst = append(dst, ':')
+		dst = append(dst, inv.Qualifier...)
+	}
+	dst = append(dst, '\n')
+	dst = append(dst, traceHeader(inv)...)
+	dst = append(dst, '\n')
+	return append(dst, clientContext(inv)...)
+}
+
+// deadline is the Invocation's, or what the Unit's timeout makes of now.
+func deadline(u *guest.Unit, inv *invocation.Invocation) time.Time {
+	if inv.Deadline.IsZero() {
+		return time.Now().Add(u.Timeout)
+	}
+	return inv.Deadline
+}
+
+// clientContext is the caller's client context as one line of JSON, or "".
+func clientContext(inv *invocation.Invocation) string {
+	if inv.ClientContext == "" {
+		return ""
+	}
+	b, err := base64.StdEncoding.DecodeString(inv.ClientContext)
+	if err != nil {
+		return ""
+	}
+	// Line ends in JSON stand between tokens only.
+	return strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return ' '
+		}
+		return r
+	}, string(b))
+}
+
+// appendPayload appends the event. Its error is about the Invocation: the guest is as it was.
+func appendPayload(dst []byte, inv *invocation.Invocation) ([]byte, error) {
+	switch p := inv.Payload.(type) {
+	case invocation.Raw:
+		if len(p) > maxResult {
+			return dst, fmt.Errorf("%w: %w", guest.ErrPayload, tooLarge(len(p)))
+		}
+		if len(p) == 0 {
+			return append(dst, "{}"...), nil
+		}
+		return append(dst, p...), nil
+	case *invocation.Request:
+		dst, err := appendEvent(dst, p, inv)
+		if err != nil {
+			return dst, fmt.Errorf("%w: %w", guest.ErrPayload, err)
+		}
+		return dst, nil
+	}
+	return dst, fmt.Errorf("%w: %w", guest.ErrPayload, errs.New(errs.Internal, "a payload of type %T", inv.Payload))
+}
