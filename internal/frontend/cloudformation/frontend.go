@@ -120,8 +120,9 @@ func pathless(err error) string {
 func appName(root string) string {
 	name := regexp.MustCompile(`[^A-Za-z0-9_-]+`).ReplaceAllString(filepath.Base(root), "-")
 	name = strings.TrimLeft(name, "-_0123456789")
+	name = strings.TrimRight(name[:min(len(name), 64)], "-_")
 	if name == "" {
 		return "app"
 	}
-	return name[:min(len(name), 64)]
+	return name
 }

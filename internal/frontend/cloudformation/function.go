@@ -54,7 +54,7 @@ func (l *loader) function(r *resource) {
 	f.Role = l.roleOf(o)
 	image := o.str("PackageType") == "Image" || !o.n.At("Code", "ImageUri").IsNull()
 	if _, given := l.in.Functions[r.id]; !given || emptyPackage(info.Package) {
-		l.code(o, &f, image, given)
+		l.code(r, o, &f, image, given)
 	}
 	if !image {
 		for _, key := range []string{"Runtime", "Handler"} {
@@ -75,8 +75,9 @@ func emptyPackage(p app.Package) bool {
 }
 
 // code reads the Code property: source text, an image, or a path beside the template.
-func (l *loader) code(o object, f *app.Function, image, given bool) {
+func (l *loader) code(r *resource, o object, f *app.Function, image, given bool) {
 	code := o.n.Get("Code")
+	asset, isAsset := assetOf(r, "Code")
 	switch {
 	case image:
 		v := o.obj("Code").val("ImageUri")
@@ -96,9 +97,21 @@ func (l *loader) code(o object, f *app.Function, image, given bool) {
 			o.late("Code", v, "the source is taken with that text as it is")
 		}
 		f.Package = app.Package{Inline: v.String()}
+	case isAsset:
+		f.Package = app.Package{Artifact: path.Join(path.Dir(code.Pos.File), asset)}
 	case !given:
 		l.diags.Warnf(code.Pos, "remote-code", "Write the local folder or zip as the value of Code.", "the code of %q is in S3, not here; the project folder is taken", f.Key)
 	}
+}
+
+// assetOf is the local path that the CDK leaves in a resource's Metadata for a property whose content it uploads.
+func assetOf(r *resource, property string) (string, bool) {
+	meta := r.decl.Get("Metadata")
+	if of, _ := meta.Get("aws:asset:property").Text(); of != property {
+		return "", false
+	}
+	p, ok := meta.Get("aws:asset:path").Text()
+	return p, ok && !path.IsAbs(p)
 }
 
 // localCode is a path relative to the template's folder: a zip, one source file, or a folder.

@@ -108,8 +108,17 @@ func (l *loader) resource(r *resource) app.Resource {
 	if nameKey != "" {
 		res.Name = l.object(r.props).val(nameKey)
 	}
-	if dir, ok := res.Properties["Content"].(string); ok && kind == app.Layer {
-		res.Properties["Content"] = path.Join(path.Dir(r.props.Get("Content").Pos.File), dir)
+	if kind == app.Layer {
+		dir, local := res.Properties["Content"].(string)
+		if asset, ok := assetOf(r, "Content"); ok && !local {
+			dir, local = asset, true
+		}
+		if local && !strings.Contains(dir, "://") {
+			if res.Properties == nil {
+				res.Properties = map[string]any{}
+			}
+			res.Properties["Content"] = path.Join(path.Dir(r.pos.File), dir)
+		}
 	}
 	policy, _ := r.decl.Get("DeletionPolicy").Text()
 	res.Retain = strings.HasPrefix(policy, "Retain")

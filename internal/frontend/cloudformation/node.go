@@ -94,7 +94,10 @@ func From(pos diag.Pos, x any) *Node {
 		if i, err := x.Int64(); err == nil {
 			return From(pos, i)
 		}
-		f, _ := x.Float64()
+		f, err := x.Float64()
+		if err != nil { // beyond what a number can be
+			return Str(pos, x.String())
+		}
 		return &Node{Kind: Scalar, Pos: pos, Value: f, Raw: x.String()}
 	case float64:
 		if x == math.Trunc(x) && math.Abs(x) < 1<<53 {

@@ -30,6 +30,7 @@ func TestParseDoc_GivesPlainData(t *testing.T) {
 		"merge":              {"a: &x {k: 1, l: 2}\nb: {<<: *x, l: 3}", `{"a":{"k":1,"l":2},"b":{"k":1,"l":3}}`},
 		"empty":              {"", `null`},
 		"json":               {"{\n\t\"a\": [1, 2.5, null, true, \"\\ud83d\\ude00\"]\n}", `{"a":[1,2.5,null,true,"😀"]}`},
+		"json beyond":        {`{"a": 1e999}`, `{"a":"1e999"}`},
 		"json with a bom":    {"\xef\xbb\xbf{\"a\": 1}", `{"a":1}`},
 		"yaml flow, no json": {"{a: 1, b: [x]}", `{"a":1,"b":["x"]}`},
 	} {
