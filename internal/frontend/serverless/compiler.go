@@ -30,8 +30,8 @@ type compiler struct {
 
 	statements []*cfn.Node // of the common role
 	managed    []*cfn.Node
-	roleless   bool // no function uses the common role
-	custom     map[string][]*cfn.Node
+	roleless   bool                // no function uses the common role
+	origins    map[string][]string // of each REST path with CORS: a template's header has room for one only
 }
 
 // function is one entry of `functions:`.

@@ -14,17 +14,15 @@ import (
 // readFunctions collects the functions: a map, or a list of maps that are merged.
 func (c *compiler) readFunctions() {
 	n := c.doc.Get("functions")
-	if n.IsNull() || isPoison(n) {
-		return
-	}
 	var entries []cfn.Entry
-	if n.Kind == cfn.List {
+	if n != nil && n.Kind == cfn.List {
 		for _, it := range n.Items {
 			entries = append(entries, c.entries(it, "an entry of functions")...)
 		}
 	} else {
 		entries = c.entries(n, "functions")
 	}
+	entries = append(slices.Clip(entries), c.workers()...)
 	seen := map[string]bool{}
 	for _, e := range entries {
 		if seen[e.Key] {
@@ -318,9 +316,13 @@ func (c *compiler) environment(fn *function) *cfn.Node {
 	}
 	out := cfn.NewMap(merged.Pos)
 	for _, e := range merged.Entries {
-		if !e.Value.IsNull() {
-			out.Entries = append(out.Entries, e)
+		if e.Value.IsNull() {
+			continue
 		}
+		if text, ok := e.Value.Text(); ok && !isPoison(e.Value) { // a number or bool becomes its text
+			e.Value = cfn.Str(e.Value.Pos, text)
+		}
+		out.Entries = append(out.Entries, e)
 	}
 	return out
 }

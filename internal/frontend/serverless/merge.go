@@ -134,8 +134,7 @@ func (c *compiler) unknownResource(e cfn.Entry, known []string) {
 	c.l.Errorf(e.Pos, "unknown-resource", hint, "there is no resource %q to extend", e.Key)
 }
 
-// dropNullOutputs takes away outputs that a variable made null, and gives the others the export name
-// that Serverless gives them.
+// dropNullOutputs takes away outputs that a variable made null.
 func (c *compiler) dropNullOutputs(template *cfn.Node) *cfn.Node {
 	outs := template.Get("Outputs")
 	if outs == nil || outs.Kind != cfn.Map {
@@ -143,13 +142,9 @@ func (c *compiler) dropNullOutputs(template *cfn.Node) *cfn.Node {
 	}
 	kept := cfn.NewMap(outs.Pos)
 	for _, e := range outs.Entries {
-		if e.Value.IsNull() {
-			continue
+		if !e.Value.IsNull() {
+			kept.Entries = append(kept.Entries, e)
 		}
-		if e.Value.Kind == cfn.Map && e.Value.Get("Export") == nil && !isPoison(e.Value) {
-			e.Value = e.Value.With("Export", obj(e.Value.Pos, "Name", "sls-"+c.service+"-"+c.stage+"-"+e.Key))
-		}
-		kept.Entries = append(kept.Entries, e)
 	}
 	return template.With("Outputs", kept)
 }

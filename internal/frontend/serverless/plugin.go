@@ -103,7 +103,7 @@ var plugins = map[string]plugin{
 	"serverless-api-compression":             {note: onDeploy},
 	"serverless-deployment-bucket":           {note: onDeploy},
 	"serverless-wsgi":                        {note: "its handler is the project's own; run it through the plugin's own files"},
-	"serverless-lift":                        {note: "constructs are not built", top: words("constructs")},
+	"serverless-lift":                        {note: "queues, storage and tables are built", top: words("constructs")},
 	"serverless-compose":                     {note: onDeploy},
 	"@serverless/enterprise-plugin":          {note: onDeploy},
 	"@serverless/safeguards-plugin":          {note: onDeploy},

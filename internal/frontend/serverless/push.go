@@ -98,15 +98,19 @@ func (c *compiler) iot() {
 func (c *compiler) alexa() {
 	number := map[string]int{}
 	each := func(fn *function, e event, id, principal string) {
-		app_, ok := e.v.Text()
+		if e.v.IsNull() { // without a skill's ID Serverless gives no permission
+			c.declare(fn, e, app.Value{}, true)
+			return
+		}
+		skill, ok := e.v.Text()
 		on := true
 		if !ok {
 			c.eventKeys(e)
-			app_ = c.text(e.v.Get("appId"), "appId")
+			skill = c.text(e.v.Get("appId"), "appId")
 			on = !isFalse(e.v.Get("enabled"))
 		}
 		if isTrue(e.v) {
-			app_ = ""
+			skill = ""
 		}
 		number[e.kind+fn.key]++
 		action := "lambda:InvokeFunction"
@@ -114,7 +118,7 @@ func (c *compiler) alexa() {
 			action = "lambda:DisableInvokeFunction"
 		}
 		c.put(normal(fn.key)+id+strconv.Itoa(number[e.kind+fn.key]), e.pos, "AWS::Lambda::Permission", obj(e.pos,
-			"FunctionName", c.target(fn, e.pos), "Action", action, "Principal", principal, "EventSourceToken", nonEmpty(oneLine(app_)),
+			"FunctionName", c.target(fn, e.pos), "Action", action, "Principal", principal, "EventSourceToken", nonEmpty(oneLine(skill)),
 		), "DependsOn", nonEmpty(fn.alias))
 		c.declare(fn, e, app.Value{}, on)
 	}

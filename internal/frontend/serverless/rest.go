@@ -279,107 +279,128 @@ func (c *compiler) restLogs() {
 	}
 }
 
-// restCORS adds the OPTIONS mock of each path with CORS, and returns the logical IDs.
-func (c *compiler) restCORS(events []restEvent, where func(string, diag.Pos) *cfn.Node) []string {
-	type preflight struct {
-		pos                       diag.Pos
-		origins, headers, methods []string
-		credentials               bool
-		maxAge, cache             string
-	}
-	var order []string
-	all := map[string]*preflight{}
-	add := func(to *[]string, more ...string) {
-		for _, s := range more {
-			if !slices.Contains(*to, s) {
-				*to = append(*to, s)
-			}
+// preflight is what a path answers to OPTIONS: the CORS of all events on it together.
+type preflight struct {
+	pos                       diag.Pos
+	origins, headers, methods []string
+	several                   bool // origins were given as a list: the answer names the asking one
+	credentials               bool
+	maxAge, cache             string
+}
+
+// union lists a's elements, then b's, each once. Serverless puts a later event's before an earlier one's.
+func union(a, b []string) []string {
+	var out []string
+	for _, s := range slices.Concat(a, b) {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
 		}
 	}
+	return out
+}
+
+// restCORS adds the OPTIONS mock of each path with CORS, and returns the logical IDs.
+func (c *compiler) restCORS(events []restEvent, where func(string, diag.Pos) *cfn.Node) []string {
+	var order []string
+	all := map[string]preflight{}
 	for _, e := range events {
 		cors := e.n.Get("cors")
 		if !truthy(cors) || isPoison(cors) {
 			continue
 		}
-		c.keys(cors, "in cors of function \""+e.fn.key+"\"", words("origin origins headers methods allowCredentials maxAge cacheControl"))
-		p := all[e.path]
-		if p == nil {
-			p = &preflight{pos: cors.Pos}
-			all[e.path] = p
+		p, old := c.preflight(e, cors), all[e.path]
+		if old.methods == nil {
 			order = append(order, e.path)
+		} else {
+			p.pos = old.pos
 		}
-		origins := list(or(cors.Get("origins"), cors.Get("origin")))
-		for _, o := range origins {
-			for s := range strings.SplitSeq(c.text(o, "cors.origin"), ",") {
-				add(&p.origins, strings.TrimSpace(s))
-			}
+		if p.several || old.several {
+			p.origins = union(p.origins, old.origins)
 		}
-		headers := list(cors.Get("headers"))
-		for _, h := range headers {
-			add(&p.headers, c.text(h, "cors.headers"))
-		}
-		if len(headers) == 0 {
-			add(&p.headers, words("Content-Type X-Amz-Date Authorization X-Api-Key X-Amz-Security-Token X-Amz-User-Agent X-Amzn-Trace-Id")...)
-		}
-		if cors.Get("methods") == nil {
-			add(&p.methods, "OPTIONS")
-		}
-		for _, m := range list(cors.Get("methods")) {
-			add(&p.methods, strings.ToUpper(c.text(m, "cors.methods")))
-		}
-		add(&p.methods, "OPTIONS", e.method)
-		p.credentials = p.credentials || isTrue(cors.Get("allowCredentials"))
-		if s, ok := cors.Get("maxAge").Text(); ok {
-			p.maxAge = s
-		}
-		if s, ok := cors.Get("cacheControl").Text(); ok {
-			p.cache = s
-		}
+		p.headers, p.methods = union(p.headers, old.headers), union(p.methods, old.methods)
+		p.several, p.credentials = p.several || old.several, p.credentials || old.credentials
+		p.maxAge, p.cache = orDefault(p.maxAge, old.maxAge), orDefault(p.cache, old.cache)
+		all[e.path] = p
 	}
 	var ids []string
 	for _, path := range order {
 		p := all[path]
-		if len(p.origins) == 0 {
-			p.origins = []string{"*"}
-		}
-		head := []any{
-			"Access-Control-Allow-Origin", "'" + p.origins[0] + "'",
-			"Access-Control-Allow-Headers", "'" + strings.Join(p.headers, ",") + "'",
-			"Access-Control-Allow-Methods", "'" + strings.Replace(strings.Join(p.methods, ","), "ANY", "DELETE,GET,HEAD,PATCH,POST,PUT", 1) + "'",
-		}
-		if p.credentials {
-			head = append(head, "Access-Control-Allow-Credentials", "'true'")
-		}
-		if p.maxAge != "" && p.maxAge != "0" {
-			head = append(head, "Access-Control-Max-Age", "'"+p.maxAge+"'")
-		}
-		if p.cache != "" {
-			head = append(head, "Cache-Control", "'"+p.cache+"'")
-		}
 		id := restMethodID(path, "options")
 		if c.has(id) {
 			c.l.Warnf(p.pos, "no-effect", "", "cors of /%s has no effect: OPTIONS goes to a function", path)
 			continue
 		}
 		ids = append(ids, id)
-		c.put(id, p.pos, "AWS::ApiGateway::Method", preflightMethod(p.pos, head, p.origins, where(path, p.pos)))
+		c.put(id, p.pos, "AWS::ApiGateway::Method", preflightMethod(p, where(path, p.pos)))
+		c.origins["/"+path] = p.origins
 	}
 	return ids
 }
 
+var corsHeaders = words("Content-Type X-Amz-Date Authorization X-Api-Key X-Amz-Security-Token X-Amz-User-Agent X-Amzn-Trace-Id")
+
+// preflight reads the cors of one event.
+func (c *compiler) preflight(e restEvent, cors *cfn.Node) preflight {
+	c.keys(cors, "in cors of function \""+e.fn.key+"\"", words("origin origins headers methods allowCredentials maxAge cacheControl"))
+	p := preflight{pos: cors.Pos, credentials: isTrue(cors.Get("allowCredentials"))}
+	origins := or(cors.Get("origins"), cors.Get("origin"))
+	for _, o := range list(origins) {
+		for s := range strings.SplitSeq(c.text(o, "cors.origin"), ",") {
+			p.origins = append(p.origins, strings.TrimSpace(s))
+		}
+	}
+	p.several = len(p.origins) > 1 || origins != nil && origins.Kind == cfn.List
+	if len(p.origins) == 0 {
+		p.origins = []string{"*"}
+	}
+	for _, h := range list(cors.Get("headers")) {
+		p.headers = append(p.headers, c.text(h, "cors.headers"))
+	}
+	if len(p.headers) == 0 {
+		p.headers = corsHeaders
+	}
+	for _, m := range list(cors.Get("methods")) {
+		p.methods = append(p.methods, strings.ToUpper(c.text(m, "cors.methods")))
+	}
+	p.methods = union(p.methods, []string{"OPTIONS", e.method})
+	p.maxAge, _ = cors.Get("maxAge").Text()
+	p.cache, _ = cors.Get("cacheControl").Text()
+	return p
+}
+
+// head gives the headers of the answer, names and values in turn.
+func (p preflight) head() []string {
+	head := []string{
+		"Access-Control-Allow-Origin", p.origins[0],
+		"Access-Control-Allow-Headers", strings.Join(p.headers, ","),
+		"Access-Control-Allow-Methods", strings.Replace(strings.Join(p.methods, ","), "ANY", "DELETE,GET,HEAD,PATCH,POST,PUT", 1),
+	}
+	if p.credentials {
+		head = append(head, "Access-Control-Allow-Credentials", "true")
+	}
+	if p.maxAge != "" && p.maxAge != "0" {
+		head = append(head, "Access-Control-Max-Age", p.maxAge)
+	}
+	if p.cache != "" {
+		head = append(head, "Cache-Control", p.cache)
+	}
+	return head
+}
+
 // preflightMethod answers OPTIONS without a function. With several origins the answer names the asking
 // one, by a template.
-func preflightMethod(pos diag.Pos, head []any, origins []string, resource *cfn.Node) *cfn.Node {
+func preflightMethod(p preflight, resource *cfn.Node) *cfn.Node {
+	pos, head := p.pos, p.head()
 	declared, given := cfn.NewMap(pos), cfn.NewMap(pos)
 	for i := 0; i < len(head); i += 2 {
-		name := "method.response.header." + head[i].(string)
+		name := "method.response.header." + head[i]
 		declared = declared.With(name, cfn.From(pos, true))
-		given = given.With(name, cfn.From(pos, head[i+1]))
+		given = given.With(name, cfn.Str(pos, "'"+head[i+1]+"'"))
 	}
 	template := ""
-	if len(origins) > 1 {
+	if p.several {
 		var tests []string
-		for _, o := range origins {
+		for _, o := range p.origins {
 			tests = append(tests, `$origin.matches("`+strings.Replace(strings.ReplaceAll(o, ".", "[.]"), "*", ".+", 1)+`")`)
 		}
 		template = "#set($origin = $input.params(\"Origin\"))\n#if($origin == \"\") #set($origin = $input.params(\"origin\")) #end\n" +

@@ -191,7 +191,6 @@ func (c *compiler) perFunctionRole(fn *function, id string) {
 		statements = append(statements, c.roleStatements()...)
 	}
 	statements = append(statements, c.statementList(fn.n.Get("iamRoleStatements"))...)
-	statements = append(statements, c.custom[fn.key]...)
 	var managed []*cfn.Node
 	if c.usesVPC() {
 		managed = append(managed, vpcPolicy(pos))

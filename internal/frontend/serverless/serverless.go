@@ -67,14 +67,21 @@ func (Frontend) Detect(p frontend.Project) (string, bool) {
 // Load implements [frontend.Frontend].
 func (f Frontend) Load(ctx context.Context, p frontend.Project, o frontend.Options) (*app.App, diag.List) {
 	var l diag.List
-	t, in, ok := f.compile(ctx, p, o, &l)
+	c, t, in, ok := f.compile(ctx, p, o, &l)
 	if !ok {
-		return nil, l
+		return nil, l.Sorted()
 	}
 	a, more := cfn.Load(t, in)
-	l = append(l, more...)
+	l = append(l, more...).Sorted()
 	if l.HasErrors() {
 		return nil, l
+	}
+	for i := range a.Routes {
+		if r := &a.Routes[i]; r.API == restAPIID && r.CORS != nil && c.origins[r.Path] != nil {
+			cors := *r.CORS
+			cors.Origins = c.origins[r.Path]
+			r.CORS = &cors
+		}
 	}
 	a.Description = "" // of the template; a project file has none
 	return a, l
@@ -82,12 +89,12 @@ func (f Frontend) Load(ctx context.Context, p frontend.Project, o frontend.Optio
 
 // compile makes the template. It says no when something could not be resolved or the file is none of ours;
 // faults of single parts still give a template, so that its own faults are told in the same pass.
-func (f Frontend) compile(ctx context.Context, p frontend.Project, o frontend.Options, l *diag.List) (cfn.Template, cfn.Input, bool) {
+func (f Frontend) compile(ctx context.Context, p frontend.Project, o frontend.Options, l *diag.List) (*compiler, cfn.Template, cfn.Input, bool) {
 	if p.File == "" {
 		name, ok := f.Detect(p)
 		if !ok {
 			l.Errorf(diag.Pos{}, "no-project", "Create a serverless.yml.", "there is no serverless.yml in %s", p.Root)
-			return cfn.Template{}, cfn.Input{}, false
+			return nil, cfn.Template{}, cfn.Input{}, false
 		}
 		p.File = name
 	}
@@ -97,7 +104,7 @@ func (f Frontend) compile(ctx context.Context, p frontend.Project, o frontend.Op
 	r := newResolver(ctx, p, o, l, nil)
 	root := r.readProject()
 	if root == nil {
-		return cfn.Template{}, cfn.Input{}, false
+		return nil, cfn.Template{}, cfn.Input{}, false
 	}
 	r.root = root
 	r.decideStage()
@@ -106,17 +113,17 @@ func (f Frontend) compile(ctx context.Context, p frontend.Project, o frontend.Op
 	doc := r.document()
 	c := &compiler{
 		l: l, doc: doc, provider: doc.Get("provider"), stage: r.stage, region: r.region,
-		info: map[string]cfn.FunctionInfo{}, plugins: map[string]bool{}, custom: map[string][]*cfn.Node{},
+		info: map[string]cfn.FunctionInfo{}, plugins: map[string]bool{}, origins: map[string][]string{},
 	}
 	t := c.template(r)
-	if r.failed {
-		return t, cfn.Input{}, false
+	if r.failed || t.Root.Get("Resources") == nil {
+		return c, t, cfn.Input{}, false
 	}
 	stack := c.service + "-" + c.stage
 	if s, ok := c.provider.Get("stackName").Text(); ok && s != "" {
 		stack = s
 	}
-	return t, cfn.Input{
+	return c, t, cfn.Input{
 		Name: c.service, Stage: c.stage, Region: c.region, Account: o.Account, Stack: stack,
 		Source: filepath.Base(p.File), Params: o.Params, Functions: c.info, Declared: c.decl,
 	}, true
@@ -254,13 +261,16 @@ func (r *resolver) usesPlugin(name string) bool {
 
 // template compiles every part, in Serverless's order.
 func (c *compiler) template(r *resolver) cfn.Template {
-	c.readService()
+	if !c.readService() {
+		return cfn.Template{Root: cfn.NewMap(c.doc.Pos)}
+	}
 	c.readPlugins()
 	c.dotenvPlugin(r)
 	c.checkKeys()
 	c.readFunctions()
 	c.core()
 	c.functionResources()
+	c.constructs()
 	c.events()
 	c.role()
 	root := obj(c.doc.Pos,
@@ -271,7 +281,9 @@ func (c *compiler) template(r *resolver) cfn.Template {
 	return cfn.Template{Root: c.merge(root, r)}
 }
 
-func (c *compiler) readService() {
+// readService reads what the project is called and where it is meant to run. It says no when that is another
+// provider's cloud, whose keys mean other things.
+func (c *compiler) readService() bool {
 	n := c.doc.Get("service")
 	if n != nil && n.Kind == cfn.Map {
 		c.keys(n, "in service", []string{"name", "awsKmsKeyArn"})
@@ -290,8 +302,10 @@ func (c *compiler) readService() {
 	if name := c.provider.Get("name"); name != nil {
 		if s := c.text(name, "provider.name"); s != "" && s != "aws" {
 			c.l.Errorf(name.Pos, "unknown-provider", "Only `name: aws` is read from serverless.yml.", "the provider %q is not known", s)
+			return false
 		}
 	}
+	return true
 }
 
 func orPos(ns ...*cfn.Node) *cfn.Node {

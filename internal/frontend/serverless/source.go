@@ -45,6 +45,8 @@ func (r *resolver) fetch(pos diag.Pos, src *source, more bool) (*cfn.Node, missi
 		return r.strToBool(pos, src)
 	case "git":
 		return r.git(pos, address)
+	case "construct":
+		return r.construct(pos, address)
 	case "cf", "ssm", "s3", "secretsManager":
 		return r.deferred(pos, src, address, more)
 	}
