@@ -1,0 +1,59 @@
+package process_test
+
+import (
+	"runtime"
+	"testing"
+
+	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/sandbox/process"
+	"github.com/ebb-run/ebb/internal/sandbox/sandboxtest"
+)
+
+func open(dir string) (sandbox.Driver, error) {
+	return process.Open(process.Options{Dir: dir})
+}
+
+func openPlain(dir string) (sandbox.Driver, error) {
+	return process.Open(process.Options{Dir: dir, NoCgroups: true})
+}
+
+func TestMain(m *testing.M) {
+	sandboxtest.Main(m, map[string]sandboxtest.Open{"process": open, "plain": openPlain})
+}
+
+// mechanisms says what protects this machine's guests.
+func mechanisms(t *testing.T) map[string]process.Protection {
+	t.Helper()
+	d, err := process.Open(process.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	all := map[string]process.Protection{}
+	for _, p := range d.Protections() {
+		all[p.Name] = p
+	}
+	return all
+}
+
+func TestDriver_Conforms(t *testing.T) {
+	m := mechanisms(t)
+	linux := runtime.GOOS == "linux"
+	sandboxtest.Run(t, "process", open, sandboxtest.Options{
+		Extra:       []string{"EBB_SANDBOX"},
+		Memory:      linux,
+		Processes:   m["process limit"].Strong,
+		Concealed:   m["tree kill"].Strong,
+		Survivors:   !linux,
+		Descriptors: linux,
+	})
+}
+
+func TestDriver_ConformsWithoutCgroups(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("there are no cgroups to do without")
+	}
+	sandboxtest.Run(t, "plain", openPlain, sandboxtest.Options{
+		Extra: []string{"EBB_SANDBOX"}, Memory: true, Descriptors: true,
+	})
+}
