@@ -38,6 +38,8 @@ type App struct {
 	Resources   []Resource       `json:"resources,omitempty"`
 	Roles       []Role           `json:"roles,omitempty"`
 	Outputs     map[string]Value `json:"outputs,omitempty"`
+
+	Exports map[string]string `json:"exports,omitempty"` // name that other Stacks import → key of Outputs
 }
 
 // Function is a named unit of code with one Handler.

@@ -239,7 +239,26 @@ func (l *loader) outputs() {
 			l.app.Outputs = map[string]app.Value{}
 		}
 		l.app.Outputs[en.Key] = v
+		if export := en.Value.Get("Export"); export != nil {
+			l.export(en.Key, export)
+		}
 	}
+}
+
+// export records the name under which other Stacks import an output.
+func (l *loader) export(output string, export *Node) {
+	name := l.object(l.eval(export)).str("Name")
+	switch other := l.app.Exports[name]; {
+	case name == "":
+		return
+	case other != "":
+		l.diags.Errorf(export.Pos, "duplicate-export", "Rename one of the two.", "the outputs %q and %q are both exported as %q", other, output, name)
+		return
+	}
+	if l.app.Exports == nil {
+		l.app.Exports = map[string]string{}
+	}
+	l.app.Exports[name] = output
 }
 
 // validate asks the model itself and places what it finds.

@@ -147,3 +147,45 @@ func TestLoad_RefusesWhatIsNoTemplate(t *testing.T) {
 		t.Error("no document is accepted")
 	}
 }
+
+func TestLoad_HoldsParametersAgainstTheirDeclaration(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct{ decl, value, want string }{
+		"number":          {"{Type: Number, MinValue: 1, MaxValue: 9}", "5", ""},
+		"not a number":    {"{Type: Number}", "five", "is not a number"},
+		"too small":       {"{Type: Number, MinValue: 1}", "0", "is less than 1"},
+		"too large":       {"{Type: Number, MaxValue: 1.5}", "2", "is more than 1.5"},
+		"allowed":         {"{Type: String, AllowedValues: [a, 1, true]}", "1", ""},
+		"not allowed":     {"{Type: String, AllowedValues: [a, 1, true]}", "2", "is not one of a, 1, true"},
+		"list allowed":    {"{Type: CommaDelimitedList, AllowedValues: [a, b]}", "b, a", ""},
+		"list not":        {"{Type: CommaDelimitedList, AllowedValues: [a, b]}", "b,c", "is not one of a, b"},
+		"pattern":         {"{Type: String, AllowedPattern: '[a-z]+'}", "abc", ""},
+		"pattern not":     {"{Type: String, AllowedPattern: '[a-z]+'}", "abc1", "does not match [a-z]+"},
+		"foreign pattern": {"{Type: String, AllowedPattern: '(?!x).*'}", "y", ""},
+		"short":           {"{Type: String, MinLength: 3}", "äö", "is shorter than 3"},
+		"long":            {"{Type: String, MaxLength: 2}", "äö", ""},
+		"too long":        {"{Type: String, MaxLength: 2}", "äöü", "is longer than 2"},
+		"no type":         {"{Default: x}", "x", "has no Type"},
+		"odd key":         {"{Type: String, Defualt: x}", "x", `a parameter has no key "Defualt"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, _ := cloudformation.ParseDoc("t.yaml", []byte("Parameters:\n  P: "+row.decl+"\nResources: {}\nOutputs: {O: {Value: !Ref P}}\n"))
+			_, l := cloudformation.Load(cloudformation.Template{Root: n}, cloudformation.Input{Name: "a", Stage: "dev", Params: map[string]string{"P": row.value}})
+			if row.want == "" && len(l) > 0 || row.want != "" && (len(l) != 1 || !strings.Contains(l[0].Message, row.want) || l[0].Line != 2) {
+				t.Errorf("got %v, want %q", l, row.want)
+			}
+		})
+	}
+}
+
+func TestLoad_NamesWhatOtherStacksImport(t *testing.T) {
+	t.Parallel()
+	a, l := load("Resources: {Q: {Type: AWS::SQS::Queue}}\nOutputs:\n  A: {Value: !Ref Q, Export: {Name: !Sub '${AWS::StackName}-q'}}\n  B: {Value: x}\n")
+	if len(l) > 0 || !reflect.DeepEqual(a.Exports, map[string]string{"app-dev-q": "A"}) {
+		t.Errorf("exports = %v, %v", a, l)
+	}
+	if _, l := load("Resources: {}\nOutputs:\n  A: {Value: x, Export: {Name: n}}\n  B: {Value: y, Export: {Name: n}}\n"); !l.HasErrors() {
+		t.Error("one name for two outputs is accepted")
+	}
+}

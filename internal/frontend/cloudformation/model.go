@@ -178,8 +178,15 @@ func (l *loader) roleOf(o object) string {
 func (l *loader) role(r *resource) {
 	r.modeled = true
 	o := l.object(r.props)
-	role := app.Role{ID: r.id, Name: o.val("RoleName").String(), Managed: o.vals("ManagedPolicyArns"),
-		Trust: statements(o.obj("AssumeRolePolicyDocument"))}
+	role := app.Role{ID: r.id, Name: o.val("RoleName").String(), Trust: statements(o.obj("AssumeRolePolicyDocument"))}
+	for _, managed := range o.vals("ManagedPolicyArns") {
+		id, _, _ := managed.Attribute()
+		if p := l.byID[id]; p != nil && p.typ == "AWS::IAM::ManagedPolicy" {
+			role.Statements = append(role.Statements, statements(l.object(p.props).obj("PolicyDocument"))...)
+			continue
+		}
+		role.Managed = append(role.Managed, managed)
+	}
 	for _, p := range o.objs("Policies") {
 		role.Statements = append(role.Statements, statements(p.obj("PolicyDocument"))...)
 	}

@@ -2,6 +2,7 @@ package cloudformation
 
 import (
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -69,6 +70,11 @@ func (o object) num(key string, def int) int {
 	if !ok {
 		o.late(key, v, "the default is used")
 		return def
+	}
+	// The cloud refuses a unit, but what is meant is plain.
+	if m := regexp.MustCompile(`^(\d+)\s*(?i:mb|mib|s|sec|seconds)$`).FindStringSubmatch(strings.TrimSpace(s)); m != nil {
+		o.l.diags.Warnf(o.pos(key), "unit", "Write "+m[1]+".", "%s is a plain number, without %q", key, s[len(m[1]):])
+		s = m[1]
 	}
 	f, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
 	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<31 {

@@ -228,7 +228,7 @@ func (l *loader) restMock(r *resource, id string, route app.Route, in object) {
 		mock.Body = answers[at].strMap("ResponseTemplates")["application/json"]
 	}
 	route.Mock = mock
-	if cors := mockCORS(mock.Header); route.Method == "OPTIONS" && cors != nil {
+	if cors := mockCORS(mock.Header, mock.Body); route.Method == "OPTIONS" && cors != nil {
 		l.rest[id].cors[route.Path] = cors
 		l.rest[id].mocks[route.Path] = restPending{r, route}
 		return
@@ -239,8 +239,9 @@ func (l *loader) restMock(r *resource, id string, route app.Route, in object) {
 	l.addRoute(r, route)
 }
 
-// mockCORS reads the headers of a preflight answer, nil when there are none.
-func mockCORS(header map[string]string) *app.CORS {
+// mockCORS reads the headers of a preflight answer, nil when there are none. Where several origins are allowed, the
+// answer's template names them as patterns and puts the asking one into the header.
+func mockCORS(header map[string]string, body string) *app.CORS {
 	get := func(name string) string {
 		for k, v := range header {
 			if strings.EqualFold(k, "Access-Control-"+name) {
@@ -260,6 +261,14 @@ func mockCORS(header map[string]string) *app.CORS {
 	}
 	c := &app.CORS{Origins: list(get("Allow-Origin")), Methods: list(get("Allow-Methods")), Headers: list(get("Allow-Headers")),
 		Expose: list(get("Expose-Headers")), Credentials: get("Allow-Credentials") == "true"}
+	if strings.Contains(body, "responseOverride.header.Access-Control-Allow-Origin") {
+		for _, m := range regexp.MustCompile(`\.matches\("([^"]+)"\)`).FindAllStringSubmatch(body, -1) {
+			origin := strings.NewReplacer("[.]", ".", `\.`, ".", ".+", "*", ".*", "*", "^", "", "$", "").Replace(m[1])
+			if !slices.Contains(c.Origins, origin) {
+				c.Origins = append(c.Origins, origin)
+			}
+		}
+	}
 	c.MaxAgeSec, _ = strconv.Atoi(get("Max-Age"))
 	if len(c.Origins) == 0 {
 		return nil
