@@ -1,0 +1,306 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/sandbox"
+)
+
+// instance is one running copy of a Unit. Its goroutine, run, owns its life: it starts the guest, waits until the guest
+// ends or is to end, stops it and gives the budget back.
+type instance struct {
+	pool *pool
+	id   string
+	feed *feed
+	seq  uint64        // the last arrival before its start began
+	quit chan struct{} // closed when it is to end
+	// still is closed when it is to end and runs nothing any more.
+	still  chan struct{}
+	ctx    context.Context // of its start
+	cancel context.CancelFunc
+
+	// Set by start, and read only by those who got the instance from the pool afterwards.
+	guest   *guest.Unit
+	sandbox sandbox.Sandbox
+	done    <-chan struct{}
+	conn    sandbox.Conn
+	session guest.Session
+	slots   int           // Invocations at once
+	init    time.Duration // of the guest
+
+	// Guarded by pool.mu.
+	runs      []*run
+	owed      []*ceiling // places to give back once it is stopped
+	idleSince time.Time
+	fresh     bool // past Init, and its first Invocation waited for that
+	served    bool // past Init
+	last      bool // ends when it runs nothing
+	quitting  bool
+	stopped   bool
+	grace     time.Duration
+
+	peak     atomic.Int64 // memory, bytes
+	peakRead atomic.Int64 // when, ns since Engine.epoch; 0 means never
+}
+
+// launchLocked starts one more Instance; the caller holds its share of the budget.
+func (p *pool) launchLocked() {
+	var id [8]byte
+	_, _ = rand.Read(id[:])
+	i := &instance{
+		pool: p, id: hex.EncodeToString(id[:]), seq: p.mu.arrivals,
+		quit: make(chan struct{}), still: make(chan struct{}),
+	}
+	i.feed = &feed{obs: p.e.o.Observer, unit: p.unit, id: i.id}
+	if i.feed.obs == nil {
+		i.feed.obs = silent{}
+	}
+	i.ctx, i.cancel = context.WithCancel(context.Background())
+	if p.mu.all == nil {
+		p.mu.all = map[*instance]struct{}{}
+	}
+	p.mu.all[i] = struct{}{}
+	p.mu.starting++
+	p.mu.live++
+	p.totals.starts.Add(1)
+	p.e.life.Add(1)
+	go i.run()
+}
+
+// gone reports whether the guest has ended. A guest may have ended before run noticed.
+func (i *instance) gone() bool {
+	select {
+	case <-i.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// patience is how long run waits for a Session to let go of an Invocation after its Sandbox was stopped.
+const patience = time.Second
+
+func (i *instance) run() {
+	p := i.pool
+	defer p.e.life.Done()
+	defer i.cancel()
+	i.feed.change(Starting)
+	began := time.Now()
+	if fail := i.start(); fail != nil {
+		fail.inst, fail.took, fail.tail = i, time.Since(began), i.feed.tail()
+		i.feed.change(Draining)
+		p.startFailed(i, fail)
+	} else {
+		i.feed.tail()
+		i.feed.change(Idle)
+		p.startDone(i, time.Since(began))
+		select {
+		case <-i.done:
+			p.died(i)
+		case <-i.quit:
+		}
+	}
+	p.mu.Lock()
+	grace := i.grace
+	p.mu.Unlock()
+	i.feed.change(Draining)
+	if i.sandbox != nil {
+		i.sandbox.Stop(grace)
+		i.sandbox.Flush()
+	}
+	p.stopped(i)
+	select {
+	case <-i.still:
+	case <-time.After(patience):
+	}
+	if i.session != nil {
+		_ = i.session.Close()
+	}
+	if i.conn != nil {
+		_ = i.conn.Close()
+	}
+	i.feed.change(Stopped)
+}
+
+var (
+	errInitTimeout = errors.New("init was not over in time")
+	errGuestEnded  = errors.New("the guest ended")
+)
+
+// exitWait bounds the wait for a guest's end after its connection broke.
+const exitWait = 500 * time.Millisecond
+
+// start takes the Instance through Init.
+func (i *instance) start() *startFailure {
+	u := i.pool.unit
+	g, err := u.Guest(i.ctx)
+	if err != nil {
+		return &startFailure{err: fmt.Errorf("prepare its code: %w", err)}
+	}
+	i.guest = g
+	sb, err := u.Driver.Prepare(i.ctx, sandbox.Spec{
+		ID: i.id, Owner: u.ID, Transport: u.Protocol.Transport(g), Limits: u.Limits, Output: i.feed,
+	})
+	if err != nil {
+		return &startFailure{err: fmt.Errorf("prepare a sandbox: %w", err)}
+	}
+	i.sandbox, i.done = sb, sb.Done()
+	code, err := u.Protocol.Code(g, sb.Addr())
+	if err != nil {
+		var init *guest.InitError
+		if !errors.As(err, &init) {
+			return &startFailure{err: err}
+		}
+		return &startFailure{fault: guest.Fault{Cause: causeInit, Init: init}}
+	}
+	within := u.initTimeout()
+	ctx, cancel := context.WithTimeoutCause(i.ctx, within, errInitTimeout)
+	defer cancel()
+	began := time.Now()
+	if i.conn, err = sb.Start(ctx, code); err != nil {
+		return &startFailure{err: err}
+	}
+	session, err := i.open(ctx)
+	if i.init = time.Since(began); err != nil {
+		return i.initFailed(ctx, err)
+	}
+	i.session = session
+	i.slots = max(session.Concurrency(), 1)
+	if most := u.Driver.Traits().Concurrency; most > 0 {
+		i.slots = min(i.slots, most)
+	}
+	return nil
+}
+
+// open is Protocol.Open, but ends as soon as the guest does.
+func (i *instance) open(ctx context.Context) (guest.Session, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	opened, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-i.done:
+			cancel(errGuestEnded)
+		case <-opened:
+		}
+	}()
+	s, err := i.pool.unit.Protocol.Open(ctx, i.conn, i.guest)
+	close(opened)
+	<-watched
+	cancel(nil)
+	return s, err
+}
+
+// initFailed finds out why Open failed.
+func (i *instance) initFailed(ctx context.Context, err error) *startFailure {
+	fault := guest.Fault{Cause: causeInit, After: i.init}
+	reported := errors.As(err, &fault.Init)
+	late := context.Cause(ctx) == errInitTimeout
+	if i.ctx.Err() == nil && !late && !reported {
+		wait(i.done, exitWait)
+	}
+	f := &startFailure{fault: fault}
+	switch {
+	case i.gone():
+		f.fault.Exit, f.exited = i.sandbox.Exit(), true
+	case reported:
+	case late:
+		f.fault.Exit = sandbox.Exit{Stopped: true}
+	default:
+		f.err = fmt.Errorf("open a session: %w", err)
+	}
+	i.sandbox.Flush()
+	return f
+}
+
+// wait waits until c is closed, but not longer than d.
+func wait(c <-chan struct{}, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-c:
+	case <-t.C:
+	}
+}
+
+// startDone makes an Instance that is past Init available.
+func (p *pool) startDone(i *instance, took time.Duration) {
+	now := time.Now()
+	p.e.node.started()
+	p.mu.Lock()
+	p.mu.starting--
+	if !i.quitting {
+		p.mu.serving++
+		p.mu.capacity += i.slots
+		p.mu.failures, p.mu.lastFault = 0, nil
+		p.mu.initAvg = average(p.mu.initAvg, took)
+		p.mu.lastFree = now
+		i.served, i.fresh = true, true
+		p.idleLocked(i, now)
+		p.pumpLocked(now)
+		i.fresh = false
+		p.mu.room = p.mu.room || p.e.node.short.Load() > 0
+	}
+	p.unlock()
+	p.e.wake()
+}
+
+// startFailed takes an Instance that did not start out of the pool. When nothing is left that could serve them, those
+// who were waiting when its start began get the failure: each has then waited for one whole start.
+func (p *pool) startFailed(i *instance, f *startFailure) {
+	p.e.node.started()
+	p.mu.Lock()
+	p.mu.starting--
+	if !i.quitting {
+		p.mu.failures++
+		p.mu.lastFailure, p.mu.lastFault = time.Now(), f
+		p.totals.failedStarts.Add(1)
+		p.discardLocked(i, 0)
+		if p.mu.serving == 0 && p.mu.starting == 0 {
+			for p.mu.waiters.len > 0 && p.mu.waiters.head.seq <= i.seq {
+				p.mu.waiters.pop().ready <- grant{fail: f}
+			}
+		}
+	}
+	p.pumpLocked(time.Now())
+	p.unlock()
+	p.e.wake()
+}
+
+// died takes an Instance whose guest ended by itself out of the pool.
+func (p *pool) died(i *instance) {
+	p.mu.Lock()
+	p.discardLocked(i, 0)
+	runs := append([]*run(nil), i.runs...)
+	p.pumpLocked(time.Now())
+	p.unlock()
+	for _, r := range runs {
+		r.end()
+	}
+}
+
+// stopped gives the budget back: nothing of the Instance is left.
+func (p *pool) stopped(i *instance) {
+	p.mu.Lock()
+	i.stopped = true
+	owed := i.owed
+	i.owed = nil
+	p.mu.live--
+	if delete(p.mu.all, i); len(p.mu.all) == 0 {
+		p.mu.all = nil
+	}
+	p.e.node.freed(p.mem)
+	p.pumpLocked(time.Now())
+	p.closeLocked()
+	for _, c := range owed {
+		c.leave()
+	}
+	p.e.wake()
+}

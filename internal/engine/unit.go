@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/invocation"
+	"github.com/ebb-run/ebb/internal/sandbox"
+)
+
+// Function is a Function inside a Unit.
+type Function struct {
+	Name     string        // full name, unique in its Tenant
+	Timeout  time.Duration // of one Invocation; 0 means 3 s
+	Reserved *int          // ceiling of Invocations at once over all Revisions; nil means none, 0 that it never runs
+}
+
+// Unit is what one Instance runs. It never changes once given to Stage.
+type Unit struct {
+	ID          string // "tenant/app/stage/key": what stays the same over Revisions
+	Revision    string // digest of code and configuration
+	Tenant      string
+	Functions   []Function
+	MemoryMB    int           // what an Instance takes from the Node's budget; 0 means 128
+	KeepAlive   time.Duration // of an idle Instance; 0 means 5 min
+	InitTimeout time.Duration // 0 means the longest timeout of its Functions, but at least 10 s
+	Driver      sandbox.Driver
+	Protocol    guest.Protocol
+	Limits      sandbox.Limits
+	// Guest materialises the code and unseals the environment. It is called for each Instance, concurrently.
+	Guest func(ctx context.Context) (*guest.Unit, error)
+}
+
+const (
+	defaultTimeout   = 3 * time.Second
+	defaultKeepAlive = 5 * time.Minute
+	defaultMemoryMB  = 128
+	leastInitTimeout = 10 * time.Second
+)
+
+func (u *Unit) initTimeout() time.Duration {
+	if u.InitTimeout > 0 {
+		return u.InitTimeout
+	}
+	longest := leastInitTimeout
+	for _, f := range u.Functions {
+		longest = max(longest, f.Timeout)
+	}
+	return longest
+}
+
+// State is where an Instance is in its life.
+type State string
+
+// The states.
+const (
+	Starting State = "starting"
+	Idle     State = "idle"
+	Busy     State = "busy"
+	Draining State = "draining" // takes nothing more; being stopped
+	Stopped  State = "stopped"
+)
+
+// Observer is told what happens. Calls for one Instance come one after the other, in the order of what they tell; calls
+// for different Instances are concurrent. It must not block long, nor call the Engine (Stats excepted). Lines are not
+// kept by the Engine; the Observer may.
+type Observer interface {
+	// InvocationStarted is called once for an Invocation that reached an Instance, or whose Instance failed to start.
+	InvocationStarted(u *Unit, instance string, inv *invocation.Invocation)
+	// Output gives one line without its newline. The invocationID is empty outside an Invocation, in Init for instance,
+	// and where several run at once.
+	Output(u *Unit, instance, invocationID string, at time.Time, line []byte)
+	// InvocationEnded is called once for each InvocationStarted.
+	InvocationEnded(u *Unit, r Report)
+	InstanceChanged(u *Unit, instance string, s State)
+}
+
+// Report says how an Invocation went.
+type Report struct {
+	InvocationID, Function, Instance string
+
+	Mode       invocation.Mode
+	Started    time.Time     // when the guest got it
+	Duration   time.Duration // from then until the guest was done; the timeout where that ended it
+	Init       time.Duration // of the guest, when Cold
+	Queued     time.Duration // from arrival to Started, without Init
+	Cold       bool          // it waited for Init
+	MemoryPeak int64         // bytes; of the Instance so far, up to 100 ms old
+	// Error is how the function failed, or nil.
+	Error *invocation.FunctionError
+	// Err is what Invoke returns, or what the Session said beside Error; for operators, not for callers.
+	Err error
+}
+
+// silent is the Observer of an Engine that was given none.
+type silent struct{}
+
+func (silent) InvocationStarted(*Unit, string, *invocation.Invocation) {}
+func (silent) Output(*Unit, string, string, time.Time, []byte)         {}
+func (silent) InvocationEnded(*Unit, Report)                           {}
+func (silent) InstanceChanged(*Unit, string, State)                    {}
