@@ -1,10 +1,370 @@
 package lambda
 
-import ("github.com/ebb-run/ebb/internal/guest"
-"context"
-"net"
-"github.com/ebb-run/ebb/internal/sandbox"
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+
+	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/invocation"
 )
 
-func openAPI(ctx context.Context, l net.Listener, u *guest.Unit) (guest.Session, error) { return nil, nil }
-func openRPC(ctx context.Context, c sandbox.Conn, u *guest.Unit) (guest.Session, error) { return nil, nil }
+// maxConns bounds the connections of one guest, and with them what it can make the host hold.
+const maxConns = 64
+
+// apiSession serves the Runtime API to one guest (AWS: "Using the Lambda runtime API", 2018-06-01). Each connection has a goroutine that
+// reads its requests; the answer to a GET next is written by Invoke itself. Invoke is called by one goroutine at a time.
+type apiSession struct {
+	ln    net.Listener
+	unit  *guest.Unit
+	pool  *sync.Pool
+	wg    sync.WaitGroup
+	done  chan struct{} // closed by Close
+	wake  chan struct{} // of room 1: something in mu has changed for whoever waits in Open or Invoke
+	spent bool          // only Invoke's
+
+	mu struct {
+		sync.Mutex
+		conns   map[*apiConn]struct{}
+		waiter  *apiConn // has asked for the next Invocation
+		call    *apiCall // given to the guest, which has not asked for the next
+		ready   bool     // Init is over
+		initErr *guest.InitError
+		closed  bool
+	}
+}
+
+// apiCall is one Invocation in the guest's hands. Its fields are guarded by the session's mu until answered is set; then they
+// belong to Invoke.
+type apiCall struct {
+	id       string
+	answered bool
+	kind     byte
+	media    string
+	errType  string // of the header, for an error document that has none
+	body     []byte
+	buf      *scratch    // that holds body
+	stream   *streamBody // in place of body
+	over     bool        // the result was over the limit
+}
+
+// openAPI serves the guest's requests and waits until it asks for its first Invocation.
+func openAPI(ctx context.Context, ln net.Listener, u *guest.Unit, pool *sync.Pool) (guest.Session, error) {
+	s := &apiSession{ln: ln, unit: u, pool: pool, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	s.mu.conns = map[*apiConn]struct{}{}
+	s.wg.Go(s.accept)
+	for {
+		s.mu.Lock()
+		ready, initErr := s.mu.ready, s.mu.initErr
+		s.mu.Unlock()
+		switch {
+		case initErr != nil:
+			s.Close()
+			return nil, initErr
+		case ready:
+			return s, nil
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			s.Close()
+			return nil, fmt.Errorf("wait for the guest's init: %w", ctx.Err())
+		}
+	}
+}
+
+func (s *apiSession) accept() {
+	for {
+		nc, err := s.ln.Accept()
+		if err != nil {
+			return
+		}
+		c := &apiConn{s: s, conn: nc, turn: make(chan struct{}, 1)}
+		s.mu.Lock()
+		if s.mu.closed || len(s.mu.conns) >= maxConns {
+			s.mu.Unlock()
+			nc.Close()
+			continue
+		}
+		s.mu.conns[c] = struct{}{}
+		s.wg.Go(c.serve)
+		s.mu.Unlock()
+	}
+}
+
+// notify wakes whoever waits in Open or Invoke.
+func (s *apiSession) notify() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Concurrency is one: a Lambda execution environment takes one Invocation at a time.
+func (s *apiSession) Concurrency() int { return 1 }
+
+// Close closes the listener and all connections, and waits for their goroutines.
+func (s *apiSession) Close() error {
+	s.mu.Lock()
+	if !s.mu.closed {
+		s.mu.closed = true
+		close(s.done)
+	}
+	for c := range s.mu.conns {
+		c.conn.Close()
+	}
+	s.mu.Unlock()
+	s.ln.Close()
+	s.wg.Wait()
+	return nil
+}
+
+// Invoke answers the guest's GET next with the Invocation, takes what it posts, and returns when it asks for the next.
+func (s *apiSession) Invoke(ctx context.Context, inv *invocation.Invocation, sink invocation.Sink) error {
+	if s.spent {
+		return fmt.Errorf("the guest's last invocation was given up: %w", guest.ErrUnseen)
+	}
+	b := s.pool.Get().(*scratch)
+	defer keep(s.pool, b)
+	body, err := appendPayload(b.in[:0], inv)
+	b.in = body[:cap(body)]
+	if err != nil {
+		return err
+	}
+	b.out = appendNext(b.out[:0], s.unit, inv, len(body))
+	b.out = append(b.out, body...)
+
+	c, call, err := s.take(ctx, inv)
+	if err != nil {
+		s.spent = true
+		return err
+	}
+	defer func() {
+		s.mu.Lock()
+		s.mu.call = nil
+		s.mu.Unlock()
+		if call.stream != nil {
+			call.stream.release()
+		}
+		if call.buf != nil {
+			keep(s.pool, call.buf)
+		}
+	}()
+	if _, err := c.conn.Write(b.out); err != nil {
+		// The client acts on a whole answer only.
+		s.spent = true
+		return fmt.Errorf("send the invocation: %w: %w", guest.ErrUnseen, err)
+	}
+	c.turn <- struct{}{}
+	if c.last {
+		c.conn.Close()
+	}
+	if err := s.wait(ctx, func() bool { return call.answered }); err != nil {
+		s.spent = true
+		return fmt.Errorf("wait for the answer: %w", err)
+	}
+	if err := s.deliver(ctx, call, inv, sink); err != nil {
+		s.spent = true
+		return ended(ctx, "read the answer", err)
+	}
+	if err := s.wait(ctx, func() bool { return s.mu.waiter != nil }); err != nil {
+		s.spent = true
+		return fmt.Errorf("wait for the end of the guest's work after its answer: %w", err)
+	}
+	return nil
+}
+
+// take gives the Invocation to the connection that waits for one.
+func (s *apiSession) take(ctx context.Context, inv *invocation.Invocation) (*apiConn, *apiCall, error) {
+	call := &apiCall{id: inv.ID}
+	var c *apiConn
+	err := s.wait(ctx, func() bool {
+		if c = s.mu.waiter; c == nil {
+			return false
+		}
+		s.mu.waiter, s.mu.call = nil, call
+		return true
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("wait until the guest asks for an invocation: %w: %w", guest.ErrUnseen, err)
+	}
+	return c, call, nil
+}
+
+// wait returns when cond, called with mu held, is true.
+func (s *apiSession) wait(ctx context.Context, cond func() bool) error {
+	for {
+		s.mu.Lock()
+		ok, closed := cond(), s.mu.closed
+		s.mu.Unlock()
+		switch {
+		case ok:
+			return nil
+		case closed:
+			return net.ErrClosed
+		}
+		select {
+		case <-s.wake:
+		case <-s.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// deliver gives the posted answer to the Sink. A reader that is gone is no fault of the guest, unless it still streams.
+func (s *apiSession) deliver(ctx context.Context, call *apiCall, inv *invocation.Invocation, sink invocation.Sink) error {
+	rep := reply{inv: inv, sink: sink}
+	rep.open(call.kind, call.media)
+	switch {
+	case call.stream != nil:
+		return call.stream.copy(ctx, &rep)
+	case call.over:
+		rep.size = maxResult + 1
+		_ = rep.close(nil)
+	case call.kind == replyError:
+		fe := handlerError(call.body)
+		if call.errType != "" && (fe.Type == "Error" || fe.Type == "") {
+			fe.Type = call.errType
+		}
+		doc := call.body
+		if len(doc) == 0 {
+			doc = nil
+		}
+		_ = rep.fault(fe, doc)
+	default:
+		_ = rep.close(call.body)
+	}
+	return nil
+}
+
+// appendNext appends the answer to GET next without its body.
+func appendNext(dst []byte, u *guest.Unit, inv *invocation.Invocation, size int) []byte {
+	dst = append(dst, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nLambda-Runtime-Aws-Request-Id: "...)
+	dst = append(dst, inv.ID...)
+	dst = append(dst, "\r\nLambda-Runtime-Deadline-Ms: "...)
+	dst = strconv.AppendInt(dst, deadline(u, inv).UnixMilli(), 10)
+	dst = append(dst, "\r\nLambda-Runtime-Invoked-Function-Arn: "...)
+	dst = appendARN(dst, u, inv)
+	dst = append(dst, "\r\nLambda-Runtime-Trace-Id: "...)
+	dst = append(dst, traceHeader(inv)...)
+	if cc := clientContext(inv); cc != "" {
+		dst = append(dst, "\r\nLambda-Runtime-Client-Context: "...)
+		dst = append(dst, cc...)
+	}
+	dst = append(dst, "\r\nContent-Length: "...)
+	dst = strconv.AppendInt(dst, int64(size), 10)
+	return append(dst, "\r\n\r\n"...)
+}
+
+// next is a connection's GET next. It answers at once only where the guest may not ask.
+func (s *apiSession) next(c *apiConn) *apiStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.call != nil && !s.mu.call.answered {
+		return transition("Running", "Ready")
+	}
+	if old := s.mu.waiter; old != nil && old != c {
+		old.conn.Close() // the guest has given it up
+	}
+	s.mu.ready = true
+	s.mu.waiter = c
+	c.parked = true
+	s.notify()
+	return nil
+}
+
+// claim gives the call that a request with this id may answer.
+func (s *apiSession) claim(id string, to string) (*apiCall, *apiStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	call := s.mu.call
+	if call == nil || call.id != id {
+		return nil, statusBadID
+	}
+	if call.answered {
+		return nil, transition(call.state(), to)
+	}
+	return call, nil
+}
+
+func (call *apiCall) state() string {
+	if call.kind == replyError {
+		return "InvocationErrorResponse"
+	}
+	return "InvocationResponse"
+}
+
+// answered completes a claimed call, or says why it cannot be any more.
+func (s *apiSession) answered(call *apiCall, set func(*apiCall)) *apiStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.call != call {
+		return statusBadID
+	}
+	if call.answered {
+		return transition(call.state(), "InvocationResponse")
+	}
+	set(call)
+	call.answered = true
+	s.notify()
+	return nil
+}
+
+// initFailed is POST init/error.
+func (s *apiSession) initFailed(errType string, doc []byte) *apiStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.ready || s.mu.initErr != nil {
+		return transition("Ready", "InitError")
+	}
+	e := initError(s.unit, doc)
+	if errType != "" && e.Type == "Error" {
+		e.Type = errType
+	}
+	if len(doc) == 0 {
+		e.Payload = nil
+	}
+	s.mu.initErr = e
+	s.notify()
+	return nil
+}
+
+// gone takes a connection out.
+func (s *apiSession) gone(c *apiConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.mu.conns, c)
+	if s.mu.waiter == c {
+		s.mu.waiter = nil
+	}
+}
+
+// apiStatus is an answer of the Runtime API other than an Invocation.
+type apiStatus struct {
+	line string
+	kind string // media type
+	body string
+}
+
+var (
+	statusAccepted = &apiStatus{"202 Accepted", "application/json", "{\"status\":\"OK\"}\n"}
+	statusPong     = &apiStatus{"200 OK", "text/plain; charset=utf-8", "pong"}
+	statusNotFound = &apiStatus{"404 Not Found", "text/plain; charset=utf-8", "404 page not found\n"}
+	statusMethod   = &apiStatus{"405 Method Not Allowed", "text/plain; charset=utf-8", ""}
+	statusBadID    = failure("400 Bad Request", "InvalidRequestID", "Invalid request ID")
+	statusTooLarge = failure("413 Request Entity Too Large", "RequestEntityTooLarge", fmt.Sprintf("Exceeded maximum allowed payload size (%d bytes).", maxResult))
+	statusHeader   = failure("431 Request Header Fields Too Large", "RequestHeaderTooLarge", fmt.Sprintf("The header is over %d bytes.", maxHeader))
+	statusBad      = failure("400 Bad Request", "InvalidRequest", "The request is not valid HTTP/1.1.")
+)
+
+func failure(line, kind, msg string) *apiStatus {
+	return &apiStatus{line, "application/json", fmt.Sprintf("{\"errorMessage\":%q,\"errorType\":%q}\n", msg, kind)}
+}
+
+func transition(from, to string) *apiStatus {
+	return failure("403 Forbidden", "InvalidStateTransition",
+		fmt.Sprintf("State transition from %s to %s failed for runtime. Error: State transition is not allowed", from, to))
+}

@@ -27,3 +27,7 @@ func roundTrips(b *testing.B, g *guesttest.Guest) {
 func BenchmarkRoundTrip_Node(b *testing.B) {
 	roundTrips(b, launch(b, nodeUnit(b, "index.handler", map[string]string{"index.js": `exports.handler = async (e) => ({message: "hello " + e.name})`})))
 }
+
+func BenchmarkRoundTrip_Python(b *testing.B) {
+	roundTrips(b, launch(b, pythonUnit(b, "app.handler", map[string]string{"app.py": "def handler(e, c):\n    return {'message': 'hello ' + e['name']}\n"})))
+}

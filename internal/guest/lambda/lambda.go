@@ -204,6 +204,5 @@ func (p *Protocol) Open(ctx context.Context, c sandbox.Conn, u *guest.Unit) (gue
 	case sandbox.Dial:
 		return openRPC(ctx, c, u)
 	}
-	return openAPI(ctx, c.Listener(), u)
+	return openAPI(ctx, c.Listener(), u, &p.scratch)
 }
-

@@ -27,6 +27,13 @@ const (
 	scratchKeep = 256 << 10 // larger ones are not kept
 )
 
+// keep gives back what is not too large to be kept.
+func keep(pool *sync.Pool, b *scratch) {
+	if cap(b.out)+cap(b.in) <= scratchKeep {
+		pool.Put(b)
+	}
+}
+
 // streamSession serves Invocations as frames on one byte stream. Invoke is called by one goroutine at a time.
 type streamSession struct {
 	conn  net.Conn
@@ -98,11 +105,7 @@ func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, 
 		return fmt.Errorf("the guest has ended after its last answer: %w", guest.ErrUnseen)
 	}
 	b := s.pool.Get().(*scratch)
-	defer func() {
-		if cap(b.out)+cap(b.in) <= scratchKeep {
-			s.pool.Put(b)
-		}
-	}()
+	defer keep(s.pool, b)
 	s.call++
 	out, at := openFrame(b.out[:0], frameHead, s.call)
 	out = appendMeta(out, s.unit, inv)
@@ -242,15 +245,21 @@ func appendMeta(dst []byte, u *guest.Unit, inv *invocation.Invocation) []byte {
 	dst = append(dst, '\n')
 	dst = strconv.AppendInt(dst, deadline(u, inv).UnixMilli(), 10)
 	dst = append(dst, '\n')
+	dst = appendARN(dst, u, inv)
+	dst = append(dst, '\n')
+	dst = append(dst, traceHeader(inv)...)
+	dst = append(dst, '\n')
+	return append(dst, clientContext(inv)...)
+}
+
+// appendARN appends the ARN that was invoked, which has the qualifier the caller used.
+func appendARN(dst []byte, u *guest.Unit, inv *invocation.Invocation) []byte {
 	dst = append(dst, u.ARN...)
 	if inv.Qualifier != "" {
 		dst = append(dst, ':')
 		dst = append(dst, inv.Qualifier...)
 	}
-	dst = append(dst, '\n')
-	dst = append(dst, traceHeader(inv)...)
-	dst = append(dst, '\n')
-	return append(dst, clientContext(inv)...)
+	return dst
 }
 
 // deadline is the Invocation's, or what the Unit's timeout makes of now.
