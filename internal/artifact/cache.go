@@ -159,3 +159,20 @@ func replaceFile(name string, data []byte) error {
 	}
 	return err
 }
+
+// Sum returns the digest of a file's content, without reading it when it is known.
+func (c *ScanCache) Sum(name string) (string, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	if sha, ok := c.get(name, info); ok {
+		return sha, nil
+	}
+	sum, n, err := hashFile(name)
+	if err != nil {
+		return "", err
+	}
+	c.put(name, info, n, sum)
+	return sum, nil
+}
