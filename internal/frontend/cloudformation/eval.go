@@ -367,7 +367,7 @@ func (e *evaluator) ref(pos diag.Pos, name, how string) *Node {
 	if stage := e.stageName(name); stage != nil {
 		return stage
 	}
-	return e.value(pos, app.Attr(name, "Ref"))
+	return e.value(pos, e.attribute(name, "Ref"))
 }
 
 // copied is a Node of elsewhere at pos. It costs what it is when spelled out.
@@ -424,11 +424,21 @@ func (e *evaluator) stageName(id string) *Node {
 	}
 	e.chain++
 	defer func() { e.chain-- }()
-	n := e.eval(decl.At("Properties", "StageName"))
+	n := e.peek(decl.At("Properties", "StageName"))
 	if v, ok := asText(n); ok && !v.IsZero() {
 		return n
 	}
 	return nil
+}
+
+// peek evaluates a property of another resource, whose faults are said when its own turn comes.
+func (e *evaluator) peek(n *Node) *Node {
+	before, spent := len(e.diags), e.spent
+	n = e.eval(n)
+	if e.spent == spent {
+		e.diags = e.diags[:before]
+	}
+	return n
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -464,5 +474,43 @@ func (e *evaluator) getAtt(pos diag.Pos, arg *Node) *Node {
 	if !e.reaches(pos, id, "Fn::GetAtt") {
 		return faulty(pos)
 	}
-	return e.value(pos, app.Attr(id, attr))
+	return e.value(pos, e.attribute(id, attr))
+}
+
+// attribute is an attribute of a resource. A function URL is no thing of its own in an App: its address is an
+// attribute of the Function, and its Ref is the Function's ARN.
+func (e *evaluator) attribute(id, attr string) app.Value {
+	decl := e.decls[id].Value
+	if typ, _ := decl.Get("Type").Text(); typ != "AWS::Lambda::Url" {
+		return app.Attr(id, attr)
+	}
+	fn := e.functionBehind(decl.At("Properties", "TargetFunctionArn"))
+	switch {
+	case fn == "":
+	case attr == "Ref" || attr == "FunctionArn":
+		return app.Attr(fn, "Arn")
+	case attr == "FunctionUrl":
+		return app.Attr(fn, attr)
+	}
+	return app.Attr(id, attr)
+}
+
+// functionBehind is the logical ID of the function that a property names, itself or by an alias; empty if there is none.
+func (e *evaluator) functionBehind(n *Node) string {
+	if n == nil || e.chain >= maxChain {
+		return ""
+	}
+	e.chain++
+	defer func() { e.chain-- }()
+	v, _ := asText(e.peek(n))
+	for _, id := range v.Refs() {
+		decl := e.decls[id].Value
+		switch typ, _ := decl.Get("Type").Text(); typ {
+		case "AWS::Lambda::Function":
+			return id
+		case "AWS::Lambda::Alias", "AWS::Lambda::Version":
+			return e.functionBehind(decl.At("Properties", "FunctionName"))
+		}
+	}
+	return ""
 }

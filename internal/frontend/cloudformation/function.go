@@ -201,7 +201,7 @@ func (l *loader) eventInvoke(r *resource) {
 	f.Async.OnFailure = dest.obj("OnFailure").val("Destination")
 }
 
-// functionURL reads AWS::Lambda::Url: the Function's URL, and the API and Route that answer it.
+// functionURL reads AWS::Lambda::Url.
 func (l *loader) functionURL(r *resource) {
 	o := l.object(r.props)
 	f := l.target(r, o, "TargetFunctionArn")
@@ -210,12 +210,10 @@ func (l *loader) functionURL(r *resource) {
 	}
 	r.modeled = true
 	u := &app.URL{Auth: "none", Stream: o.str("InvokeMode") == "RESPONSE_STREAM"}
-	route := app.Route{API: r.id, Method: "ANY", Path: "$default", Function: f.Key, Format: "2.0"}
 	switch auth := o.str("AuthType"); auth {
 	case "NONE":
 	case "AWS_IAM":
 		u.Auth = "iam"
-		route.Authorizer = &app.Authorizer{Kind: "iam"}
 	default:
 		o.bad("AuthType", "NONE or AWS_IAM")
 	}
@@ -224,9 +222,10 @@ func (l *loader) functionURL(r *resource) {
 		u.CORS = &app.CORS{Origins: c.strs("AllowOrigins"), Methods: c.strs("AllowMethods"), Headers: c.strs("AllowHeaders"),
 			Expose: c.strs("ExposeHeaders"), MaxAgeSec: c.num("MaxAge", 0), Credentials: c.flag("AllowCredentials", false)}
 	}
+	if f.URL != nil {
+		l.diags.Warnf(r.pos, "second-url", "", "the function %q has several URLs; this one is taken", f.Key)
+	}
 	f.URL = u
-	l.app.APIs = append(l.app.APIs, app.API{ID: r.id, Kind: app.FuncURL, Name: f.Name, Stage: "$default", CORS: u.CORS})
-	l.addRoute(r, route)
 }
 
 func (l *loader) addRoute(r *resource, route app.Route) {

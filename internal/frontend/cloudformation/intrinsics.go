@@ -73,7 +73,7 @@ func (e *evaluator) variable(pos diag.Pos, name string, vars map[string]*Node) (
 			if id == "" || attr == "" || !e.reaches(pos, id, "Fn::Sub") {
 				return app.Value{}, false
 			}
-			return app.Attr(id, attr), true
+			return e.attribute(id, attr), true
 		}
 		before := len(e.diags)
 		n = e.ref(pos, name, "Fn::Sub")

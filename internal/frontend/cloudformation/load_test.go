@@ -189,3 +189,24 @@ func TestLoad_NamesWhatOtherStacksImport(t *testing.T) {
 		t.Error("one name for two outputs is accepted")
 	}
 }
+
+func TestLoad_SaysAFaultOnceHoweverManyLookAtIt(t *testing.T) {
+	t.Parallel()
+	_, l := load(`
+Resources:
+  St: {Type: AWS::ApiGatewayV2::Stage, Properties: {StageName: !Ref Nowhere, ApiId: x}}
+  U: {Type: AWS::Lambda::Url, Properties: {TargetFunctionArn: !GetAtt Gone.Arn, AuthType: NONE}}
+Outputs:
+  A: {Value: !Ref St}
+  B: {Value: !Sub "${St} ${U.FunctionUrl}"}
+`)
+	count := 0
+	for _, d := range l {
+		if d.Code == "unknown-ref" {
+			count++
+		}
+	}
+	if count != 2 {
+		t.Errorf("%d complaints: %v", count, l)
+	}
+}

@@ -35,7 +35,7 @@ func (l *loader) frontOf(r *resource, o object, key, typ string) string {
 func (l *loader) restAPI(r *resource) {
 	r.modeled = true
 	o := l.object(r.props)
-	api := app.API{ID: r.id, Kind: app.REST, Name: o.val("Name").String(), Binary: o.strs("BinaryMediaTypes"), Policy: o.has("Policy"),
+	api := app.API{ID: r.id, Kind: app.REST, Name: o.val("Name").String(), Binary: o.strs("BinaryMediaTypes"), Policy: declared(r.props.Get("Policy")),
 		MinCompress: o.num("MinimumCompressionSize", 0)}
 	if types := o.obj("EndpointConfiguration").strs("Types"); len(types) > 0 {
 		api.Endpoint = strings.ToLower(types[0])
@@ -48,6 +48,14 @@ func (l *loader) restAPI(r *resource) {
 	}
 	l.rest[r.id] = &restAPI{paths: map[string]string{}, cors: map[string]*app.CORS{}, mocks: map[string]restPending{}}
 	l.app.APIs = append(l.app.APIs, api)
+}
+
+// declared says whether a document is there: Serverless writes an empty text where there is no policy.
+func declared(n *Node) bool {
+	if s, ok := asLiteral(n); ok {
+		return s != ""
+	}
+	return !n.IsNull() && (n.Kind != Map || len(n.Entries) > 0)
 }
 
 // restResource finds the path of an AWS::ApiGateway::Resource by its parents.
