@@ -9,9 +9,9 @@ import (
 // 2.0, and "Request and response payloads" of function URLs. What is not there is absent.
 func (e *event) appendV2(dst []byte) []byte {
 	r, rt := e.r, e.r.Route
-	path := r.FullPath // a function URL keeps it as sent
+	path := r.Path // a function URL keeps it as sent
 	if rt.APIKind == kindHTTP {
-		path = decodePercent(path, false)
+		path = decodePercent(r.FullPath, false) // an HTTP API shows its stage and decodes
 	}
 	dst = append(dst, `{"version":"2.0","routeKey":"`...)
 	dst = append(e.appendRouteKey(dst), '"')

@@ -1,0 +1,116 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	headerTimeout = 10 * time.Second // for a whole head
+	idleTimeout   = 75 * time.Second // between requests of one connection
+	// drainWindow is how long connections that wait for their next request are kept when a shutdown begins: a request
+	// that is already on its way is answered, with Connection: close, and not reset.
+	drainWindow = 300 * time.Millisecond
+	// maxHeader is the limit of a head in bytes, to which net/http adds 4 KB of its own; more is 431.
+	maxHeader = 12 << 10
+)
+
+// Serve answers connections of l until ctx ends, then lets the requests in flight end. HTTP/1.1 and HTTP/2 with prior
+// knowledge. It closes l, and returns nil after a shutdown in which everything was answered.
+func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{Handler: g, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ConnContext: connContext, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug), Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
+	dl := &listener{Listener: l}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(dl) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve http at %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	err := g.drain(srv, dl)
+	<-ended
+	return err
+}
+
+// drain ends a server without losing what has arrived.
+func (g *Gateway) drain(srv *http.Server, l *listener) error {
+	ctx, cancel := context.WithTimeout(context.Background(), g.grace)
+	defer cancel()
+	g.draining.Store(true)
+	l.stop()
+	wait := time.NewTimer(min(drainWindow, g.grace))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+	err := srv.Shutdown(ctx)
+	if err == nil {
+		err = g.settle(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	g.end() // what still runs is told to stop, and its connections are cut
+	_ = srv.Close()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("shut the gateway down: requests were still running after %s: %w", g.grace, err)
+	}
+	return fmt.Errorf("shut the gateway down: %w", err)
+}
+
+// settle waits for Invocations whose clients have their answers.
+func (g *Gateway) settle(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		g.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		g.end()
+		<-done // the Invoker's contract: it returns soon after its context has ended
+		return nil
+	}
+}
+
+// listener wraps connections, and when stopped still accepts what the system has queued.
+type listener struct {
+	net.Listener
+	stopped atomic.Bool
+}
+
+// Accept returns the next connection, or net.ErrClosed after a stop, when the queue is empty.
+func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		if l.stopped.Load() {
+			_ = l.Listener.Close()
+			return nil, net.ErrClosed
+		}
+		return nil, err
+	}
+	return &headConn{Conn: c}, nil
+}
+
+// stop lets Accept end once nothing is queued.
+func (l *listener) stop() {
+	l.stopped.Store(true)
+	if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); ok {
+		if d.SetDeadline(time.Now().Add(20*time.Millisecond)) == nil {
+			return
+		}
+	}
+	_ = l.Listener.Close()
+}
