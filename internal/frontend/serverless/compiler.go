@@ -164,10 +164,17 @@ func (c *compiler) keys(n *cfn.Node, where string, known []string) {
 	}
 }
 
+// guards are keys that keep callers out. One that is misspelt would leave open what is meant to be closed.
+var guards = words("authorizer authorizers private resourcePolicy")
+
 func (c *compiler) unknown(e cfn.Entry, where string, known []string) {
 	hint := "It has no effect here; remove it, or look for it in the reference of serverless.yml."
 	if near := diag.Nearest(e.Key, known); near != "" {
 		hint = fmt.Sprintf("Did you mean %q?", near)
+		if slices.Contains(guards, near) {
+			c.l.Errorf(e.Pos, "unknown-key", hint, "unknown key %q %s", e.Key, where)
+			return
+		}
 	}
 	c.l.Warnf(e.Pos, "unknown-key", hint, "unknown key %q %s", e.Key, where)
 }

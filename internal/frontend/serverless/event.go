@@ -49,16 +49,19 @@ func (c *compiler) unknownEvent(fn *function, e event) {
 	c.declare(fn, e, app.Value{}, true)
 }
 
-// declare adds a Trigger that has no form of its own in a template.
-func (c *compiler) declare(fn *function, e event, source app.Value, enabled bool) {
-	c.decl = append(c.decl, app.Trigger{
-		Function: fn.key, Kind: e.kind, Source: source, Enabled: enabled, Settings: settings(e.v),
-	})
+// declare adds a Trigger that has no form of its own in a template, with the settings as they stand or, where
+// other formats have the same kind, in the form that it has in a template.
+func (c *compiler) declare(fn *function, e event, source app.Value, enabled bool, form ...*cfn.Node) {
+	kept := e.v
+	if len(form) > 0 {
+		kept = form[0]
+	}
+	c.decl = append(c.decl, app.Trigger{Function: fn.key, Kind: e.kind, Source: source, Enabled: enabled, Settings: settings(kept)})
 }
 
 // settings keeps an event's settings as plain data; a single value stands under "value".
 func settings(n *cfn.Node) map[string]any {
-	if n.IsNull() || isTrue(n) {
+	if n.IsNull() || isTrue(n) || n.Kind == cfn.Map && len(n.Entries) == 0 {
 		return nil
 	}
 	plain := asJSON(n.Plain())

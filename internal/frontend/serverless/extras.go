@@ -23,6 +23,9 @@ func (c *compiler) packageOf(fn *function) app.Package {
 		p.Alone = p.Alone || own.Get("artifact") != nil
 		return p
 	}
+	if truthy(fn.n.Get("image")) {
+		return p
+	}
 	if !p.Alone {
 		for _, key := range []string{"patterns", "include", "exclude"} {
 			if n := own.Get(key); truthy(n) {

@@ -80,18 +80,18 @@ func (r *resolver) load(pos diag.Pos, abs, path string) (*cfn.Node, missing) {
 }
 
 func readFile(abs string) ([]byte, error) {
+	st, err := os.Stat(abs) // before it is opened: opening a pipe would wait
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", filepath.Base(abs))
+	}
 	f, err := os.Open(abs)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", abs)
-	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
 	if err == nil && len(data) > maxFileSize {
 		err = fmt.Errorf("%s is larger than %d bytes", abs, maxFileSize)

@@ -169,8 +169,10 @@ func (c *compiler) compileFunction(fn *function) {
 	image, handler := n.Get("image"), n.Get("handler")
 	runtime := or(n.Get("runtime"), prov.Get("runtime"))
 	pkg := c.packageOf(fn)
+	stand := cfn.Str(pos, "none") // keeps a fault that has been told from being told again
 	switch {
 	case truthy(image) && truthy(handler):
+		props = append(props, "Handler", handler, "Runtime", stand)
 		c.l.Errorf(handler.Pos, "handler-and-image", "Keep one of the two.", "function %q has both a handler and an image", fn.key)
 	case truthy(image):
 		uri, conf := c.image(fn, image)
@@ -180,10 +182,12 @@ func (c *compiler) compileFunction(fn *function) {
 		if runtime == nil {
 			c.l.Errorf(orPos(prov, n).Pos, "missing-runtime", "Add `runtime: nodejs22.x` (or python3.13, provided.al2023, …) under provider or the function.",
 				"function %q has no runtime: neither provider.runtime nor its own is set", fn.key)
+			runtime = stand
 		}
 		props = append(props, "Code", obj(pos, "S3Bucket", c.deploymentBucket(), "S3Key", c.artifactKey(fn, pkg)),
 			"Handler", handler, "Runtime", runtime)
 	default:
+		props = append(props, "Handler", stand, "Runtime", stand)
 		c.l.Errorf(fn.pos, "missing-key", "Add `handler: file.function`.", "function %q has neither a handler nor an image", fn.key)
 	}
 	nameNode := cfn.Str(pos, fn.name)

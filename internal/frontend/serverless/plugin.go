@@ -3,6 +3,7 @@ package serverless
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	cfn "github.com/ebb-run/ebb/internal/frontend/cloudformation"
 
@@ -173,13 +174,10 @@ func (c *compiler) readPlugins() {
 }
 
 func pluginHint(name string) string {
-	names := make([]string, 0, len(plugins))
-	for n := range plugins {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	if near := diag.Nearest(name, names); near != "" && len(name) > 4 {
-		return fmt.Sprintf("If it is %s, that one is known.", near)
+	if _, bare, ok := strings.Cut(name, "/"); ok {
+		if _, known := plugins[bare]; known {
+			return fmt.Sprintf("It looks like a copy of %s, which is known.", bare)
+		}
 	}
 	return "What it adds to the app has no effect here; the rest of the project is read as it is."
 }

@@ -120,7 +120,7 @@ func (c *compiler) alexa() {
 		c.put(normal(fn.key)+id+strconv.Itoa(number[e.kind+fn.key]), e.pos, "AWS::Lambda::Permission", obj(e.pos,
 			"FunctionName", c.target(fn, e.pos), "Action", action, "Principal", principal, "EventSourceToken", nonEmpty(oneLine(skill)),
 		), "DependsOn", nonEmpty(fn.alias))
-		c.declare(fn, e, app.Value{}, on)
+		c.declare(fn, e, app.Value{}, on, obj(e.pos, "EventSourceToken", nonEmpty(oneLine(skill))))
 	}
 	c.eventsOf("alexaSkill", func(fn *function, e event) { each(fn, e, "LambdaPermissionAlexaSkill", "alexa-appkit.amazon.com") })
 	c.eventsOf("alexaSmartHome", func(fn *function, e event) {
@@ -137,7 +137,7 @@ func (c *compiler) userPools() {
 	c.eventsOf("cognitoUserPool", func(fn *function, e event) {
 		c.eventKeys(e)
 		if isTrue(e.v.Get("existing")) {
-			c.declare(fn, e, c.value(orPos(e.v.Get("pool"))), true)
+			c.declare(fn, e, c.value(orPos(e.v.Get("pool"))), true, obj(e.pos, "Trigger", e.v.Get("trigger")))
 			return
 		}
 		pool, trigger := c.text(e.v.Get("pool"), "pool"), c.text(e.v.Get("trigger"), "trigger")

@@ -257,7 +257,10 @@ func (r *resolver) follow(n *cfn.Node, path []string, name string) (*cfn.Node, m
 		if next == nil {
 			return nil, missing{what: fmt.Sprintf("%s has no %q", at, key), hint: fallbackHint}
 		}
-		n, at = next, at+"."+key
+		if at != "self:" {
+			at += "."
+		}
+		n, at = next, at+key
 	}
 	return r.full(n), missing{}
 }

@@ -69,10 +69,10 @@ func (f Frontend) Load(ctx context.Context, p frontend.Project, o frontend.Optio
 	var l diag.List
 	c, t, in, ok := f.compile(ctx, p, o, &l)
 	if !ok {
-		return nil, l.Sorted()
+		return nil, once(l)
 	}
 	a, more := cfn.Load(t, in)
-	l = append(l, more...).Sorted()
+	l = once(append(l, more...))
 	if l.HasErrors() {
 		return nil, l
 	}
@@ -86,6 +86,9 @@ func (f Frontend) Load(ctx context.Context, p frontend.Project, o frontend.Optio
 	a.Description = "" // of the template; a project file has none
 	return a, l
 }
+
+// once orders the diagnostics and leaves out repetitions: a provider's setting is looked at for each function.
+func once(l diag.List) diag.List { return slices.Compact(l.Sorted()) }
 
 // compile makes the template. It says no when something could not be resolved or the file is none of ours;
 // faults of single parts still give a template, so that its own faults are told in the same pass.
@@ -125,8 +128,25 @@ func (f Frontend) compile(ctx context.Context, p frontend.Project, o frontend.Op
 	}
 	return c, t, cfn.Input{
 		Name: c.service, Stage: c.stage, Region: c.region, Account: o.Account, Stack: stack,
-		Source: filepath.Base(p.File), Params: o.Params, Functions: c.info, Declared: c.decl,
+		Source: filepath.Base(p.File), Params: c.templateParams(t, o.Params), Functions: c.info, Declared: c.decl,
 	}, true
+}
+
+// templateParams gives the values of the template's own Parameters: the user's, or provider.stackParameters.
+// The user's may also be meant for ${param:}, so that only those that the template declares are passed on.
+func (c *compiler) templateParams(t cfn.Template, given map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, it := range list(c.provider.Get("stackParameters")) {
+		if key, ok := it.Get("ParameterKey").Text(); ok {
+			out[key], _ = it.Get("ParameterValue").Text()
+		}
+	}
+	for _, e := range mapEntries(t.Root.Get("Parameters")) {
+		if v, ok := given[e.Key]; ok {
+			out[e.Key] = v
+		}
+	}
+	return out
 }
 
 // readProject reads the project's main file.

@@ -82,7 +82,7 @@ func (r *resolver) self(pos diag.Pos, address string) (*cfn.Node, missing) {
 			return svc, missing{}
 		}
 	}
-	n, m := r.follow(r.root, splitAddress(address), "the file")
+	n, m := r.follow(r.root, splitAddress(address), "self:")
 	if n == nil && address == "provider.stage" {
 		return cfn.Str(pos, defaultStage), missing{}
 	}

@@ -34,7 +34,7 @@ func (c *compiler) buckets() {
 			return
 		}
 		if isTrue(e.v.Get("existing")) {
-			c.declare(fn, e, c.value(nameNode), true)
+			c.existingBucket(fn, e, nameNode)
 			return
 		}
 		reference, ok := nameNode.Text()
@@ -77,6 +77,19 @@ func (c *compiler) buckets() {
 		}
 		c.put(bucketID(b.reference), pos, "AWS::S3::Bucket", props.With("NotificationConfiguration", notes), "DependsOn", b.deps)
 	}
+}
+
+// existingBucket declares the Trigger of a bucket that the events do not create. Serverless sets it up with a
+// function of its own; here it has the form that a bucket's own notifications have.
+func (c *compiler) existingBucket(fn *function, e event, name *cfn.Node) {
+	source := c.value(name)
+	if s, ok := source.Literal(); ok {
+		source = app.Lit("arn:aws:s3:::" + s)
+	} else if id, attr, ok := source.Attribute(); ok && attr == "Ref" {
+		source = app.Attr(id, "Arn")
+	}
+	what := orText(e.pos, "s3:ObjectCreated:*", e.v.Get("event"))
+	c.declare(fn, e, source, true, obj(e.pos, "Event", what, "Filter", c.s3Filter(e)))
 }
 
 func (c *compiler) s3Filter(e event) *cfn.Node {

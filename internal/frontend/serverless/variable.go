@@ -160,11 +160,11 @@ func (p *parser) variable(depth int) (*variable, error) {
 	v := &variable{}
 	for {
 		p.spaces()
-		src, err := p.source(depth)
+		srcs, err := p.alternative(depth)
 		if err != nil {
 			return nil, err
 		}
-		v.sources = append(v.sources, src)
+		v.sources = append(v.sources, srcs...)
 		p.spaces()
 		if p.i >= len(p.s) {
 			return nil, p.fail("a variable is not closed")
@@ -180,6 +180,20 @@ func (p *parser) variable(depth int) (*variable, error) {
 			return nil, p.fail("%q is not expected in a variable", string(c))
 		}
 	}
+}
+
+// alternative parses one source. Older projects write a fallback as a variable of its own, ${env:A, ${env:B}}:
+// its sources are further alternatives.
+func (p *parser) alternative(depth int) ([]source, error) {
+	if p.atVariable() {
+		v, err := p.variable(depth + 1)
+		if err != nil {
+			return nil, err
+		}
+		return v.sources, nil
+	}
+	src, err := p.source(depth)
+	return []source{src}, err
 }
 
 func (p *parser) source(depth int) (source, error) {
