@@ -1,0 +1,49 @@
+# make check  - everything a reviewer would otherwise have to look for, and the tests under the race detector
+# make test   - installs what the tests need, runs every test, the slow ones and those with real clients too
+# make bench  - the side-by-side benchmarks; prints a table
+# make dist   - static binaries for Linux and macOS in dist/
+# make docs   - writes the generated reference pages
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+export GOFLAGS ?= -buildvcs=false
+
+.PHONY: build check fmt vet static darwin race test deps bench dist docs
+
+build:
+	CGO_ENABLED=0 go build -trimpath -o bin/ebb ./cmd/ebb
+
+check: fmt vet static darwin race
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted:"; echo "$$out"; exit 1; fi
+
+vet:
+	go vet ./...
+
+static:
+	go run $(STATICCHECK) ./...
+
+darwin:
+	CGO_ENABLED=0 GOOS=darwin go build ./...
+
+# -short leaves out the long fault rounds, which `make test` runs.
+race: deps
+	CGO_ENABLED=1 go test -race -shuffle=on -short -timeout 15m -json ./... | go run ./internal/testkit/testsum
+
+test: deps
+	go test -timeout 20m -json ./... | go run ./internal/testkit/testsum
+
+deps:
+	@scripts/test-deps
+
+bench:
+	@bench/run
+
+dist:
+	@for os in linux darwin; do for arch in amd64 arm64; do \
+	  echo "dist/ebb-$$os-$$arch"; CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -ldflags '-s -w' -o dist/ebb-$$os-$$arch ./cmd/ebb; \
+	done; done
+
+docs:
+	go run ./cmd/ebb docs docs/reference

@@ -1,0 +1,314 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/artifact"
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/identity"
+	"github.com/ebb-run/ebb/internal/invocation"
+)
+
+// Limits of what a caller may send.
+const (
+	maxManifest = 64 << 20
+	maxDeploy   = 32 << 20
+	maxBlob     = 1 << 30
+	maxMessage  = 2 << 10
+)
+
+// Server serves the control API.
+type Server struct {
+	backend Backend
+	token   identity.Token
+	log     *slog.Logger
+	mux     *http.ServeMux
+}
+
+// NewServer returns the handler.
+func NewServer(b Backend, t identity.Token, log *slog.Logger) *Server {
+	s := &Server{backend: b, token: t, log: log, mux: http.NewServeMux()}
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	s.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := b.Ready(); err != nil {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "ready\n")
+	})
+	s.mux.Handle("GET /metrics", s.guard(func(w http.ResponseWriter, r *http.Request) error {
+		b.Metrics().ServeHTTP(w, r)
+		return nil
+	}))
+	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request) error{
+		"GET /v1/info":                             s.info,
+		"POST /v1/artifacts/missing":               s.missing,
+		"PUT /v1/blobs/{sha}":                      s.putBlob,
+		"POST /v1/artifacts":                       s.putManifest,
+		"POST /v1/deployments":                     s.deploy,
+		"GET /v1/stacks":                           s.stacks,
+		"DELETE /v1/stacks/{app}/{stage}":          s.remove,
+		"GET /v1/stacks/{app}/{stage}/deployments": s.history,
+		"POST /v1/stacks/{app}/{stage}/rollback":   s.rollback,
+		"POST /v1/functions/{name}/invocations":    s.invoke,
+		"GET /v1/logs":                             s.logs,
+		"/":                                        notFound,
+	} {
+		s.mux.Handle(pattern, s.guard(h))
+	}
+	return s
+}
+
+func notFound(_ http.ResponseWriter, r *http.Request) error {
+	return errs.New(errs.NotFound, "the control API has no %s %s", r.Method, r.URL.Path)
+}
+
+// ServeHTTP answers one call.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	if !localHost(r.Host) || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
+		s.fail(w, r, errs.New(errs.Forbidden, "this call comes from a browser or names a foreign host"))
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+// localHost says whether a Host header names this machine itself: what a rebound DNS name cannot do.
+func localHost(host string) bool {
+	h, _, err := net.SplitHostPort(host)
+	if err != nil {
+		h = strings.Trim(host, "[]")
+	}
+	if h == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(h)
+	return ip != nil && ip.IsLoopback()
+}
+
+func (s *Server) guard(h func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.token.Matches(r.Header.Get("Authorization")) {
+			s.fail(w, r, errs.New(errs.Unauthenticated, "the call carries no valid token").
+				WithHint("Send the text of the file `token` in the data directory as `Authorization: Bearer …`."))
+			return
+		}
+		if err := h(w, r); err != nil {
+			s.fail(w, r, err)
+		}
+	})
+}
+
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var tooBig *http.MaxBytesError
+	if errors.As(err, &tooBig) {
+		err = errs.New(errs.TooLarge, "the body is over the limit of %d bytes", tooBig.Limit)
+	}
+	we := wireError{Code: errs.CodeOf(err), Message: err.Error(), Hint: errs.HintOf(err)}
+	if we.Code == errs.Internal {
+		s.log.Error("control API call failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		we.Message = "an internal fault; the server's log has the details"
+	}
+	status := statusOf[we.Code]
+	if status == 0 {
+		status = 500
+	}
+	writeJSON(w, status, map[string]wireError{"error": we})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, limit))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return errs.New(errs.Invalid, "read body: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) info(w http.ResponseWriter, _ *http.Request) error {
+	writeJSON(w, 200, s.backend.Info())
+	return nil
+}
+
+func (s *Server) missing(w http.ResponseWriter, r *http.Request) error {
+	var m artifact.Manifest
+	if err := readJSON(w, r, maxManifest, &m); err != nil {
+		return err
+	}
+	list, err := s.backend.Missing(&m)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, 200, map[string][]string{"missing": list})
+	return nil
+}
+
+func (s *Server) putBlob(w http.ResponseWriter, r *http.Request) error {
+	if r.ContentLength < 0 || r.ContentLength > maxBlob {
+		return errs.New(errs.TooLarge, "a blob needs a Content-Length of at most %d bytes", maxBlob)
+	}
+	if err := s.backend.PutBlob(r.PathValue("sha"), r.ContentLength, r.Body); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) putManifest(w http.ResponseWriter, r *http.Request) error {
+	var m artifact.Manifest
+	if err := readJSON(w, r, maxManifest, &m); err != nil {
+		return err
+	}
+	digest, err := s.backend.PutManifest(&m)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, 200, map[string]string{"digest": digest})
+	return nil
+}
+
+func (s *Server) deploy(w http.ResponseWriter, r *http.Request) error {
+	var req DeployRequest
+	if err := readJSON(w, r, maxDeploy, &req); err != nil {
+		return err
+	}
+	// The change of the current pointer must not depend on the caller staying connected.
+	d, err := s.backend.Deploy(context.WithoutCancel(r.Context()), req)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, 200, d)
+	return nil
+}
+
+func (s *Server) rollback(w http.ResponseWriter, r *http.Request) error {
+	var req struct {
+		To string `json:"to"`
+	}
+	if err := readJSON(w, r, 1<<16, &req); err != nil {
+		return err
+	}
+	d, err := s.backend.Rollback(context.WithoutCancel(r.Context()), r.PathValue("app"), r.PathValue("stage"), req.To)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, 200, d)
+	return nil
+}
+
+func (s *Server) remove(w http.ResponseWriter, r *http.Request) error {
+	if err := s.backend.Remove(context.WithoutCancel(r.Context()), r.PathValue("app"), r.PathValue("stage")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) stacks(w http.ResponseWriter, r *http.Request) error {
+	list, err := s.backend.Stacks(r.Context())
+	if err != nil {
+		return err
+	}
+	writeJSON(w, 200, map[string][]Stack{"stacks": list})
+	return nil
+}
+
+func (s *Server) history(w http.ResponseWriter, r *http.Request) error {
+	list, err := s.backend.History(r.Context(), r.PathValue("app"), r.PathValue("stage"))
+	if err != nil {
+		return err
+	}
+	writeJSON(w, 200, map[string][]Deployment{"deployments": list})
+	return nil
+}
+
+func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxPayload))
+	if err != nil {
+		return errs.New(errs.TooLarge, "read payload: %w", err)
+	}
+	inv := &invocation.Invocation{
+		Mode: invocation.ModeRequest, Attempt: 1, Received: time.Now(), ClientContext: r.Header.Get(HeaderClientContext),
+		Trace: r.Header.Get("Traceparent"), Payload: invocation.Raw(body),
+	}
+	return s.backend.Invoke(r.Context(), r.PathValue("name"), inv, &rawSink{w: w, inv: inv})
+}
+
+// rawSink answers a direct Invocation: the payload alone as body, what became of it in headers.
+type rawSink struct {
+	w   http.ResponseWriter
+	inv *invocation.Invocation
+}
+
+func (s *rawSink) Start(h invocation.Head) error {
+	hd := s.w.Header()
+	hd.Set("Content-Type", "application/octet-stream")
+	hd.Set(HeaderInvocation, s.inv.ID)
+	if h.Error != nil {
+		hd.Set(HeaderFunctionError, string(h.Error.Cause))
+		message := h.Error.Type + ": " + h.Error.Message
+		if len(message) > maxMessage { // a header line; the payload has the whole of it
+			message = message[:maxMessage] + "…"
+		}
+		text, _ := json.Marshal(message)
+		hd.Set(HeaderErrorMessage, string(text))
+	}
+	s.w.WriteHeader(200)
+	return nil
+}
+
+func (s *rawSink) Write(p []byte) (int, error) { return s.w.Write(p) }
+
+func (s *rawSink) Upgrade(invocation.Head) (net.Conn, error) {
+	return nil, errs.New(errs.Unsupported, "a direct invocation has no connection to upgrade")
+}
+
+func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
+	v := r.URL.Query()
+	q := LogQuery{App: v.Get("app"), Stage: v.Get("stage"), Function: v.Get("function"), Invocation: v.Get("invocation"), Follow: v.Get("follow") == "true"}
+	if t := v.Get("since"); t != "" {
+		at, err := time.Parse(time.RFC3339Nano, t)
+		if err != nil {
+			return errs.New(errs.Invalid, "since: %w", err)
+		}
+		q.Since = at
+	}
+	if n := v.Get("tail"); n != "" {
+		tail, err := strconv.Atoi(n)
+		if err != nil || tail < 0 {
+			return errs.New(errs.Invalid, "tail: %q is not a whole number", n)
+		}
+		q.Tail = tail
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	enc := json.NewEncoder(w)
+	flush := http.NewResponseController(w)
+	if q.Follow {
+		_ = flush.Flush() // the caller learns that following has begun
+	}
+	return s.backend.Logs(r.Context(), q, func(rec LogRecord) error {
+		if err := enc.Encode(rec); err != nil {
+			return err
+		}
+		if q.Follow {
+			return flush.Flush()
+		}
+		return nil
+	})
+}

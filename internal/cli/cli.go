@@ -1,0 +1,307 @@
+// Package cli is the command line, one file per command.
+//
+// Main function: [Main].
+//
+// Guarantees (scripts rely on them):
+//
+//  1. Standard output holds results only; everything else goes to standard error.
+//  2. A failure prints `ebb: error: …` and, where there is a mend, `ebb: hint: …`.
+//  3. Exit codes: 0 done; 1 failed (the function, the build, the server); 2 wrong usage.
+//  4. With --json results are JSON, one document or one line per event; colours only on terminals.
+//
+// It holds no logic that the server or a script could need.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/identity"
+	"github.com/ebb-run/ebb/internal/server"
+)
+
+// Version of this ebb.
+const Version = "0.1.0-dev"
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// System is what the command line uses of the outside.
+type System struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Env            func(string) (string, bool)
+	Dir            string // working directory
+	Color          bool   // standard error takes colours
+}
+
+// OS returns the process's own System.
+func OS() System {
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "."
+	}
+	_, noColor := os.LookupEnv("NO_COLOR")
+	return System{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: os.LookupEnv, Dir: dir,
+		Color: !noColor && term.IsTerminal(int(os.Stderr.Fd())),
+	}
+}
+
+// command carries what every command needs.
+type command struct {
+	System
+	json bool
+	// where a running Node is looked for
+	apiURL, data string
+}
+
+// Main runs one command line and returns its exit code.
+func Main(sys System, args []string) int {
+	// The first signal asks for a clean stop; after it the default action is back, so a second one ends at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	c := &command{System: sys}
+	root := c.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	return c.report(err)
+}
+
+// usageError is a wrong command line.
+type usageError struct{ error }
+
+// silentError ends with exit code 1 and nothing more to say.
+type silentError struct{ error }
+
+// diagError carries diagnostics of the user's files that were already shown.
+type diagError struct{ list diag.List }
+
+func (e diagError) Error() string {
+	n := 0
+	for _, d := range e.list {
+		if d.Severity == diag.Error {
+			n++
+		}
+	}
+	if n == 1 {
+		return "the project has an error"
+	}
+	return fmt.Sprintf("the project has %d errors", n)
+}
+
+func (c *command) report(err error) int {
+	var usage usageError
+	var silent silentError
+	switch {
+	case errors.As(err, &silent):
+		return exitFailed
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
+		c.failure(err)
+		return exitUsage
+	}
+	c.failure(err)
+	return exitFailed
+}
+
+// failure prints an error the way scripts expect it.
+func (c *command) failure(err error) {
+	var diags diagError
+	if c.json {
+		out := map[string]any{"event": "error", "message": err.Error()}
+		if code := errs.CodeOf(err); code != errs.Internal {
+			out["code"] = code
+		}
+		if h := errs.HintOf(err); h != "" {
+			out["hint"] = h
+		}
+		if errors.As(err, &diags) {
+			out["diagnostics"] = diags.list.Sorted()
+		}
+		c.printJSON(out)
+	}
+	fmt.Fprintf(c.Stderr, "%s %s\n", c.paint(red, "ebb: error:"), err)
+	if h := errs.HintOf(err); h != "" {
+		fmt.Fprintf(c.Stderr, "%s %s\n", c.paint(cyan, "ebb: hint:"), h)
+	}
+}
+
+func (c *command) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ebb",
+		Short: "A serverless cloud in one binary",
+		Long: "ebb runs functions written for AWS Lambda, unchanged, on your own machine.\n\n" +
+			"  ebb up           run the project in this folder\n  ebb inspect      show what it declares\n  ebb doctor       show what this machine can do",
+		Version:       Version,
+		SilenceErrors: true, SilenceUsage: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q; `ebb --help` lists them", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(c.Stdin)
+	root.SetOut(c.Stdout)
+	root.SetErr(c.Stderr)
+	root.SetVersionTemplate("ebb {{.Version}}\n")
+	root.CompletionOptions.HiddenDefaultCmd = false
+	root.PersistentFlags().BoolVar(&c.json, "json", false, "print results as JSON")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
+	})
+	root.AddCommand(c.up(), c.serve(), c.deploy(), c.invoke(), c.logs(), c.ls(), c.rollback(), c.rm(), c.inspect(),
+		c.initCommand(), c.doctor(), c.version(), c.docs())
+	return root
+}
+
+// args turns a cobra argument check into a usage error.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, a []string) error {
+		if err := check(cmd, a); err != nil {
+			return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
+		}
+		return nil
+	}
+}
+
+func (c *command) printJSON(v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		data = []byte(fmt.Sprintf(`{"event":"error","message":%q}`, err))
+	}
+	fmt.Fprintf(c.Stdout, "%s\n", data)
+}
+
+type color string
+
+const (
+	red    color = "31"
+	green  color = "32"
+	yellow color = "33"
+	cyan   color = "36"
+	dim    color = "2"
+	bold   color = "1"
+)
+
+func (c *command) paint(col color, s string) string {
+	if !c.Color {
+		return s
+	}
+	return "\x1b[" + string(col) + "m" + s + "\x1b[0m"
+}
+
+// say prints a line for people.
+func (c *command) say(format string, a ...any) { fmt.Fprintf(c.Stderr, format+"\n", a...) }
+
+// abs makes a path given on the command line absolute.
+func (c *command) abs(path string) string {
+	if path == "" {
+		return c.Dir
+	}
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(c.Dir, path)
+}
+
+// reachFlags adds the flags that say which Node a command talks to.
+func (c *command) reachFlags(cmd *cobra.Command, dataFlag string) {
+	cmd.Flags().StringVar(&c.apiURL, "api", "", "URL of the control API (default: found by the data directory)")
+	cmd.Flags().StringVar(&c.data, dataFlag, "", "data directory of the running ebb (default: .ebb here or above, else that of `ebb serve`)")
+}
+
+// client finds the running Node: by --api, by the data directory, by .ebb in this folder or above, or the default of `ebb serve`.
+func (c *command) client() (*api.Client, error) {
+	var tried []string
+	for _, dir := range c.dataDirs() {
+		run, err := server.ReadRunFile(dir)
+		if err != nil {
+			tried = append(tried, dir)
+			continue
+		}
+		token, err := identity.ReadToken(filepath.Join(dir, "token"))
+		if err != nil {
+			return nil, err
+		}
+		base := run.API
+		if c.apiURL != "" {
+			base = c.apiURL
+		}
+		return api.NewClient(base, token), nil
+	}
+	return nil, errs.New(errs.NotFound, "no running ebb found (looked in %s)", strings.Join(tried, ", ")).
+		WithHint("Start one with `ebb up` in the project or with `ebb serve`, or name its data directory.")
+}
+
+func (c *command) dataDirs() []string {
+	if c.data != "" {
+		dir := c.abs(c.data)
+		return []string{dir, filepath.Join(dir, ".ebb")}
+	}
+	if v, ok := c.Env("EBB_DATA"); ok && v != "" {
+		return []string{c.abs(v)}
+	}
+	var dirs []string
+	for d := c.Dir; ; d = filepath.Dir(d) {
+		dirs = append(dirs, filepath.Join(d, ".ebb"))
+		if d == filepath.Dir(d) {
+			break
+		}
+	}
+	// Most folders above hold none; only those that exist are worth naming.
+	var exist []string
+	for i, d := range dirs {
+		if _, err := os.Stat(d); err == nil || i == 0 {
+			exist = append(exist, d)
+		}
+	}
+	return append(exist, c.defaultData())
+}
+
+// defaultData is the data directory of `ebb serve`: $XDG_DATA_HOME/ebb.
+func (c *command) defaultData() string {
+	if v, ok := c.Env("XDG_DATA_HOME"); ok && filepath.IsAbs(v) {
+		return filepath.Join(v, "ebb")
+	}
+	home, _ := c.Env("HOME")
+	if home == "" {
+		home = c.Dir
+	}
+	return filepath.Join(home, ".local", "share", "ebb")
+}
+
+// cacheDir is where supplied SDKs and builds that projects share are kept: $XDG_CACHE_HOME/ebb.
+func (c *command) cacheDir() string {
+	if v, ok := c.Env("XDG_CACHE_HOME"); ok && filepath.IsAbs(v) {
+		return filepath.Join(v, "ebb")
+	}
+	home, _ := c.Env("HOME")
+	if home == "" {
+		home = c.Dir
+	}
+	return filepath.Join(home, ".cache", "ebb")
+}

@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/errs"
+)
+
+func (c *command) invoke() *cobra.Command {
+	var payload, file, clientContext string
+	var showLog bool
+	cmd := &cobra.Command{
+		Use:   "invoke FUNCTION",
+		Short: "Run a function directly and print its answer",
+		Long: "Sends the payload byte for byte and prints the answer's payload alone on standard output.\n" +
+			"A function error ends with exit code 1 and its message on standard error; the error document is still printed.\n" +
+			"FUNCTION is the key in the project file, the full name, or an ARN.",
+		Example: "  ebb invoke hello --data '{\"name\":\"ann\"}'\n  ebb invoke hello --data-file event.json --log\n  cat event.json | ebb invoke hello --data-file -",
+		Args:    args(cobra.ExactArgs(1)),
+	}
+	cmd.Flags().StringVarP(&payload, "data", "d", "", "payload, JSON (default: {})")
+	cmd.Flags().StringVarP(&file, "data-file", "f", "", "file with the payload; - is standard input")
+	cmd.Flags().BoolVar(&showLog, "log", false, "print the invocation's log on standard error")
+	cmd.Flags().StringVar(&clientContext, "client-context", "", "client context, JSON")
+	c.reachFlags(cmd, "server-data")
+	cmd.RunE = func(cmd *cobra.Command, a []string) error {
+		body, err := c.payload(cmd, payload, file)
+		if err != nil {
+			return err
+		}
+		if clientContext != "" {
+			if !json.Valid([]byte(clientContext)) {
+				return usageError{fmt.Errorf("--client-context is not JSON")}
+			}
+			clientContext = base64.StdEncoding.EncodeToString([]byte(clientContext))
+		}
+		client, err := c.client()
+		if err != nil {
+			return err
+		}
+		answer, err := client.Invoke(cmd.Context(), a[0], body, clientContext)
+		if err != nil {
+			return err
+		}
+		if showLog {
+			err := client.Logs(cmd.Context(), api.LogQuery{Invocation: answer.ID}, nil, func(r api.LogRecord) error {
+				fmt.Fprintln(c.Stderr, r.Text)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if _, err := c.Stdout.Write(answer.Payload); err != nil {
+			return fmt.Errorf("print answer: %w", err)
+		}
+		if answer.Cause != "" {
+			c.say("%s %s", c.paint(red, "ebb: error:"), answer.Message)
+			return silentError{fmt.Errorf("the function failed")}
+		}
+		return nil
+	}
+	return cmd
+}
+
+// payload returns the bytes to send, unchanged.
+func (c *command) payload(cmd *cobra.Command, inline, file string) ([]byte, error) {
+	switch {
+	case cmd.Flags().Changed("data") && file != "":
+		return nil, usageError{fmt.Errorf("--data and --data-file exclude each other")}
+	case cmd.Flags().Changed("data"):
+		return []byte(inline), nil
+	case file == "":
+		return []byte("{}"), nil
+	}
+	in := c.Stdin
+	if file != "-" {
+		f, err := os.Open(c.abs(file))
+		if err != nil {
+			return nil, errs.New(errs.NotFound, "read payload: %w", err)
+		}
+		defer func() { _ = f.Close() }()
+		in = f
+	}
+	body, err := io.ReadAll(io.LimitReader(in, api.MaxPayload+1))
+	if err != nil {
+		return nil, fmt.Errorf("read payload: %w", err)
+	}
+	if len(body) > api.MaxPayload {
+		return nil, errs.New(errs.TooLarge, "the payload is over the limit of %d bytes", api.MaxPayload)
+	}
+	return body, nil
+}

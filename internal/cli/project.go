@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/artifact"
+	"github.com/ebb-run/ebb/internal/build"
+	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/frontend"
+	"github.com/ebb-run/ebb/internal/frontend/all"
+	"github.com/ebb-run/ebb/internal/runtimes"
+)
+
+// project is a folder on this machine, read, built and sent.
+type project struct {
+	c         *command
+	root      string
+	options   frontend.Options
+	quiet     map[string]bool // remarks already shown; a reload does not repeat them
+	finder    *runtimes.Finder
+	sent      map[*artifact.Tree]string
+	plainJSON bool // standard output holds one document, so remarks go to standard error alone
+}
+
+// projectFlags are the choices at load that several commands share.
+type projectFlags struct {
+	stage, region, envFile string
+	params                 []string
+}
+
+func (f *projectFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&f.stage, "stage", "s", "", "stage to use (default: the project's)")
+	cmd.Flags().StringVar(&f.region, "region", "", "region to show to functions (default: the project's)")
+	cmd.Flags().StringArrayVar(&f.params, "param", nil, "parameter `k=v` for the project file; may be repeated")
+	cmd.Flags().StringVar(&f.envFile, "env-file", "", "file with further environment variables (dotenv format)")
+}
+
+func (c *command) project(dir, account string, f projectFlags) (*project, error) {
+	root := c.abs(dir)
+	info, err := os.Stat(root)
+	if err != nil || !info.IsDir() {
+		return nil, errs.New(errs.NotFound, "%s is not a folder", root).WithHint("Name the folder that holds the project file.")
+	}
+	params := map[string]string{}
+	for _, p := range f.params {
+		k, v, ok := strings.Cut(p, "=")
+		if !ok || k == "" {
+			return nil, usageError{fmt.Errorf("--param %q: want k=v", p)}
+		}
+		params[k] = v
+	}
+	if f.envFile != "" {
+		f.envFile = c.abs(f.envFile)
+		if _, err := os.Stat(f.envFile); err != nil {
+			return nil, errs.New(errs.NotFound, "read --env-file: %w", err)
+		}
+	}
+	if account == "" {
+		account = "000000000000"
+	}
+	return &project{
+		c: c, root: root, quiet: map[string]bool{}, finder: runtimes.New(c.Env), sent: map[*artifact.Tree]string{},
+		options: frontend.Options{Stage: f.stage, Region: f.region, Params: params, EnvFile: f.envFile, Account: account},
+	}, nil
+}
+
+// load reads the project file and shows what it has to say.
+func (p *project) load(ctx context.Context) (*app.App, error) {
+	f, fp, err := all.Frontends().Find(frontend.Project{Root: p.root, Env: p.c.Env, Exec: p.exec})
+	if err != nil {
+		return nil, err
+	}
+	a, diags := f.Load(ctx, fp, p.options)
+	return a, p.show(diags)
+}
+
+// exec runs a program of the project, in its folder, without a shell.
+func (p *project) exec(ctx context.Context, name string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = p.root
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		return out, fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(string(exit.Stderr)))
+	}
+	return out, err
+}
+
+// show prints diagnostics and returns an error if one of them is.
+func (p *project) show(diags diag.List) error {
+	failed := diags.HasErrors()
+	for _, d := range diags.Sorted() {
+		key := d.String()
+		if d.Severity != diag.Error {
+			if p.quiet[key] {
+				continue
+			}
+			p.quiet[key] = true
+			if p.c.json && !p.plainJSON {
+				p.c.printJSON(map[string]any{"event": "diagnostic", "diagnostic": d})
+			}
+		}
+		col := map[diag.Severity]color{diag.Error: red, diag.Warning: yellow, diag.Note: dim}[d.Severity]
+		place := ""
+		if s := d.Pos.String(); s != "" {
+			place = p.c.paint(bold, s) + ": "
+		}
+		p.c.say("%s%s %s %s", place, p.c.paint(col, string(d.Severity)+":"), d.Message, p.c.paint(dim, "["+d.Code+"]"))
+		if d.Hint != "" {
+			p.c.say("  %s", p.c.paint(cyan, d.Hint))
+		}
+	}
+	if failed {
+		return diagError{diags}
+	}
+	return nil
+}
+
+// build turns the App's sources into Artifacts on this machine.
+func (p *project) build(ctx context.Context, a *app.App, work string) (*build.Result, error) {
+	r, diags := build.Build(ctx, p.root, a, build.Options{
+		Work: work, Cache: p.c.cacheDir(), Env: p.c.Env, Finder: p.finder, Progress: p.progress, Stdout: p.c.Stderr,
+	})
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return r, p.show(diags)
+}
+
+// progress tells of steps that take a while; quick ones are not worth a line.
+func (p *project) progress(e build.Progress) {
+	if p.c.json {
+		return
+	}
+	if !e.Done || e.Elapsed > 300*time.Millisecond {
+		text := e.Step
+		if e.Function != "" {
+			text += " " + e.Function
+		}
+		if e.Detail != "" {
+			text += " " + e.Detail
+		}
+		if e.Done {
+			p.c.say("  %s", p.c.paint(dim, fmt.Sprintf("%s: %.1f s", text, e.Elapsed.Seconds())))
+		} else {
+			p.c.say("  %s", p.c.paint(dim, text+" …"))
+		}
+	}
+}
+
+// send uploads what the Node does not have and makes the App current.
+func (p *project) send(ctx context.Context, client *api.Client, a *app.App, r *build.Result, message string) (*api.Deployed, error) {
+	req := api.DeployRequest{App: a, Message: message, By: p.by()}
+	put := func(t *artifact.Tree) (string, error) {
+		if digest, ok := p.sent[t]; ok {
+			return digest, nil
+		}
+		digest, err := client.PutTree(ctx, t, nil)
+		if err == nil {
+			p.sent[t] = digest
+		}
+		return digest, err
+	}
+	// Only the newest build's trees are worth remembering.
+	p.sent = map[*artifact.Tree]string{}
+	for i := range a.Functions {
+		key := a.Functions[i].Key
+		b := r.Functions[key]
+		if b == nil {
+			return nil, errs.New(errs.Internal, "function %s was not built", key)
+		}
+		u := api.Unit{Key: key, Runtime: b.Runtime, Handler: b.Handler}
+		var err error
+		if u.Code, err = put(b.Code); err != nil {
+			return nil, fmt.Errorf("upload %s: %w", key, err)
+		}
+		for _, l := range b.Layers {
+			digest, err := put(l)
+			if err != nil {
+				return nil, fmt.Errorf("upload layer of %s: %w", key, err)
+			}
+			u.Layers = append(u.Layers, digest)
+		}
+		if b.Supplied != nil {
+			if u.Supplied, err = put(b.Supplied); err != nil {
+				return nil, fmt.Errorf("upload SDK of %s: %w", key, err)
+			}
+		}
+		req.Units = append(req.Units, u)
+	}
+	return client.Deploy(ctx, req)
+}
+
+func (p *project) by() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return ""
+}
+
+// work is where builds of a project keep what they made: in its own .ebb, also when it deploys to another Node.
+func (p *project) work() string { return filepath.Join(p.root, ".ebb", "build") }

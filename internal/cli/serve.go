@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebb-run/ebb/internal/config"
+	"github.com/ebb-run/ebb/internal/server"
+	"github.com/ebb-run/ebb/internal/telemetry"
+)
+
+func (c *command) serve() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a server that `ebb deploy` deploys to",
+		Args:  args(cobra.NoArgs),
+	}
+	load := c.settingFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := load(c.defaultData())
+		if err != nil {
+			return err
+		}
+		s, err := server.Open(cmd.Context(), server.Options{
+			Config: cfg, Version: Version, Log: c.serverLog(cfg), Env: c.Env,
+		})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = s.Close() }()
+		stacks, err := s.Stacks(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if c.json {
+			c.printJSON(map[string]any{"event": "ready", "gateway": s.GatewayURL(), "api": s.APIURL(), "data": cfg.Data, "stacks": len(stacks)})
+		} else {
+			c.say("serving %s, control API %s, data in %s, %d apps; Ctrl-C stops", s.GatewayURL(), s.APIURL(), cfg.Data, len(stacks))
+			for _, st := range stacks {
+				if st.Error != "" {
+					c.say("%s %s at stage %s is not served: %s", c.paint(red, "warning:"), st.App, st.Stage, st.Error)
+				}
+			}
+		}
+		if err := s.Run(cmd.Context()); err != nil {
+			return err
+		}
+		return s.Close()
+	}
+	return cmd
+}
+
+// serverLog is the server's own log, on standard error.
+func (c *command) serverLog(cfg *config.Config) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // config has checked it
+	return telemetry.NewServerLog(c.Stderr, level)
+}

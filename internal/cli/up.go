@@ -1,0 +1,335 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/config"
+	"github.com/ebb-run/ebb/internal/gateway"
+	"github.com/ebb-run/ebb/internal/server"
+)
+
+// settingFlags adds a flag for each server setting and returns a function that loads them.
+func (c *command) settingFlags(cmd *cobra.Command) func(defaultData string) (*config.Config, error) {
+	var file string
+	cmd.Flags().StringVar(&file, "config", "", "settings file (YAML)")
+	for _, s := range config.Settings() {
+		if s.Bool {
+			cmd.Flags().Bool(s.Name, s.Default == "true", s.Help)
+		} else {
+			cmd.Flags().String(s.Name, s.Default, s.Help)
+		}
+	}
+	return func(defaultData string) (*config.Config, error) {
+		given := map[string]string{}
+		for _, s := range config.Settings() {
+			if f := cmd.Flags().Lookup(s.Name); f.Changed {
+				given[s.Name] = f.Value.String()
+			}
+		}
+		if file != "" {
+			file = c.abs(file)
+		}
+		cfg, err := config.Load(config.Sources{Flags: given, Env: c.Env, File: file})
+		if err != nil {
+			return nil, usageError{err}
+		}
+		if cfg.Data == "" {
+			cfg.Data = defaultData
+		}
+		cfg.Data = c.abs(cfg.Data)
+		return cfg, nil
+	}
+}
+
+func (c *command) up() *cobra.Command {
+	var pf projectFlags
+	var noWatch bool
+	cmd := &cobra.Command{
+		Use:   "up [DIR]",
+		Short: "Run the project in DIR (default: this folder) and redeploy on save",
+		Long: "Reads the project, builds it, and runs everything in the foreground: gateway, functions, logs.\n" +
+			"A change to a file redeploys at once; if the change does not start, what ran keeps serving.\n" +
+			"SIGINT stops cleanly with exit code 0.\n\nWith --json every line on standard output is an event; `ready` comes once calls will succeed.",
+		Example: "  ebb up\n  ebb up examples/hello-api --listen 127.0.0.1:0\n  ebb up --stage prod --param table=users",
+		Args:    args(cobra.MaximumNArgs(1)),
+	}
+	pf.add(cmd)
+	cmd.Flags().BoolVar(&noWatch, "no-watch", false, "do not redeploy when files change")
+	load := c.settingFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, a []string) error {
+		dir := ""
+		if len(a) > 0 {
+			dir = a[0]
+		}
+		cfg, err := load(filepath.Join(c.abs(dir), ".ebb"))
+		if err != nil {
+			return err
+		}
+		p, err := c.project(dir, cfg.Account, pf)
+		if err != nil {
+			return err
+		}
+		return (&upRun{c: c, p: p, cfg: cfg, watch: !noWatch, begun: time.Now()}).run(cmd.Context())
+	}
+	return cmd
+}
+
+// upRun is one `ebb up`.
+type upRun struct {
+	c      *command
+	p      *project
+	cfg    *config.Config
+	watch  bool
+	begun  time.Time
+	mu     sync.Mutex // one line at a time
+	client *api.Client
+}
+
+func (u *upRun) run(ctx context.Context) error {
+	// Reading the project and opening the server take about as long; neither needs the other.
+	var a *app.App
+	var loadErr error
+	loaded := make(chan struct{})
+	go func() {
+		defer close(loaded)
+		a, loadErr = u.p.load(ctx)
+	}()
+	s, err := server.Open(ctx, server.Options{
+		Config: u.cfg, Version: Version, Log: u.c.serverLog(u.cfg), Env: u.c.Env, Access: u.access,
+	})
+	<-loaded
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	if loadErr != nil {
+		return loadErr
+	}
+	u.client = api.NewClient(s.APIURL(), s.Token())
+	runCtx, stop := context.WithCancel(ctx)
+	ran := make(chan error, 1)
+	go func() {
+		err := s.Run(runCtx)
+		stop() // when the server falls, everything else ends
+		ran <- err
+	}()
+	var wg sync.WaitGroup
+	err = u.serve(runCtx, &wg, s, a)
+	stop()
+	wg.Wait()
+	runErr := <-ran
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	if runErr != nil {
+		return runErr
+	}
+	return s.Close()
+}
+
+// serve deploys the project and keeps at it until ctx ends.
+func (u *upRun) serve(ctx context.Context, wg *sync.WaitGroup, s *server.Server, a *app.App) error {
+	w, err := u.startWatch()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	following := make(chan struct{})
+	wg.Go(func() {
+		var once sync.Once
+		begun := func() { once.Do(func() { close(following) }) }
+		defer begun()
+		err := u.client.Logs(ctx, api.LogQuery{Follow: true, Since: time.Now(), App: a.Name, Stage: a.Stage}, begun, u.log)
+		if err != nil && ctx.Err() == nil {
+			u.c.failure(fmt.Errorf("follow logs: %w", err))
+		}
+	})
+	select {
+	case <-following:
+	case <-ctx.Done():
+	}
+	d, err := u.deploy(ctx, a, w)
+	if err != nil {
+		return err
+	}
+	u.ready(s, d)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case files := <-w.Changes():
+			u.reload(ctx, files, w)
+		}
+	}
+}
+
+func (u *upRun) deploy(ctx context.Context, a *app.App, w *watcher) (*api.Deployed, error) {
+	r, err := u.p.build(ctx, a, filepath.Join(u.cfg.Data, "build"))
+	if err != nil {
+		return nil, err
+	}
+	w.Also(r.Watch)
+	d, err := u.p.send(ctx, u.client, a, r, "ebb up")
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range d.Warnings {
+		if !u.p.quiet[text] {
+			u.p.quiet[text] = true
+			u.c.say("%s %s", u.c.paint(yellow, "warning:"), text)
+		}
+	}
+	return d, nil
+}
+
+// reload deploys a change; a failure is shown, and what ran keeps serving.
+func (u *upRun) reload(ctx context.Context, files []string, w *watcher) {
+	start := time.Now()
+	a, err := u.p.load(ctx)
+	var d *api.Deployed
+	if err == nil {
+		d, err = u.deploy(ctx, a, w)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		u.c.failure(err)
+		if !u.c.json {
+			u.c.say("%s", u.c.paint(dim, "the previous deployment keeps serving"))
+		}
+	case u.c.json:
+		u.c.printJSON(map[string]any{"event": "deployed", "deployment": d.Deployment, "changed": d.Changed, "files": files, "durationMS": time.Since(start).Milliseconds()})
+	case len(d.Changed) > 0:
+		u.c.say("%s %s %s", u.c.paint(green, "redeployed"), strings.Join(d.Changed, ", "),
+			u.c.paint(dim, fmt.Sprintf("(%s; %d ms)", strings.Join(files, ", "), time.Since(start).Milliseconds())))
+	}
+}
+
+type readyFunction struct {
+	Name    string `json:"name"`
+	Key     string `json:"key"`
+	Handler string `json:"handler"`
+	Runtime string `json:"runtime"`
+	URL     string `json:"url,omitempty"`
+}
+
+type readyRoute struct {
+	Method   string `json:"method"`
+	Path     string `json:"path"`
+	Function string `json:"function"`
+	URL      string `json:"url,omitempty"`
+	Inactive string `json:"inactive,omitempty"`
+}
+
+// readyEvent is the line scripts wait for. AWS and WS are null until ebb serves them.
+type readyEvent struct {
+	Event     string          `json:"event"`
+	Gateway   string          `json:"gateway"`
+	API       string          `json:"api"`
+	AWS       *string         `json:"aws"`
+	WS        *string         `json:"ws"`
+	App       string          `json:"app"`
+	Stage     string          `json:"stage"`
+	Functions []readyFunction `json:"functions"`
+	Routes    []readyRoute    `json:"routes"`
+}
+
+func (u *upRun) ready(s *server.Server, d *api.Deployed) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	e := readyEvent{Event: "ready", Gateway: s.GatewayURL(), API: s.APIURL(), App: d.App, Stage: d.Stage, Functions: []readyFunction{}, Routes: []readyRoute{}}
+	for _, f := range d.Functions {
+		e.Functions = append(e.Functions, readyFunction{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime, URL: f.URL})
+	}
+	for _, r := range d.Routes {
+		e.Routes = append(e.Routes, readyRoute{Method: r.Method, Path: r.Path, Function: r.Function, URL: r.URL, Inactive: r.Inactive})
+	}
+	if u.c.json {
+		u.c.printJSON(e)
+		return
+	}
+	u.c.say("")
+	width := 0
+	for _, r := range e.Routes {
+		width = max(width, len(r.Method))
+	}
+	for _, r := range e.Routes {
+		path := r.Path
+		if path == "*" {
+			path = "/*"
+		}
+		line := fmt.Sprintf("  %-*s %s%s", width, r.Method, e.Gateway, path)
+		if r.URL != "" {
+			line = fmt.Sprintf("  %-*s %s", width, r.Method, r.URL)
+		}
+		u.c.say("%s %s %s", line, u.c.paint(dim, "->"), r.Function)
+		if r.Inactive != "" {
+			u.c.say("    %s %s", u.c.paint(yellow, "answers 501:"), r.Inactive)
+		}
+	}
+	if len(e.Routes) == 0 {
+		for _, f := range e.Functions {
+			u.c.say("  ebb invoke %s", f.Key)
+		}
+	}
+	u.c.say("\n%s %s %s", u.c.paint(green, "ready"), u.c.paint(bold, e.Gateway),
+		u.c.paint(dim, fmt.Sprintf("%s, stage %s, %d functions, %.1f s; Ctrl-C stops", d.App, d.Stage, len(d.Functions), time.Since(u.begun).Seconds())))
+	for _, check := range s.Checks() {
+		if !check.OK {
+			u.c.say("%s %s: %s", u.c.paint(yellow, "warning:"), check.Name, check.Detail)
+		}
+	}
+}
+
+// access shows a request.
+func (u *upRun) access(a gateway.Access) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.c.json {
+		u.c.printJSON(map[string]any{"event": "request", "method": a.Method, "path": a.Path, "status": a.Status, "durationMS": float64(a.Duration.Microseconds()) / 1000,
+			"function": a.Function, "invocation": a.RequestID})
+		return
+	}
+	col := green
+	if a.Status >= 500 {
+		col = red
+	} else if a.Status >= 400 {
+		col = yellow
+	}
+	u.c.say("%s %s %s %s %s", u.c.paint(dim, time.Now().Format("15:04:05")), u.c.paint(col, fmt.Sprint(a.Status)), a.Method, a.Path,
+		u.c.paint(dim, fmt.Sprintf("%.1f ms %s", float64(a.Duration.Microseconds())/1000, a.Function)))
+}
+
+// log shows a line of output.
+func (u *upRun) log(r api.LogRecord) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.c.json {
+		u.c.printJSON(struct {
+			Event string `json:"event"`
+			api.LogRecord
+		}{"log", r})
+		return nil
+	}
+	switch r.Kind {
+	case "start", "end", "report": // the request's own line says it
+		return nil
+	}
+	name := r.Function
+	if parts := strings.SplitN(name, r.Stage+"-", 2); len(parts) == 2 && parts[1] != "" {
+		name = parts[1]
+	}
+	u.c.say("%s %s", u.c.paint(cyan, name+" |"), r.Text)
+	return nil
+}

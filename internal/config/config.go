@@ -1,0 +1,208 @@
+// Package config holds the server's settings, each declared once.
+//
+// Main types: [Config], the values, and [Setting], a declaration from which the flag, the environment
+// variable, the key of the settings file and the line of the reference page derive.
+//
+// Guarantees:
+//
+//  1. A flag wins over the environment, that over the file, that over the default.
+//  2. A Config is not changed after Load.
+//  3. An unknown key of the file and a value that cannot be read are errors that name the place.
+//
+// Settings of Apps are not here; they are in the App.
+package config
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/errs"
+)
+
+// Config is the settings of one Node.
+type Config struct {
+	Listen           string        // address of the gateway
+	APIListen        string        // address of the control API, loopback only
+	Data             string        // data directory
+	NATS             string        // URL of an external NATS cluster; empty means embedded
+	MemoryMB         int           // MiB that Instances may use together; 0 means 80 % of the machine
+	KeepAlive        time.Duration // how long an Instance may stay Idle
+	QueueTimeout     time.Duration // how long an Invocation may wait for an Instance
+	Queue            int           // Invocations that may wait per Unit
+	MaxBodyMB        int           // MiB of a request body
+	LogMaxMB         int           // MiB of kept function output
+	LogLevel         string        // debug, info, warn, error
+	AllowUnprotected bool          // serve routes whose protection is not active yet
+	Account          string        // AWS account id shown to functions
+}
+
+// Setting declares one setting.
+type Setting struct {
+	Name    string // the flag and the file's key: "api-listen"
+	Default string
+	Help    string // one line, no full stop
+	Bool    bool
+	set     func(*Config, string) error
+}
+
+// Env is the setting's environment variable.
+func (s Setting) Env() string {
+	return "EBB_" + strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_"))
+}
+
+// Settings returns every setting in the order of the reference page.
+func Settings() []Setting {
+	return []Setting{
+		str("listen", "127.0.0.1:3000", "address of the gateway; port 0 picks a free one", func(c *Config) *string { return &c.Listen }),
+		str("api-listen", "127.0.0.1:0", "address of the control API; loopback only", func(c *Config) *string { return &c.APIListen }),
+		str("data", "", "data directory (default: .ebb in the project for up, the user's data folder for serve)", func(c *Config) *string { return &c.Data }),
+		str("nats", "", "URL of an external NATS cluster (default: embedded)", func(c *Config) *string { return &c.NATS }),
+		num("memory", "0", "MiB that Instances may use together; 0 is 80 % of the machine", func(c *Config) *int { return &c.MemoryMB }),
+		dur("keep-alive", "5m", "how long an Instance may stay idle before it is stopped", func(c *Config) *time.Duration { return &c.KeepAlive }),
+		dur("queue-timeout", "10s", "how long an Invocation may wait for an Instance before it gets 429", func(c *Config) *time.Duration { return &c.QueueTimeout }),
+		num("queue", "1000", "Invocations that may wait per Unit", func(c *Config) *int { return &c.Queue }),
+		num("max-body", "10", "MiB of a request body", func(c *Config) *int { return &c.MaxBodyMB }),
+		num("log-max", "256", "MiB of function output kept on disk", func(c *Config) *int { return &c.LogMaxMB }),
+		{Name: "log-level", Default: "warn", Help: "level of the server's own log: debug, info, warn, error", set: func(c *Config, s string) error {
+			if !slices.Contains([]string{"debug", "info", "warn", "error"}, s) {
+				return fmt.Errorf("%q is not one of debug, info, warn, error", s)
+			}
+			c.LogLevel = s
+			return nil
+		}},
+		{Name: "allow-unprotected", Default: "false", Bool: true, Help: "serve routes whose authorizer, key or policy is not active yet", set: func(c *Config, s string) (err error) {
+			c.AllowUnprotected, err = strconv.ParseBool(s)
+			return err
+		}},
+		{Name: "account", Default: "000000000000", Help: "AWS account id that functions see", set: func(c *Config, s string) error {
+			if len(s) != 12 || strings.Trim(s, "0123456789") != "" {
+				return fmt.Errorf("%q is not 12 digits", s)
+			}
+			c.Account = s
+			return nil
+		}},
+	}
+}
+
+func str(name, def, help string, p func(*Config) *string) Setting {
+	return Setting{Name: name, Default: def, Help: help, set: func(c *Config, s string) error { *p(c) = s; return nil }}
+}
+
+func num(name, def, help string, p func(*Config) *int) Setting {
+	return Setting{Name: name, Default: def, Help: help, set: func(c *Config, s string) error {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 {
+			return fmt.Errorf("%q is not a whole number from 0", s)
+		}
+		*p(c) = n
+		return nil
+	}}
+}
+
+func dur(name, def, help string, p func(*Config) *time.Duration) Setting {
+	return Setting{Name: name, Default: def, Help: help, set: func(c *Config, s string) error {
+		d, err := time.ParseDuration(s)
+		if err != nil || d <= 0 {
+			return fmt.Errorf("%q is not a duration such as 30s or 5m", s)
+		}
+		*p(c) = d
+		return nil
+	}}
+}
+
+// Sources is where Load looks.
+type Sources struct {
+	Flags map[string]string            // flags that were given, by Setting.Name
+	Env   func(string) (string, bool)  // the environment
+	File  string                       // path of a settings file, YAML, or empty
+	Read  func(string) ([]byte, error) // reads the file; nil is os.ReadFile
+}
+
+// Load returns the settings, or one error that names every fault.
+func Load(src Sources) (*Config, error) {
+	file, err := readFile(src)
+	if err != nil {
+		return nil, err
+	}
+	c, faults := &Config{}, []string{}
+	for _, s := range Settings() {
+		value, place := s.Default, "default of "+s.Name
+		if v, ok := file[s.Name]; ok {
+			value, place = v, src.File+": "+s.Name
+		}
+		if src.Env != nil {
+			if v, ok := src.Env(s.Env()); ok {
+				value, place = v, "environment variable "+s.Env()
+			}
+		}
+		if v, ok := src.Flags[s.Name]; ok {
+			value, place = v, "flag --"+s.Name
+		}
+		if err := s.set(c, value); err != nil {
+			faults = append(faults, fmt.Sprintf("%s: %v", place, err))
+		}
+	}
+	if len(faults) > 0 {
+		return nil, errs.New(errs.Invalid, "%s", strings.Join(faults, "; "))
+	}
+	return c, nil
+}
+
+func readFile(src Sources) (map[string]string, error) {
+	if src.File == "" {
+		return nil, nil
+	}
+	read := src.Read
+	if read == nil {
+		read = os.ReadFile
+	}
+	data, err := read(src.File)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "read settings: %w", err)
+	}
+	raw := map[string]yaml.Node{}
+	if err := yaml.Unmarshal(data, &raw); err != nil {
+		return nil, errs.New(errs.Invalid, "read settings %s: %w", src.File, err)
+	}
+	var names []string
+	for _, s := range Settings() {
+		names = append(names, s.Name)
+	}
+	out := map[string]string{}
+	for k, n := range raw {
+		if !slices.Contains(names, k) {
+			e := errs.New(errs.Invalid, "%s:%d: unknown setting %q", src.File, n.Line, k)
+			if near := diag.Nearest(k, names); near != "" {
+				e = e.WithHint("Did you mean %s?", near)
+			}
+			return nil, e
+		}
+		if n.Kind != yaml.ScalarNode {
+			return nil, errs.New(errs.Invalid, "%s:%d: %s wants a single value", src.File, n.Line, k)
+		}
+		out[k] = n.Value
+	}
+	return out, nil
+}
+
+// Reference returns the reference page of all settings, in Markdown.
+func Reference() string {
+	var b strings.Builder
+	b.WriteString("# Settings\n\nGenerated by `make docs`; do not edit. A flag wins over the environment variable, that over the settings file (`--config FILE`, YAML), that over the default.\n\n")
+	b.WriteString("| flag and file key | environment | default | meaning |\n|---|---|---|---|\n")
+	for _, s := range Settings() {
+		def := s.Default
+		if def != "" {
+			def = "`" + def + "`"
+		}
+		fmt.Fprintf(&b, "| `--%s` | `%s` | %s | %s |\n", s.Name, s.Env(), def, s.Help)
+	}
+	return b.String()
+}

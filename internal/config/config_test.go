@@ -1,0 +1,57 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/config"
+	"github.com/ebb-run/ebb/internal/errs"
+)
+
+func TestLoad_FlagWinsOverEnvironmentOverFileOverDefault(t *testing.T) {
+	t.Parallel()
+	src := config.Sources{
+		Flags: map[string]string{"queue": "4"},
+		Env: func(k string) (string, bool) {
+			v, ok := map[string]string{"EBB_QUEUE": "3", "EBB_KEEP_ALIVE": "3s"}[k]
+			return v, ok
+		},
+		File: "ebb.yaml",
+		Read: func(string) ([]byte, error) { return []byte("queue: 2\nkeep-alive: 2s\nmax-body: 2\n"), nil },
+	}
+	c, err := config.Load(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Queue != 4 || c.KeepAlive != 3*time.Second || c.MaxBodyMB != 2 || c.Listen != "127.0.0.1:3000" {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestLoad_NamesThePlaceOfEveryFault(t *testing.T) {
+	t.Parallel()
+	_, err := config.Load(config.Sources{
+		Flags: map[string]string{"queue": "many", "account": "12"},
+		Env:   func(k string) (string, bool) { return "loud", k == "EBB_LOG_LEVEL" },
+	})
+	for _, want := range []string{"flag --queue", "EBB_LOG_LEVEL", "flag --account"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not name %s", err, want)
+		}
+	}
+	_, err = config.Load(config.Sources{File: "s.yaml", Read: func(string) ([]byte, error) { return []byte("listen: a\nqeue: 3\n"), nil }})
+	if err == nil || !strings.Contains(err.Error(), "s.yaml:2") || errs.HintOf(err) != "Did you mean queue?" {
+		t.Errorf("unknown key: %v, hint %q", err, errs.HintOf(err))
+	}
+}
+
+func TestReference_IsWhatTheDocsHold(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile(filepath.Join("..", "..", "docs", "reference", "settings.md"))
+	if err != nil || string(data) != config.Reference() {
+		t.Errorf("docs/reference/settings.md is stale (%v); run `make docs`", err)
+	}
+}

@@ -1,0 +1,137 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/errs"
+)
+
+// dataFormat is the version of the data directory's layout.
+const dataFormat = "1"
+
+// RunFile says how to reach the Node that uses a data directory. It is there only while the Node runs.
+type RunFile struct {
+	PID     int       `json:"pid"`
+	API     string    `json:"api"`
+	Gateway string    `json:"gateway"`
+	Started time.Time `json:"started"`
+	Version string    `json:"version"`
+}
+
+// ReadRunFile returns how to reach the Node that uses dir, or an errs.NotFound error. A file left by a Node that was killed
+// counts as none.
+func ReadRunFile(dir string) (*RunFile, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "server.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errs.New(errs.NotFound, "no ebb runs on %s", dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read run file: %w", err)
+	}
+	var r RunFile
+	if err := json.Unmarshal(data, &r); err != nil || r.API == "" {
+		return nil, errs.New(errs.NotFound, "no ebb runs on %s", dir)
+	}
+	if held, err := isLocked(filepath.Join(dir, "lock")); err == nil && !held {
+		return nil, errs.New(errs.NotFound, "no ebb runs on %s", dir)
+	}
+	return &r, nil
+}
+
+// makeDataDir makes the folder, keeps it out of git, and refuses one of a newer format.
+func makeDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return errs.New(errs.Invalid, "create data directory: %w", err).WithHint("Choose another with --data DIR.")
+	}
+	marker := filepath.Join(dir, "FORMAT")
+	data, err := os.ReadFile(marker)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o644); err != nil {
+			return dataDirError(dir, err)
+		}
+		return dataDirError(dir, os.WriteFile(marker, []byte(dataFormat+"\n"), 0o644))
+	case err != nil:
+		return dataDirError(dir, err)
+	case string(data) != dataFormat+"\n":
+		return errs.New(errs.Unsupported, "the data directory %s has format %.20q, this ebb reads %s", dir, data, dataFormat).
+			WithHint("Use the ebb that wrote it, or another directory with --data DIR. Nothing in it was changed.")
+	}
+	return nil
+}
+
+func dataDirError(dir string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC):
+		return errs.New(errs.Unavailable, "the disk of %s is full", dir).WithHint("Free some space, or choose another folder with --data DIR.")
+	}
+	return errs.New(errs.Invalid, "write to data directory: %w", err).WithHint("Make %s writable, or choose another with --data DIR.", dir)
+}
+
+// dataLock holds a data directory for this process.
+type dataLock struct {
+	dir  string
+	file *os.File
+}
+
+func lockData(dir string) (*dataLock, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, dataDirError(dir, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		who := "another ebb"
+		if r, err := ReadRunFile(dir); err == nil {
+			who = fmt.Sprintf("another ebb (process %d, %s)", r.PID, r.Gateway)
+		}
+		return nil, errs.New(errs.Exists, "%s is already using %s", who, dir).
+			WithHint("Use that one, stop it, or choose another data directory with --data DIR.")
+	}
+	return &dataLock{dir: dir, file: f}, nil
+}
+
+// isLocked says whether some process holds the lock file.
+func isLocked(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
+		return true, nil
+	}
+	return false, nil
+}
+
+// Announce writes the run file.
+func (l *dataLock) Announce(r RunFile) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("announce server: %w", err)
+	}
+	tmp := filepath.Join(l.dir, ".server.json.tmp")
+	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
+		return dataDirError(l.dir, err)
+	}
+	return dataDirError(l.dir, os.Rename(tmp, filepath.Join(l.dir, "server.json")))
+}
+
+// Release lets go of the directory.
+func (l *dataLock) Release() error {
+	if err := os.Remove(filepath.Join(l.dir, "server.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, l.file.Close())
+	}
+	return l.file.Close()
+}
+
+func isInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }

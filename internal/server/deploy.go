@@ -1,0 +1,463 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/engine"
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/gateway"
+	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/state"
+)
+
+// stackTable is what this Node serves, by Stack.
+type stackTable struct {
+	deploy sync.Mutex // one deploy at a time on this Node; other Nodes are kept out by compare-and-set
+	mu     struct {
+		sync.RWMutex
+		serving map[state.StackKey]*serving
+	}
+}
+
+// serving is one Stack as this Node serves it; immutable.
+type serving struct {
+	deployment string
+	changed    time.Time
+	functions  []api.FunctionInfo
+	broken     string // why it does not serve
+}
+
+func (t *stackTable) get(k state.StackKey) *serving {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.mu.serving[k]
+}
+
+func (t *stackTable) set(k state.StackKey, s *serving) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.serving == nil {
+		t.mu.serving = map[state.StackKey]*serving{}
+	}
+	if s == nil {
+		delete(t.mu.serving, k)
+	} else {
+		t.mu.serving[k] = s
+	}
+}
+
+func (t *stackTable) all() map[state.StackKey]*serving {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	out := make(map[state.StackKey]*serving, len(t.mu.serving))
+	for k, v := range t.mu.serving {
+		out[k] = v
+	}
+	return out
+}
+
+func stackID(k state.StackKey) string { return k.Tenant + "/" + k.App + "/" + k.Stage }
+
+// restore serves again what was current. A Stack that cannot be restored is reported and does not keep the others down.
+func (s *Server) restore(ctx context.Context) error {
+	keys, err := s.state.Stacks(ctx)
+	if err != nil {
+		return fmt.Errorf("restore deployments: %w", err)
+	}
+	for _, k := range keys {
+		p, err := s.state.Current(ctx, k)
+		if errs.CodeOf(err) == errs.NotFound {
+			continue // written, and killed before it became current
+		}
+		if err != nil {
+			return fmt.Errorf("restore %s/%s: %w", k.App, k.Stage, err)
+		}
+		if err := s.restoreStack(ctx, k, p); err != nil {
+			s.o.Log.Error("a deployment cannot be restored", "app", k.App, "stage", k.Stage, "error", err)
+			s.stacks.set(k, &serving{deployment: p.Deployment, changed: p.Changed, broken: err.Error()})
+		}
+	}
+	return nil
+}
+
+func (s *Server) restoreStack(ctx context.Context, k state.StackKey, p state.Pointer) error {
+	d, err := s.state.Deployment(ctx, k, p.Deployment)
+	if err != nil {
+		return err
+	}
+	staged, err := s.engine.Stage(ctx, stackID(k), s.units(d), false)
+	if err != nil {
+		return err
+	}
+	return s.serve(d, p, staged)
+}
+
+// serve swaps engine and gateway to a Deployment that is already durable.
+func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Staged) error {
+	staged.Commit()
+	r := s.resolver(d)
+	if err := s.gateway.Mount(gateway.Mount{
+		Tenant: d.Stack.Tenant, App: d.App, Account: s.o.Config.Account, Region: region(d.App),
+		StageVars: func(v app.Value) (string, error) { return v.Resolve(r.values()) },
+	}); err != nil {
+		return fmt.Errorf("mount routes: %w", err)
+	}
+	now := &serving{deployment: d.ID, changed: p.Changed}
+	for _, f := range d.App.Functions {
+		info := api.FunctionInfo{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime}
+		for _, u := range d.Units {
+			if u.Key == f.Key {
+				info.Revision = u.Revision
+			}
+		}
+		if f.URL != nil {
+			info.URL = s.GatewayURL() + "/_url/" + f.Key + "/"
+		}
+		now.functions = append(now.functions, info)
+	}
+	s.stacks.set(d.Stack, now)
+	return nil
+}
+
+// Deploy makes an App current: records first, then the first Instances, then one pointer, then the traffic.
+func (s *Server) Deploy(ctx context.Context, req api.DeployRequest) (*api.Deployed, error) {
+	start := time.Now()
+	d, warnings, err := s.newDeployment(req)
+	if err != nil {
+		return nil, err
+	}
+	s.stacks.deploy.Lock()
+	defer s.stacks.deploy.Unlock()
+	if err := s.checkNames(d); err != nil {
+		return nil, err
+	}
+	before, err := s.state.Current(ctx, d.Stack)
+	first := errs.CodeOf(err) == errs.NotFound
+	if err != nil && !first {
+		return nil, err
+	}
+	if now := s.stacks.get(d.Stack); !first && now != nil && now.broken == "" {
+		// Sending the same again changes nothing, and makes no history.
+		if same, err := s.same(ctx, before, d); err != nil {
+			return nil, err
+		} else if same {
+			d.ID = before.Deployment
+			out := s.deployed(d, before.Deployment, []string{}, start)
+			out.Warnings = warnings
+			return out, nil
+		}
+	}
+	changed := changedUnits(s.stacks.get(d.Stack), d)
+	// The record comes first: an Instance reads its environment from it.
+	if err := s.state.Put(ctx, d); err != nil {
+		return nil, err
+	}
+	staged, err := s.engine.Stage(ctx, stackID(d.Stack), s.units(d), !first)
+	if err != nil {
+		s.metrics.Deploy("failed")
+		return nil, err
+	}
+	p, err := s.state.SetCurrent(ctx, d.Stack, d.ID, before.Seq)
+	if err != nil {
+		staged.Abort()
+		return nil, err
+	}
+	if err := s.serve(d, p, staged); err != nil {
+		return nil, err
+	}
+	s.metrics.Deploy("ok")
+	out := s.deployed(d, before.Deployment, changed, start)
+	out.Warnings = warnings
+	return out, nil
+}
+
+// same says whether d is what the pointer leads to.
+func (s *Server) same(ctx context.Context, p state.Pointer, d *state.Deployment) (bool, error) {
+	cur, err := s.state.Deployment(ctx, d.Stack, p.Deployment)
+	if err != nil {
+		return false, err
+	}
+	type content struct {
+		App   *app.App
+		Units []state.Unit
+	}
+	a, errA := json.Marshal(content{cur.App, cur.Units})
+	b, errB := json.Marshal(content{d.App, d.Units})
+	return bytes.Equal(a, b), errors.Join(errA, errB)
+}
+
+func (s *Server) deployed(d *state.Deployment, previous string, changed []string, start time.Time) *api.Deployed {
+	now := s.stacks.get(d.Stack)
+	return &api.Deployed{
+		App: d.Stack.App, Stage: d.Stack.Stage, Deployment: d.ID, Previous: previous, Changed: changed,
+		Functions: now.functions, Routes: s.routes(d.Stack), DurationMS: time.Since(start).Milliseconds(),
+	}
+}
+
+// newDeployment checks what a client sent and gives each Function its Revision.
+func (s *Server) newDeployment(req api.DeployRequest) (*state.Deployment, []string, error) {
+	if req.App == nil {
+		return nil, nil, errs.New(errs.Invalid, "the call carries no app")
+	}
+	if faults := req.App.Validate(); len(faults) > 0 {
+		return nil, nil, errs.New(errs.Invalid, "%s", strings.Join(faults, "; "))
+	}
+	d := &state.Deployment{
+		Stack:   state.StackKey{Tenant: tenant, App: req.App.Name, Stage: req.App.Stage},
+		Created: time.Now().UTC(), By: req.By, Message: req.Message, App: req.App,
+	}
+	for i := range req.App.Functions {
+		f := &req.App.Functions[i]
+		j := slices.IndexFunc(req.Units, func(u api.Unit) bool { return u.Key == f.Key })
+		if j < 0 {
+			return nil, nil, errs.New(errs.Invalid, "no code was sent for function %q", f.Key)
+		}
+		u := req.Units[j]
+		for _, digest := range append([]string{u.Code, u.Supplied}, u.Layers...) {
+			if digest == "" && digest != u.Code {
+				continue
+			}
+			if _, err := s.artifacts.Manifest(digest); err != nil {
+				return nil, nil, fmt.Errorf("function %s: %w", f.Key, err)
+			}
+		}
+		su := state.Unit{Key: u.Key, Code: u.Code, Layers: u.Layers, Supplied: u.Supplied, Runtime: u.Runtime, Handler: u.Handler}
+		su.Revision = revision(f, su)
+		d.Units = append(d.Units, su)
+	}
+	var warnings []string
+	r := s.resolver(d)
+	for i := range req.App.Functions {
+		_, w := r.env(&req.App.Functions[i])
+		warnings = append(warnings, w...)
+	}
+	return d, warnings, nil
+}
+
+// revision is the digest of code and configuration: what makes an Instance of one Function differ from another.
+func revision(f *app.Function, u state.Unit) string {
+	conf := *f
+	conf.Description, conf.Package, conf.Tags, conf.Async, conf.URL = "", app.Package{}, nil, nil, nil
+	data, err := json.Marshal(struct {
+		Function app.Function
+		Unit     state.Unit
+	}{conf, u})
+	if err != nil { // plain data always encodes
+		panic(fmt.Sprintf("encode revision: %v", err))
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:12])
+}
+
+func changedUnits(before *serving, d *state.Deployment) []string {
+	old := map[string]string{}
+	if before != nil {
+		for _, f := range before.functions {
+			old[f.Key] = f.Revision
+		}
+	}
+	changed := []string{}
+	for _, u := range d.Units {
+		if old[u.Key] != u.Revision {
+			changed = append(changed, u.Key)
+		}
+	}
+	return changed
+}
+
+// checkNames refuses a Function name that another Stack has: names are addresses.
+func (s *Server) checkNames(d *state.Deployment) error {
+	taken := map[string]state.StackKey{}
+	for k, v := range s.stacks.all() {
+		for _, f := range v.functions {
+			taken[f.Name] = k
+		}
+	}
+	for _, f := range d.App.Functions {
+		if k, ok := taken[f.Name]; ok && k != d.Stack {
+			return errs.New(errs.Exists, "function name %s belongs to app %s, stage %s", f.Name, k.App, k.Stage).
+				WithHint("Give the function or the app another name, or remove the other with `ebb rm %s --stage %s`.", k.App, k.Stage)
+		}
+	}
+	return nil
+}
+
+// units are the engine's view of a Deployment. They hold no code and no environment; both are fetched when an Instance starts.
+func (s *Server) units(d *state.Deployment) []*engine.Unit {
+	units := make([]*engine.Unit, 0, len(d.Units))
+	for _, u := range d.Units {
+		f := d.App.Function(u.Key)
+		unit := &engine.Unit{
+			ID: stackID(d.Stack) + "/" + u.Key, Revision: u.Revision, Tenant: d.Stack.Tenant,
+			Functions: []engine.Function{{Name: f.Name, Timeout: time.Duration(f.TimeoutSec) * time.Second, Reserved: f.Reserved}},
+			MemoryMB:  f.MemoryMB, KeepAlive: s.o.Config.KeepAlive, Driver: s.driver, Protocol: s.protocol,
+			Limits: sandbox.Limits{MemoryBytes: int64(f.MemoryMB) << 20, TmpBytes: int64(max(f.TmpMB, 512)) << 20, Processes: maxProcesses},
+		}
+		stack, id, key := d.Stack, d.ID, u.Key
+		unit.Guest = func(ctx context.Context) (*guestUnit, error) { return s.guest(ctx, stack, id, key) }
+		units = append(units, unit)
+	}
+	return units
+}
+
+// maxProcesses bounds processes and threads of an Instance: Lambda quotas, "Execution processes/threads".
+const maxProcesses = 1024
+
+// Rollback makes an earlier Deployment current: the one named, or with to empty the one before the current.
+func (s *Server) Rollback(ctx context.Context, appName, stage, to string) (*api.Deployed, error) {
+	start := time.Now()
+	k := state.StackKey{Tenant: tenant, App: appName, Stage: stage}
+	s.stacks.deploy.Lock()
+	defer s.stacks.deploy.Unlock()
+	before, err := s.state.Current(ctx, k)
+	if err != nil {
+		return nil, noStack(err, appName, stage)
+	}
+	history, err := s.state.History(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if to == "" {
+		i := slices.IndexFunc(history, func(h state.Summary) bool { return h.ID == before.Deployment })
+		if i < 0 || i+1 >= len(history) {
+			return nil, errs.New(errs.NotFound, "%s at stage %s has no earlier deployment", appName, stage).
+				WithHint("`ebb ls --history` shows what there is.")
+		}
+		to = history[i+1].ID
+	}
+	d, err := s.state.Deployment(ctx, k, to)
+	if err != nil {
+		return nil, err
+	}
+	changed := changedUnits(s.stacks.get(k), d)
+	// It has served before, so nothing is probed: a rollback must be quick.
+	staged, err := s.engine.Stage(ctx, stackID(k), s.units(d), false)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.state.SetCurrent(ctx, k, to, before.Seq)
+	if err != nil {
+		staged.Abort()
+		return nil, err
+	}
+	if err := s.serve(d, p, staged); err != nil {
+		return nil, err
+	}
+	s.metrics.Deploy("rollback")
+	return s.deployed(d, before.Deployment, changed, start), nil
+}
+
+func noStack(err error, appName, stage string) error {
+	if errs.CodeOf(err) != errs.NotFound {
+		return err
+	}
+	return errs.New(errs.NotFound, "no app %s at stage %s is deployed", appName, stage).WithHint("`ebb ls` shows what is deployed.")
+}
+
+// Remove takes a Stack away: no traffic first, then the Instances, then the records.
+func (s *Server) Remove(ctx context.Context, appName, stage string) error {
+	k := state.StackKey{Tenant: tenant, App: appName, Stage: stage}
+	s.stacks.deploy.Lock()
+	defer s.stacks.deploy.Unlock()
+	if _, err := s.state.Current(ctx, k); err != nil {
+		return noStack(err, appName, stage)
+	}
+	if err := s.state.Remove(ctx, k); err != nil {
+		return err
+	}
+	s.gateway.Unmount(tenant, appName, stage)
+	s.engine.Remove(stackID(k))
+	if now := s.stacks.get(k); now != nil {
+		s.observer.forget(k, now.functions)
+	}
+	s.stacks.set(k, nil)
+	used, err := s.state.Artifacts(ctx)
+	if err != nil {
+		return fmt.Errorf("collect artifacts: %w", err)
+	}
+	if _, err := s.artifacts.Collect(func(digest string) bool { return used[digest] }); err != nil {
+		return fmt.Errorf("collect artifacts: %w", err)
+	}
+	return nil
+}
+
+// Stacks lists what is deployed.
+func (s *Server) Stacks(context.Context) ([]api.Stack, error) {
+	instances := map[string]int{}
+	for _, u := range s.engine.Stats() {
+		instances[u.Stack] += u.Starting + u.Idle + u.Busy + u.Draining
+	}
+	list := []api.Stack{}
+	for k, v := range s.stacks.all() {
+		list = append(list, api.Stack{
+			App: k.App, Stage: k.Stage, Deployment: v.deployment, Changed: v.changed, Functions: v.functions,
+			Routes: s.routes(k), Instances: instances[stackID(k)], Error: v.broken,
+		})
+	}
+	slices.SortFunc(list, func(a, b api.Stack) int {
+		return strings.Compare(a.App+"/"+a.Stage, b.App+"/"+b.Stage)
+	})
+	return list, nil
+}
+
+// History lists a Stack's Deployments, newest first.
+func (s *Server) History(ctx context.Context, appName, stage string) ([]api.Deployment, error) {
+	list, err := s.state.History(ctx, state.StackKey{Tenant: tenant, App: appName, Stage: stage})
+	if err != nil {
+		return nil, noStack(err, appName, stage)
+	}
+	out := make([]api.Deployment, 0, len(list))
+	for _, h := range list {
+		out = append(out, api.Deployment{ID: h.ID, Created: h.Created, By: h.By, Message: h.Message, Functions: h.Functions, Current: h.Current})
+	}
+	if len(out) == 0 {
+		return nil, noStack(errs.New(errs.NotFound, "empty"), appName, stage)
+	}
+	return out, nil
+}
+
+func (s *Server) routes(k state.StackKey) []api.RouteInfo {
+	list := []api.RouteInfo{}
+	for _, r := range s.gateway.Routes(k.Tenant, k.App, k.Stage) {
+		list = append(list, api.RouteInfo{Method: r.Method, Path: r.Path, Function: r.Function, Key: r.Key, URL: r.URL, Inactive: r.Inactive})
+	}
+	return list
+}
+
+// find returns the full name of the Function with the name or key.
+func (s *Server) find(name string) (string, error) {
+	var keys, names []string
+	var all []string
+	for _, v := range s.stacks.all() {
+		for _, f := range v.functions {
+			all = append(all, f.Key)
+			if f.Name == name {
+				names = append(names, f.Name)
+			} else if f.Key == name {
+				keys = append(keys, f.Name)
+			}
+		}
+	}
+	switch {
+	case len(names) > 0:
+		return names[0], nil
+	case len(keys) == 1:
+		return keys[0], nil
+	case len(keys) > 1:
+		slices.Sort(keys)
+		return "", errs.New(errs.Conflict, "several functions have the key %s", name).WithHint("Give the full name: %s.", strings.Join(keys, " or "))
+	}
+	return "", nearestFunction(name, all)
+}

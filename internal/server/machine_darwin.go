@@ -1,0 +1,12 @@
+package server
+
+import "golang.org/x/sys/unix"
+
+// machineMemoryMB is the machine's memory in MiB.
+func machineMemoryMB() int64 {
+	n, err := unix.SysctlUint64("hw.memsize")
+	if err != nil {
+		return 1024
+	}
+	return int64(n >> 20)
+}

@@ -1,0 +1,166 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/arn"
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/gateway"
+	"github.com/ebb-run/ebb/internal/state"
+)
+
+// resolver answers what only a deploy knows: names, ARNs and addresses of what an App declares.
+type resolver struct {
+	app     *app.App
+	account string
+	gateway string // URL
+}
+
+func (s *Server) resolver(d *state.Deployment) resolver {
+	return resolver{app: d.App, account: s.o.Config.Account, gateway: s.GatewayURL()}
+}
+
+// env resolves a Function's variables. One that cannot be resolved is left out, with a warning.
+func (r resolver) env(f *app.Function) (env, warnings []string) {
+	keys := make([]string, 0, len(f.Env))
+	for k := range f.Env {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		v, err := f.Env[k].Resolve(r.values())
+		if err != nil {
+			warnings = append(warnings, fmt.Sprintf("function %s: variable %s is left unset: %v", f.Key, k, err))
+			continue
+		}
+		env = append(env, k+"="+v)
+	}
+	return env, warnings
+}
+
+func (r resolver) values() app.Resolver {
+	return app.Resolver{
+		Attr: r.attr,
+		Secret: func(name string) (string, error) {
+			return "", errs.New(errs.NotFound, "secret %s is declared, not yet active", name)
+		},
+		Import: func(name string) (string, error) {
+			return "", errs.New(errs.NotFound, "import %s is declared, not yet active", name)
+		},
+	}
+}
+
+// attr gives an attribute of what the logical ID names.
+func (r resolver) attr(id, attr string) (string, error) {
+	reg := region(r.app)
+	for i := range r.app.Functions {
+		if f := &r.app.Functions[i]; f.ID == id {
+			switch attr {
+			case "Ref":
+				return f.Name, nil
+			case "Arn":
+				return arn.Function(reg, r.account, f.Name).String(), nil
+			case "FunctionUrl":
+				return r.gateway + "/_url/" + f.Key + "/", nil
+			}
+		}
+	}
+	if api := r.app.API(id); api != nil {
+		switch attr {
+		case "Ref":
+			return gateway.APIID(tenant, r.app.Name, r.app.Stage, id), nil
+		case "ApiEndpoint":
+			return r.gateway, nil
+		case "FunctionUrl":
+			return r.gateway + "/", nil
+		}
+	}
+	for i := range r.app.Resources {
+		if res := &r.app.Resources[i]; res.ID == id {
+			return r.resource(res, attr)
+		}
+	}
+	for _, role := range r.app.Roles {
+		if role.ID == id {
+			name := role.Name
+			if name == "" {
+				name = r.app.Name + "-" + r.app.Stage + "-" + role.ID
+			}
+			if attr == "Arn" {
+				return arn.New("iam", "", r.account, "role/"+name).String(), nil
+			}
+			return name, nil
+		}
+	}
+	return "", errs.New(errs.NotFound, "%s.%s is not known", id, attr)
+}
+
+// arnForms gives, by type, the service and the resource part of an ARN; the name goes where %s stands.
+var arnForms = map[string][2]string{
+	"AWS::DynamoDB::Table":             {"dynamodb", "table/%s"},
+	"AWS::SQS::Queue":                  {"sqs", "%s"},
+	"AWS::SNS::Topic":                  {"sns", "%s"},
+	"AWS::Kinesis::Stream":             {"kinesis", "stream/%s"},
+	"AWS::Events::EventBus":            {"events", "event-bus/%s"},
+	"AWS::SecretsManager::Secret":      {"secretsmanager", "secret:%s"},
+	"AWS::Logs::LogGroup":              {"logs", "log-group:%s:*"},
+	"AWS::StepFunctions::StateMachine": {"states", "stateMachine:%s"},
+	"AWS::Cognito::UserPool":           {"cognito-idp", "userpool/%s"},
+}
+
+func (r resolver) resource(res *app.Resource, attr string) (string, error) {
+	reg := region(r.app)
+	name, err := r.physicalName(res)
+	if err != nil {
+		return "", err
+	}
+	full := name
+	if form, ok := arnForms[res.Type]; ok {
+		full = arn.New(form[0], reg, r.account, fmt.Sprintf(form[1], name)).String()
+	} else if res.Kind == app.Bucket {
+		full = "arn:aws:s3:::" + name
+	}
+	switch attr {
+	case "Ref":
+		switch res.Type {
+		case "AWS::SQS::Queue":
+			return "https://sqs." + reg + ".amazonaws.com/" + r.account + "/" + name, nil
+		case "AWS::SNS::Topic", "AWS::SecretsManager::Secret", "AWS::StepFunctions::StateMachine":
+			return full, nil
+		}
+		return name, nil
+	case "Arn", "TopicArn":
+		if full == name {
+			return "", errs.New(errs.NotFound, "the ARN of %s (%s) is not known", res.ID, res.Type)
+		}
+		return full, nil
+	case "QueueName", "TopicName", "Name":
+		return name, nil
+	case "QueueUrl":
+		return "https://sqs." + reg + ".amazonaws.com/" + r.account + "/" + name, nil
+	case "StreamArn":
+		return full + "/stream/1970-01-01T00:00:00.000", nil
+	case "DomainName", "RegionalDomainName":
+		if res.Kind == app.Bucket {
+			return name + ".s3." + reg + ".amazonaws.com", nil
+		}
+	case "WebsiteURL":
+		return "http://" + name + ".s3-website-" + reg + ".amazonaws.com", nil
+	}
+	return "", errs.New(errs.NotFound, "attribute %s of %s (%s) is not known", attr, res.ID, res.Type)
+}
+
+// physicalName is a Resource's declared name, or one made of Stack and logical ID, as CloudFormation makes one.
+func (r resolver) physicalName(res *app.Resource) (string, error) {
+	if !res.Name.IsZero() {
+		return res.Name.Resolve(r.values())
+	}
+	name := r.app.Name + "-" + r.app.Stage + "-" + res.ID
+	if res.Kind == app.Bucket {
+		name = strings.ToLower(name)
+	}
+	return name, nil
+}

@@ -1,0 +1,347 @@
+// Package server composes a Node: it opens every part, hands each what it needs, and closes them in reverse.
+//
+// Main type: [Server].
+//
+// Guarantees:
+//
+//  1. One data directory is used by one Node at a time; a second one is refused and told who holds it.
+//  2. A Node that comes back, also after kill -9, serves the Deployments that were current, and nothing
+//     of the previous Node's guests survives.
+//  3. A Deployment is durable before it serves. If its first Instances cannot start, the old one keeps serving.
+//
+// It holds no semantics of its own: engine, gateway, state and the others do.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/artifact"
+	"github.com/ebb-run/ebb/internal/config"
+	"github.com/ebb-run/ebb/internal/engine"
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/gateway"
+	"github.com/ebb-run/ebb/internal/guest/lambda"
+	"github.com/ebb-run/ebb/internal/identity"
+	"github.com/ebb-run/ebb/internal/invocation"
+	"github.com/ebb-run/ebb/internal/nats"
+	"github.com/ebb-run/ebb/internal/runtimes"
+	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/sandbox/process"
+	"github.com/ebb-run/ebb/internal/state"
+	"github.com/ebb-run/ebb/internal/telemetry"
+)
+
+// tenant is the only Tenant until more exist.
+const tenant = "default"
+
+// Options are what a Node is made of.
+type Options struct {
+	Config  *config.Config // Data must be set
+	Version string
+	Log     *slog.Logger
+	Env     func(string) (string, bool)
+	Access  func(gateway.Access) // told of every request; may be nil
+}
+
+// Server is one Node.
+type Server struct {
+	o         Options
+	started   time.Time
+	lock      *dataLock
+	token     identity.Token
+	nats      *nats.Conn
+	state     *state.Store
+	artifacts *artifact.Store
+	logs      *telemetry.Logs
+	metrics   *telemetry.Metrics
+	runtimes  *runtimes.Finder
+	driver    sandbox.Driver
+	checks    []api.Check
+	protocol  *lambda.Protocol
+	observer  *observer
+	engine    *engine.Engine
+	gateway   *gateway.Gateway
+	stacks    stackTable
+
+	gatewayListener, apiListener net.Listener
+	closers                      []func() error // in the order they were opened
+	closeOnce                    sync.Once
+	closeErr                     error
+}
+
+// Open acquires everything and restores what was deployed. The caller closes the Server also when Open failed half-way
+// (Open then returns nil and has closed it).
+func Open(ctx context.Context, o Options) (_ *Server, err error) {
+	s := &Server{o: o, started: time.Now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	dir := o.Config.Data
+	if err := makeDataDir(dir); err != nil {
+		return nil, err
+	}
+	// Before anything is touched: nobody else may be using this directory.
+	if s.lock, err = lockData(dir); err != nil {
+		return nil, err
+	}
+	s.closing(s.lock.Release)
+	if s.token, err = identity.EnsureToken(filepath.Join(dir, "token")); err != nil {
+		return nil, err
+	}
+	// Listen early: a port in use is the most likely mistake, and is told before the slower steps.
+	if s.gatewayListener, err = listen(o.Config.Listen, "--listen"); err != nil {
+		return nil, err
+	}
+	s.closing(func() error { return ignoreClosed(s.gatewayListener.Close()) })
+	if err := loopbackOnly(o.Config.APIListen); err != nil {
+		return nil, err
+	}
+	if s.apiListener, err = listen(o.Config.APIListen, "--api-listen"); err != nil {
+		return nil, err
+	}
+	s.closing(func() error { return ignoreClosed(s.apiListener.Close()) })
+	if err := s.openStores(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openEngine(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.restore(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openStores opens what is durable.
+func (s *Server) openStores(ctx context.Context) (err error) {
+	dir := s.o.Config.Data
+	key, err := state.LoadKey(filepath.Join(dir, "seal.key"))
+	if err != nil {
+		return err
+	}
+	if s.nats, err = nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats"), URL: s.o.Config.NATS, Name: "ebb", Log: s.o.Log}); err != nil {
+		return err
+	}
+	s.closing(s.nats.Close)
+	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: key}); err != nil {
+		return err
+	}
+	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, "artifacts")); err != nil {
+		return err
+	}
+	if s.logs, err = telemetry.OpenLogs(filepath.Join(dir, "logs"), telemetry.LogOptions{MaxBytes: int64(s.o.Config.LogMaxMB) << 20}); err != nil {
+		return err
+	}
+	s.closing(s.logs.Close)
+	s.metrics = telemetry.NewMetrics()
+	s.metrics.SetBuild(s.o.Version)
+	s.metrics.SetLogDrops(s.logs.Dropped)
+	return nil
+}
+
+// openEngine makes what runs functions, and sweeps what a killed Node left.
+func (s *Server) openEngine(ctx context.Context) error {
+	dir := s.o.Config.Data
+	driver, err := process.Open(process.Options{Dir: filepath.Join(dir, "run")})
+	if err != nil {
+		return err
+	}
+	s.driver = driver
+	s.closing(driver.Close)
+	for _, p := range driver.Protections() {
+		s.checks = append(s.checks, Check(p))
+	}
+	swept, err := driver.Sweep(ctx)
+	if err != nil {
+		return fmt.Errorf("sweep guests of the previous run: %w", err)
+	}
+	if swept > 0 {
+		s.o.Log.Warn("ended guests that a previous run left", "sandboxes", swept)
+	}
+	if s.protocol, err = lambda.New(filepath.Join(dir, "bootstrap")); err != nil {
+		return err
+	}
+	s.runtimes = runtimes.New(s.o.Env)
+	memory := int64(s.o.Config.MemoryMB)
+	if memory == 0 {
+		memory = machineMemoryMB() * 8 / 10
+	}
+	s.observer = &observer{logs: s.logs, metrics: s.metrics}
+	s.engine = engine.New(engine.Options{
+		MemoryMB: memory, Queue: s.o.Config.Queue, QueueTimeout: s.o.Config.QueueTimeout,
+		Observer: s.observer, Log: s.o.Log,
+	})
+	s.closing(s.engine.Close)
+	s.gateway = gateway.New(gateway.Options{
+		Log: s.o.Log, Invoker: invoker{s}, AllowUnprotected: s.o.Config.AllowUnprotected,
+		MaxBody: int64(s.o.Config.MaxBodyMB) << 20, Access: s.access,
+	})
+	s.metrics.SetInstances(s.instanceCounts)
+	return nil
+}
+
+func (s *Server) access(a gateway.Access) {
+	s.metrics.GatewayRequest(a.Status, a.Duration)
+	if s.o.Access != nil {
+		s.o.Access(a)
+	}
+}
+
+// Run serves until ctx ends, then lets what runs end and stops. It returns nil after a clean stop.
+func (s *Server) Run(ctx context.Context) error {
+	apiServer := &http.Server{
+		Handler: api.NewServer(s, s.token, s.o.Log), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+	}
+	if err := s.lock.Announce(RunFile{PID: os.Getpid(), API: s.APIURL(), Gateway: s.GatewayURL(), Started: s.started, Version: s.o.Version}); err != nil {
+		return err
+	}
+	// The engine outlives the front doors, so that what they let in can end.
+	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopEngine()
+	runCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.engine.Run(engineCtx); err != nil && engineCtx.Err() == nil {
+			cancel(fmt.Errorf("engine: %w", err))
+		}
+	})
+	wg.Go(func() {
+		if err := apiServer.Serve(s.apiListener); !errors.Is(err, http.ErrServerClosed) {
+			cancel(fmt.Errorf("serve control API: %w", err))
+		}
+	})
+	gatewayDone := make(chan struct{})
+	wg.Go(func() {
+		defer close(gatewayDone)
+		if err := s.gateway.Serve(runCtx, s.gatewayListener); err != nil && runCtx.Err() == nil {
+			cancel(fmt.Errorf("serve gateway: %w", err))
+		}
+	})
+	<-runCtx.Done()
+	<-gatewayDone // it answers what it let in
+	drainCtx, done := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer done()
+	err := s.engine.Drain(drainCtx)
+	if shutErr := apiServer.Shutdown(drainCtx); shutErr != nil {
+		_ = apiServer.Close() // a follower of logs never ends by itself
+	}
+	stopEngine()
+	wg.Wait()
+	if cause := context.Cause(runCtx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// drainTimeout bounds how long a stop waits for running Invocations.
+const drainTimeout = 30 * time.Second
+
+// Close releases everything. It is idempotent.
+func (s *Server) Close() error {
+	s.closeOnce.Do(func() {
+		for i := len(s.closers) - 1; i >= 0; i-- {
+			s.closeErr = errors.Join(s.closeErr, s.closers[i]())
+		}
+	})
+	return s.closeErr
+}
+
+func (s *Server) closing(f func() error) { s.closers = append(s.closers, f) }
+
+// GatewayURL is where functions answer.
+func (s *Server) GatewayURL() string { return baseURL(s.gatewayListener) }
+
+// APIURL is where the control API answers.
+func (s *Server) APIURL() string { return baseURL(s.apiListener) }
+
+// Token is the control API's key.
+func (s *Server) Token() identity.Token { return s.token }
+
+// Checks says what this machine protects.
+func (s *Server) Checks() []api.Check { return s.checks }
+
+func baseURL(l net.Listener) string {
+	addr := l.Addr().(*net.TCPAddr)
+	host := addr.IP.String()
+	if addr.IP.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, fmt.Sprint(addr.Port))
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func listen(addr, flag string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err == nil {
+		return l, nil
+	}
+	if isInUse(err) {
+		return nil, errs.New(errs.Unavailable, "%s is in use by another program", addr).
+			WithHint("Stop that program, or choose another port with %s 127.0.0.1:PORT (port 0 picks a free one).", flag)
+	}
+	return nil, errs.New(errs.Invalid, "listen on %s: %w", addr, err).WithHint("Give an address of this machine with %s HOST:PORT.", flag)
+}
+
+func loopbackOnly(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	if err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return errs.New(errs.Invalid, "the control API listens on loopback only, not on %q", addr).
+			WithHint("Give --api-listen an address such as 127.0.0.1:0.")
+	}
+	return nil
+}
+
+// Check gives a driver's Protection in the control API's words.
+func Check(p process.Protection) api.Check {
+	detail := p.Mechanism
+	if p.Note != "" {
+		detail += "; " + p.Note
+	}
+	return api.Check{Name: p.Name, OK: p.Strong, Detail: detail, Mend: p.Mend}
+}
+
+// invoker counts what the engine refuses.
+type invoker struct{ s *Server }
+
+// Invoke runs the Invocation.
+func (i invoker) Invoke(ctx context.Context, inv *invocation.Invocation, sink invocation.Sink) error {
+	err := i.s.engine.Invoke(ctx, inv, sink)
+	if errs.CodeOf(err) == errs.Throttled {
+		i.s.throttled(inv.Function)
+	}
+	return err
+}
+
+func (s *Server) throttled(function string) {
+	for k, v := range s.stacks.all() {
+		for _, f := range v.functions {
+			if f.Name == function {
+				s.metrics.Function(k.Tenant, k.App, k.Stage, function).Throttled()
+			}
+		}
+	}
+}

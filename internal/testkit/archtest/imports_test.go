@@ -1,0 +1,241 @@
+package archtest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/ebb-run/ebb/"
+
+// source is one Go file of the repository.
+type source struct {
+	pkg     string // "internal/engine"
+	file    string
+	test    bool
+	doc     bool
+	imports []string
+}
+
+func sources(t *testing.T) []source {
+	t.Helper()
+	root := filepath.Join("..", "..", "..")
+	var all []source
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name := d.Name(); name == "testdata" || name == "node_modules" || name == ".git" || name == "examples" || name == "starters" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(p, ".go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), p, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, p)
+		if err != nil {
+			return err
+		}
+		s := source{pkg: path.Dir(filepath.ToSlash(rel)), file: filepath.ToSlash(rel), test: strings.HasSuffix(p, "_test.go"), doc: f.Doc != nil}
+		for _, i := range f.Imports {
+			name, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				return err
+			}
+			s.imports = append(s.imports, name)
+		}
+		all = append(all, s)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 50 {
+		t.Fatalf("only %d Go files found; the walk is wrong", len(all))
+	}
+	return all
+}
+
+var (
+	pure      = []string{"internal/app", "internal/event", "internal/invocation", "internal/diag", "internal/errs", "internal/arn"}
+	contracts = []string{"internal/frontend", "internal/sandbox", "internal/guest", "internal/store", "internal/target"}
+)
+
+// within says whether pkg is one of the folders or below one.
+func within(pkg string, folders ...string) bool {
+	return slices.ContainsFunc(folders, func(f string) bool { return pkg == f || strings.HasPrefix(pkg, f+"/") })
+}
+
+// rule forbids edges of the import graph.
+type rule struct {
+	name   string
+	reason string
+	bad    func(from, to string) bool // to is a path inside the module ("internal/x") or a full outside path
+}
+
+func local(to string) bool { return within(to, "internal", "cmd", "bench", "test") }
+
+func std(to string) bool {
+	first, _, _ := strings.Cut(to, "/")
+	return !strings.Contains(first, ".") && !local(to)
+}
+
+// confined lists outside dependencies and the only folders that may import them.
+var confined = []struct {
+	prefix  string
+	folders []string
+	reason  string
+}{
+	{"github.com/nats-io/", []string{"internal/nats", "internal/bus", "internal/state", "internal/store/nats"}, "one place knows the message system"},
+	{"github.com/tetratelabs/wazero", []string{"internal/sandbox/wasm"}, "one driver knows the Wasm engine"},
+	{"modernc.org/sqlite", []string{"internal/store/sqlite", "internal/bus"}, "SQL lives behind store contracts and in the bus's index"},
+	{"go.yaml.in/", []string{"internal/frontend", "internal/config"}, "file formats end at the front-ends"},
+	{"gopkg.in/yaml", nil, "an archived library"},
+	{"github.com/evanw/esbuild", []string{"internal/build"}, "bundling is a build step"},
+	{"github.com/spf13/", []string{"internal/cli"}, "the command line's own"},
+	{"github.com/fsnotify/", []string{"internal/cli"}, "only `ebb up` watches files"},
+	{"github.com/prometheus/", []string{"internal/telemetry"}, "one place knows the metrics library"},
+	{"github.com/aws/", []string{"internal/target", "test", "bench"}, "cloud SDKs are for tests and targets"},
+}
+
+func rules() []rule {
+	all := []rule{
+		{"pure packages", "the model must be usable everywhere and pull in nothing", func(from, to string) bool {
+			return within(from, pure...) && !std(to) && !within(to, pure...)
+		}},
+		{"contracts", "an implementer must need nothing but the contract", func(from, to string) bool {
+			if !slices.Contains(contracts, from) || std(to) || within(to, pure...) {
+				return false
+			}
+			return from != "internal/guest" || to != "internal/sandbox" // a protocol runs over a sandbox's Conn
+		}},
+		{"implementations and siblings", "implementations must be replaceable one by one", func(from, to string) bool {
+			for _, c := range contracts {
+				if path.Dir(from) != c || !strings.HasPrefix(to, c+"/") || to == from || from == c+"/all" {
+					continue
+				}
+				viaCloudFormation := to == "internal/frontend/cloudformation" && within(from, "internal/frontend/sam", "internal/frontend/serverless")
+				return !viaCloudFormation // SAM and serverless.yml compile to a template
+			}
+			return false
+		}},
+		{"implementations and engine", "drivers, protocols and front-ends know nothing of placement", func(from, to string) bool {
+			return within(from, contracts...) && within(to, "internal/engine", "internal/gateway", "internal/server", "internal/cli", "internal/api")
+		}},
+		{"front-ends and targets", "what is read and where it is deployed share only the model", func(from, to string) bool {
+			return within(from, "internal/frontend") && within(to, "internal/target") || within(from, "internal/target") && within(to, "internal/frontend")
+		}},
+		{"engine", "placement must not depend on how work arrives or is stored", func(from, to string) bool {
+			return within(from, "internal/engine") && (within(to, "net/http", "database/sql", "internal/gateway", "internal/bus", "internal/nats", "internal/state", "internal/store") ||
+				strings.HasPrefix(to, "github.com/"))
+		}},
+		{"gateway and bus reach the engine through their own one-method interface", "front doors must be testable without an engine", func(from, to string) bool {
+			return within(from, "internal/gateway", "internal/bus") && within(to, "internal/engine", "internal/guest", "internal/sandbox")
+		}},
+		{"who names implementations", "everything else takes them by value", func(from, to string) bool {
+			for _, c := range contracts {
+				if strings.HasPrefix(to, c+"/") && !within(from, c) {
+					helper := to == c+"/all"                                                                                           // a registry is what a composition asks
+					return !helper && !within(from, "internal/server") && (from != "internal/cli" || to != "internal/sandbox/process") // `ebb doctor` asks the driver
+				}
+			}
+			return false
+		}},
+	}
+	for _, c := range confined {
+		all = append(all, rule{"confined: " + c.prefix, c.reason, func(from, to string) bool {
+			return strings.HasPrefix(to, c.prefix) && !within(from, c.folders...)
+		}})
+	}
+	return all
+}
+
+func TestImports_FollowTheDirectionRules(t *testing.T) {
+	t.Parallel()
+	all := sources(t)
+	for _, r := range rules() {
+		for _, s := range all {
+			if s.test {
+				continue
+			}
+			for _, i := range s.imports {
+				to := strings.TrimPrefix(i, module)
+				if r.bad(s.pkg, to) {
+					t.Errorf("%s imports %s; rule %q: %s", s.file, to, r.name, r.reason)
+				}
+			}
+		}
+	}
+}
+
+func TestImports_RulesRefuseWhatTheyName(t *testing.T) {
+	t.Parallel()
+	for _, edge := range [][2]string{
+		{"internal/app", "internal/engine"}, {"internal/errs", "github.com/spf13/cobra"}, {"internal/sandbox", "internal/engine"},
+		{"internal/sandbox/process", "internal/sandbox/wasm"}, {"internal/guest/lambda", "internal/engine"}, {"internal/engine", "net/http"},
+		{"internal/gateway", "internal/engine"}, {"internal/gateway", "github.com/nats-io/nats.go"}, {"internal/api", "internal/guest/lambda"},
+		{"internal/frontend/serverless", "internal/target"},
+	} {
+		if !slices.ContainsFunc(rules(), func(r rule) bool { return r.bad(edge[0], edge[1]) }) {
+			t.Errorf("no rule refuses %s importing %s", edge[0], edge[1])
+		}
+	}
+	for _, edge := range [][2]string{
+		{"internal/app", "strings"}, {"internal/guest", "internal/sandbox"}, {"internal/frontend/serverless", "internal/frontend/cloudformation"},
+		{"internal/server", "internal/guest/lambda"}, {"internal/frontend/all", "internal/frontend/serverless"}, {"internal/cli", "internal/frontend/all"},
+	} {
+		for _, r := range rules() {
+			if r.bad(edge[0], edge[1]) {
+				t.Errorf("rule %q refuses %s importing %s", r.name, edge[0], edge[1])
+			}
+		}
+	}
+}
+
+func TestPackages_SayWhatTheyAre(t *testing.T) {
+	t.Parallel()
+	has := map[string]bool{}
+	for _, s := range sources(t) {
+		if !s.test {
+			has[s.pkg] = has[s.pkg] || s.doc
+		}
+	}
+	for pkg, ok := range has {
+		if !ok {
+			t.Errorf("package %s has no doc comment", pkg)
+		}
+	}
+}
+
+func TestFiles_StayReadable(t *testing.T) {
+	t.Parallel()
+	root := filepath.Join("..", "..", "..")
+	for _, s := range sources(t) {
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, filepath.Join(root, s.file), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lines := fset.File(f.FileStart).LineCount(); lines > 600 && !s.test {
+			t.Errorf("%s has %d lines; 600 is the most", s.file, lines)
+		}
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Name.Name == "init" && fn.Recv == nil {
+				t.Errorf("%s has an init function; plug by value", s.file)
+			}
+		}
+	}
+}
