@@ -1,0 +1,75 @@
+package telemetry
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// The lines that AWS Lambda writes around an Invocation, as its log format "Text" has them, without the newline:
+// https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-view.html
+
+// Report is what a REPORT line says.
+type Report struct {
+	ID          string
+	Duration    time.Duration // of the Invoke phase
+	Billed      time.Duration // rounded up to the millisecond
+	Init        time.Duration // of a cold start's Init phase; 0 when there was none
+	MemoryMB    int           // configured
+	MaxMemoryMB int           // used
+	Status      string        // "", "timeout", "error"
+	ErrorType   string        // with Status "error": "Runtime.ExitError"
+	TraceID     string        // of a sampled X-Ray trace, or empty
+	SegmentID   string
+}
+
+// FormatStart gives the START line.
+func FormatStart(id, version string) string {
+	return "START RequestId: " + id + " Version: " + version
+}
+
+// FormatEnd gives the END line.
+func FormatEnd(id string) string { return "END RequestId: " + id }
+
+// FormatTimeout gives the line that an Invocation leaves when its deadline ended it.
+func FormatTimeout(at time.Time, id string, after time.Duration) string {
+	return fmt.Sprintf("%s %s Task timed out after %.2f seconds", at.UTC().Format("2006-01-02T15:04:05.000Z"), id, after.Seconds())
+}
+
+// FormatReport gives the REPORT line. A plain one ends with a tab, as Lambda's does; one with a Status does not.
+func FormatReport(r Report) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB\tMax Memory Used: %d MB\t",
+		r.ID, millis(r.Duration), ceilMillis(r.Billed), r.MemoryMB, r.MaxMemoryMB)
+	if r.Init > 0 {
+		fmt.Fprintf(&b, "Init Duration: %.2f ms\t", millis(r.Init))
+	}
+	if r.TraceID != "" {
+		fmt.Fprintf(&b, "\nXRAY TraceId: %s\tSegmentId: %s\tSampled: true\t", r.TraceID, r.SegmentID)
+	}
+	writeStatus(&b, r.Status, r.ErrorType)
+	return b.String()
+}
+
+// FormatInitReport gives the line of an Init that failed; phase is "init", or "invoke" when it ran again for an Invocation.
+func FormatInitReport(took time.Duration, phase, status, errorType string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "INIT_REPORT Init Duration: %.2f ms\tPhase: %s\t", millis(took), phase)
+	writeStatus(&b, status, errorType)
+	return b.String()
+}
+
+func writeStatus(b *strings.Builder, status, errorType string) {
+	if status != "" {
+		b.WriteString("Status: " + status)
+		if errorType != "" {
+			b.WriteString("\tError Type: " + errorType)
+		}
+	}
+}
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func ceilMillis(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}
