@@ -299,11 +299,16 @@ func (b *box) end() {
 	clean := true
 	if g != nil {
 		b.part(g)
-		b.keepUsage(g) // cgroups take their counts with them
-		clean = b.fence.clear(b.d.opts.Patience)
-		if clean {
-			<-b.done
+		b.keepUsage(g)
+		b.fence.kill()
+		// Clearing takes away what the end of the main process is judged by.
+		t := time.NewTimer(b.d.opts.Patience)
+		select {
+		case <-b.done:
+		case <-t.C: // it hangs in the kernel
 		}
+		t.Stop()
+		clean = b.fence.clear(b.d.opts.Patience)
 		out.close()
 	}
 	clean = b.fence.remove() && clean
@@ -319,13 +324,12 @@ func (b *box) end() {
 	close(b.gone)
 }
 
-// again tries to clear what end had to leave, and reports whether nothing is left.
-func (b *box) again() bool {
-	if !b.fence.clear(b.d.opts.Patience) || !b.fence.remove() {
-		return false
+// again tries once more to clear what end had to leave.
+func (b *box) again() {
+	if b.fence.clear(b.d.opts.Patience) && b.fence.remove() {
+		removeAll(b.tmp)
+		b.d.forget(b)
 	}
-	removeAll(b.tmp)
-	return true
 }
 
 // finish publishes how the Sandbox ended. The first call counts.

@@ -25,8 +25,10 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -126,8 +128,13 @@ func (d *Driver) Prepare(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, 
 		return nil, fmt.Errorf("prepare sandbox %s: %w", s.ID, err)
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	closed := d.mu.closed
 	d.mu.boxes[b] = struct{}{}
+	d.mu.Unlock()
+	if closed { // meanwhile
+		b.Stop(0)
+		return nil, errs.New(errs.Unavailable, "prepare sandbox %s: the process driver is closed", s.ID)
+	}
 	return b, nil
 }
 
@@ -145,14 +152,14 @@ func (d *Driver) Close() error {
 		return nil
 	}
 	d.mu.closed = true
-	left := make([]*box, 0, len(d.mu.boxes))
-	for b := range d.mu.boxes {
-		left = append(left, b)
-	}
 	d.mu.Unlock()
 	var all sync.WaitGroup
-	for _, b := range left {
+	for _, b := range d.left() {
 		all.Go(func() { b.Stop(0) })
+	}
+	all.Wait()
+	for _, b := range d.left() {
+		all.Go(b.again) // what hung in the kernel when it was stopped
 	}
 	all.Wait()
 	d.launcher.close()
@@ -160,6 +167,13 @@ func (d *Driver) Close() error {
 	_ = os.RemoveAll(filepath.Join(tmpRoot(d.opts.Dir), d.run))
 	_ = d.null.Close()
 	return d.record.close()
+}
+
+// left are the Sandboxes of which something is left.
+func (d *Driver) left() []*box {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.mu.boxes))
 }
 
 func runsDir(dir string) string { return filepath.Join(dir, "runs") }

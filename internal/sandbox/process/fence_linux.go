@@ -263,40 +263,44 @@ func field(text []byte, name string) int64 {
 }
 
 // kill kills everything inside once. What forks meanwhile is clear's.
-func (c *fence) kill() { c.killOnce() }
+func (c *fence) kill() { c.killOnce(c.hunt()) }
 
-// killOnce reports whether it found something to kill, as far as it can tell.
-func (c *fence) killOnce() bool {
-	if c.tree != "" && writeFile(filepath.Join(c.tree, "cgroup.kill"), "1") == nil {
-		return true
+// killOnce reports whether nothing is left, as far as it looks.
+func (c *fence) killOnce(h *hunt) bool {
+	if len(c.dirs) > 0 {
+		killCgroups(c.dirs)
+		return false
 	}
-	if len(c.dirs) == 0 {
-		c.mu.RLock()
-		pid := c.mu.pid
-		c.mu.RUnlock()
-		return killMarked(func(m string) bool { return m == c.name }, pid) > 0
-	}
-	if c.pids != "" {
-		_ = writeFile(filepath.Join(c.pids, "pids.max"), "0") // nothing can fork away any more
-	}
-	return killListed(c.dirs[0])
+	c.mu.RLock()
+	pid := c.mu.pid
+	c.mu.RUnlock()
+	return h.pass(pid)
 }
 
-// killListed kills the processes of a cgroup one by one.
-func killListed(dir string) bool {
-	pids := readPids(filepath.Join(dir, "cgroup.procs"))
-	for _, pid := range pids {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+func (c *fence) hunt() *hunt { return &hunt{wanted: func(m string) bool { return m == c.name }} }
+
+// killCgroups kills the processes in the cgroups of one Sandbox.
+func killCgroups(dirs []string) {
+	for _, dir := range dirs {
+		if writeFile(filepath.Join(dir, "cgroup.kill"), "1") == nil {
+			return // version 2, Linux 5.14: all at once
+		}
 	}
-	return len(pids) > 0
+	for _, dir := range dirs {
+		_ = writeFile(filepath.Join(dir, "pids.max"), "0") // nothing can fork away any more
+	}
+	for _, dir := range dirs {
+		for _, pid := range readPids(filepath.Join(dir, "cgroup.procs")) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 // clear kills until nothing is left, and reports whether it came to that.
 func (c *fence) clear(patience time.Duration) bool {
-	end := time.Now().Add(patience)
+	h, end := c.hunt(), time.Now().Add(patience)
 	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
-		found := c.killOnce()
-		if len(c.dirs) > 0 && removeDirs(c.dirs) || len(c.dirs) == 0 && !found {
+		if c.killOnce(h) || len(c.dirs) > 0 && removeDirs(c.dirs) {
 			return true
 		}
 		if time.Now().After(end) {

@@ -18,7 +18,7 @@ func openPlain(dir string) (sandbox.Driver, error) {
 }
 
 func TestMain(m *testing.M) {
-	sandboxtest.Main(m, map[string]sandboxtest.Open{"process": open, "plain": openPlain})
+	sandboxtest.Main(m, map[string]sandboxtest.Open{"process": open, "plain": openPlain, "v1": openV1})
 }
 
 // mechanisms says what protects this machine's guests.
@@ -54,6 +54,6 @@ func TestDriver_ConformsWithoutCgroups(t *testing.T) {
 		t.Skip("there are no cgroups to do without")
 	}
 	sandboxtest.Run(t, "plain", openPlain, sandboxtest.Options{
-		Extra: []string{"EBB_SANDBOX"}, Memory: true, Descriptors: true,
+		Extra: []string{"EBB_SANDBOX"}, Memory: true, Descriptors: true, Cycles: 600,
 	})
 }

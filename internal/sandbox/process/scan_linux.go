@@ -13,25 +13,30 @@ type proc struct {
 	pid, ppid, group, session int
 	start                     uint64 // with pid, identifies it
 	dead                      bool
+	unborn                    bool // in the middle of exec: its environment cannot be read yet
 }
 
-// listProcs lists all processes that this one can see.
-func listProcs() []proc {
+// listProcs lists all processes that this one can see, and how many ended while it was looking.
+func listProcs() (all []proc, vanished int) {
 	dir, err := os.Open("/proc")
 	if err != nil {
-		return nil
+		return nil, 0
 	}
 	defer dir.Close()
 	names, _ := dir.Readdirnames(-1)
-	all := make([]proc, 0, len(names))
+	all = make([]proc, 0, len(names))
 	for _, name := range names {
-		if pid, err := strconv.Atoi(name); err == nil {
-			if p, ok := readProc(pid); ok {
-				all = append(all, p)
-			}
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if p, ok := readProc(pid); ok {
+			all = append(all, p)
+		} else {
+			vanished++
 		}
 	}
-	return all
+	return all, vanished
 }
 
 func readProc(pid int) (proc, bool) {
@@ -41,29 +46,36 @@ func readProc(pid int) (proc, bool) {
 	}
 	// The name in parentheses may hold anything, also parentheses.
 	f := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(f) < 20 {
+	if len(f) < 49 {
 		return proc{}, false
 	}
 	num := func(i int) int { n, _ := strconv.Atoi(string(f[i])); return n }
 	start, _ := strconv.ParseUint(string(f[19]), 10, 64)
+	const kernelThread = 0x00200000 // PF_KTHREAD; these have no environment either
+	envEnd := string(f[48])         // 0 also for processes of other users, whose environment cannot be read at all
 	return proc{
 		pid: pid, ppid: num(1), group: num(2), session: num(3), start: start,
-		dead: f[0][0] == 'Z' || f[0][0] == 'X',
+		dead:   f[0][0] == 'Z' || f[0][0] == 'X',
+		unborn: envEnd == "0" && num(6)&kernelThread == 0,
 	}, true
 }
 
-// markOf is the value of the marker in a process's environment, or "".
-func markOf(pid int) string {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+// markOf is the value of the marker in a process's environment, or "". It is certain when it will not change.
+func markOf(p proc) (mark string, certain bool) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/environ")
 	if err != nil {
-		return ""
+		return "", true // ended, or of another user
 	}
 	for kv := range bytes.SplitSeq(text, []byte{0}) {
 		if v, ok := bytes.CutPrefix(kv, []byte(marker+"=")); ok {
-			return string(v)
+			return string(v), true
 		}
 	}
-	return ""
+	// Between stat and environ it may have begun an exec.
+	if now, ok := readProc(p.pid); len(text) == 0 && ok && !now.dead && (p.unborn || now.unborn) {
+		return "", false
+	}
+	return "", true
 }
 
 // family picks the processes that belong to a Sandbox: those with its mark, those in the session or group of its main process
@@ -88,22 +100,46 @@ func family(all []proc, marked func(proc) bool, pid int) []proc {
 	return found
 }
 
-// killMarked kills the processes whose mark is wanted, those of the group or session of pid where it is not 0, and all their
-// descendants. It returns how many it found.
-func killMarked(wanted func(mark string) bool, pid int) int {
+// hunt kills the processes whose mark is wanted, those of the group or session of pid where it is not 0, and all their
+// descendants.
+type hunt struct {
+	wanted func(mark string) bool
+	quiet  int // passes in a row that found nothing
+}
+
+// pass looks at all processes once and kills what it finds. It reports whether nothing is left. A process that forks and ends,
+// or that is in the middle of exec, can escape one look; so a pass in which there was any such process is not trusted alone.
+func (h *hunt) pass(pid int) bool {
+	all, vanished := listProcs()
 	marks := map[int]string{}
-	found := family(listProcs(), func(p proc) bool {
+	unsure := 0
+	found := family(all, func(p proc) bool {
 		m, read := marks[p.pid]
 		if !read {
-			m = markOf(p.pid)
+			var certain bool
+			if m, certain = markOf(p); !certain {
+				unsure++
+			}
 			marks[p.pid] = m
 		}
-		return m != "" && wanted(m)
+		return m != "" && h.wanted(m)
 	}, pid)
 	for _, p := range found {
 		killSame(p)
 	}
-	return len(found)
+	h.quiet++
+	if len(found) > 0 {
+		h.quiet = 0
+	}
+	switch {
+	case h.quiet == 0:
+		return false
+	case unsure > 0:
+		return h.quiet > 20
+	case vanished > 0:
+		return h.quiet > 2
+	}
+	return true
 }
 
 // killSame kills a process unless its number means another one by now.

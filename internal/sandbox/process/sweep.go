@@ -67,6 +67,7 @@ type leftovers struct {
 	alive map[string]bool // runs
 	bases []string        // folders with cgroups
 	found map[string]bool // Sandboxes, by name
+	hunt  *hunt
 }
 
 // take reports whether a Sandbox is one, by its name (key-run-number), and if so counts it.

@@ -8,7 +8,10 @@ import (
 
 // sweep kills everything once and removes what is empty. It reports whether nothing was left.
 func (l *leftovers) sweep() bool {
-	clean := killMarked(l.take, 0) == 0
+	if l.hunt == nil {
+		l.hunt = &hunt{wanted: l.take}
+	}
+	clean := l.hunt.pass(0)
 	for _, base := range l.bases {
 		entries, _ := os.ReadDir(base)
 		for _, e := range entries {
@@ -16,12 +19,9 @@ func (l *leftovers) sweep() bool {
 			if !ok || !l.take(name) {
 				continue
 			}
-			dir := filepath.Join(base, e.Name())
-			if writeFile(filepath.Join(dir, "cgroup.kill"), "1") != nil {
-				_ = writeFile(filepath.Join(dir, "pids.max"), "0")
-				killListed(dir)
-			}
-			clean = removeDirs([]string{dir}) && clean
+			dir := []string{filepath.Join(base, e.Name())}
+			killCgroups(dir)
+			clean = removeDirs(dir) && clean
 		}
 	}
 	return clean

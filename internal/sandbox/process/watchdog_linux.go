@@ -77,21 +77,25 @@ func (w *watchdog) sample(marks map[[2]uint64]string) map[[2]uint64]string {
 		watched[c] = f
 	}
 	w.mu.Unlock()
-	all := listProcs()
+	all, _ := listProcs()
+	now := make(map[int]string, len(all))
 	kept := make(map[[2]uint64]string, len(all))
 	for _, p := range all {
 		id := [2]uint64{uint64(p.pid), p.start}
-		m, seen := marks[id]
-		if !seen {
-			m = markOf(p.pid)
+		m, certain := marks[id]
+		if !certain {
+			m, certain = markOf(p)
 		}
-		kept[id] = m
+		if certain {
+			kept[id] = m
+		}
+		now[p.pid] = m
 	}
 	for c, exceeded := range watched {
 		c.mu.RLock()
 		pid := c.mu.pid
 		c.mu.RUnlock()
-		members := family(all, func(p proc) bool { return kept[[2]uint64{uint64(p.pid), p.start}] == c.name }, pid)
+		members := family(all, func(p proc) bool { return now[p.pid] == c.name }, pid)
 		used := resident(members)
 		if used > c.limits.MemoryBytes {
 			used = proportional(members) // slower, but counts shared pages once

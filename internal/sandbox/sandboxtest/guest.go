@@ -109,7 +109,11 @@ func beGuest(args []string) {
 			time.Sleep(5 * time.Millisecond)
 		}
 	case "middle": // starts another and ends, so that nobody is the parent of it
-		must(again(token, &syscall.SysProcAttr{Setsid: true}, args...).Start())
+		cmd := again(token, &syscall.SysProcAttr{Setsid: true}, args...)
+		must(cmd.Start())
+		if args[0] == "middle" {
+			must(cmd.Wait()) // the last one is there when the first has ended
+		}
 	case "polite":
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGTERM)

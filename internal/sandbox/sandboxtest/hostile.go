@@ -276,7 +276,10 @@ func testLeaks(t *testing.T, s *suite) {
 			r.ended()
 		}
 	}
-	rounds := 3000
+	rounds := s.o.Cycles
+	if rounds == 0 {
+		rounds = 3000
+	}
 	if testing.Short() {
 		rounds = 200
 	}

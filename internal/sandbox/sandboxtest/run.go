@@ -39,6 +39,7 @@ type Options struct {
 	Concealed   bool     // finds also processes without parent, session and environment of the Sandbox
 	Survivors   bool     // cannot find what left the process group, nor anything after kill -9
 	Descriptors bool     // guests can see their descriptors in /proc/self/fd
+	Cycles      int      // how often the test for leaks starts and stops; 3000 when zero, fewer in short tests
 }
 
 // patience bounds every wait. It is long since machines are slow, and never waited for when all is well.

@@ -1,0 +1,33 @@
+//go:build linux
+
+package process
+
+import "path/filepath"
+
+// OpenV1 opens a Driver that has version 1 cgroups alone, where this machine has them.
+func OpenV1(o Options) (*Driver, error) {
+	d, err := Open(o)
+	if err != nil {
+		return nil, err
+	}
+	d.fences.tree = hierarchy{}
+	return d, nil
+}
+
+// HasV1 reports whether OpenV1 has any.
+func HasV1(d *Driver) bool { return d.fences.memory.version == 1 && d.fences.pids.version == 1 }
+
+// CgroupsOf lists the cgroups below a Driver's folders that are its own.
+func CgroupsOf(d *Driver) []string {
+	var all []string
+	for _, base := range d.fences.bases() {
+		found, _ := filepath.Glob(filepath.Join(base, "ebb-"+d.key+"-*"))
+		all = append(all, found...)
+	}
+	return all
+}
+
+// Folder is where a cgroup path shows in a mount.
+func Folder(point, root, path string) string {
+	return cgroupMount{point: point, root: root}.folder(path)
+}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package process_test
+
+import "github.com/ebb-run/ebb/internal/sandbox"
+
+// openV1 is a plain driver: cgroups are Linux's.
+func openV1(dir string) (sandbox.Driver, error) { return open(dir) }

@@ -1,0 +1,249 @@
+package process_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/sandbox/process"
+	"github.com/ebb-run/ebb/internal/sandbox/sandboxtest"
+)
+
+func openV1(dir string) (sandbox.Driver, error) {
+	return process.OpenV1(process.Options{Dir: dir})
+}
+
+func newDriver(t testing.TB, o process.Options) *process.Driver {
+	t.Helper()
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	d, err := process.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	return d
+}
+
+func TestDriver_ConformsWithVersion1Alone(t *testing.T) {
+	if !process.HasV1(newDriver(t, process.Options{})) {
+		t.Skip("this machine has no version 1 memory and pids cgroups")
+	}
+	sandboxtest.Run(t, "v1", openV1, sandboxtest.Options{
+		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: true, Concealed: true, Descriptors: true, Cycles: 600,
+	})
+}
+
+func TestSandbox_LeavesNoCgroupAndNoFolder(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	d := newDriver(t, process.Options{Dir: dir})
+	s, err := d.Prepare(t.Context(), sandbox.Spec{ID: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := `mkdir -p "$TMPDIR/a/b" && echo x > "$TMPDIR/a/b/c" && chmod 0 "$TMPDIR/a" && echo >&3; exec sleep 1000`
+	c, err := s.Start(t.Context(), sandbox.Code{Command: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=" + os.Getenv("PATH")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c.Stream(), make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if found, _ := filepath.Glob(filepath.Join(dir, "tmp", "*", "*")); len(found) != 1 {
+		t.Errorf("while it runs: temp folders %q, want one", found)
+	}
+	s.Stop(0)
+	if left := process.CgroupsOf(d); len(left) > 0 {
+		t.Errorf("cgroups left: %q", left)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "tmp", "*", "*")); len(left) > 0 {
+		t.Errorf("temp folders left: %q", left)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*", "*")); len(left) > 0 {
+		t.Errorf("left in the runtime folder: %q", left)
+	}
+	if _, err := d.Prepare(t.Context(), sandbox.Spec{ID: "b"}); errs.CodeOf(err) != errs.Unavailable {
+		t.Errorf("Prepare after Close: %v", err)
+	}
+}
+
+func TestSandbox_InheritsNothingThatTheHostWasBornWith(t *testing.T) {
+	t.Parallel()
+	fd, err := syscall.Open("/dev/zero", syscall.O_RDONLY, 0) // without close-on-exec, as from a careless parent
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	out := &sandboxtest.Output{}
+	s, err := newDriver(t, process.Options{}).Prepare(t.Context(), sandbox.Spec{ID: "a", Output: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(0)
+	if _, err := s.Start(t.Context(), sandboxtest.Guest("t", "surroundings")); err != nil {
+		t.Fatal(err)
+	}
+	<-s.Done()
+	if got := out.String(); strings.Contains(got, "zero") || !strings.Contains(got, "fd 3 socket") {
+		t.Errorf("inherited:\n%s", got)
+	}
+}
+
+func TestSweep_LeavesLivingRunsOfTheSameFolderAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, b := newDriver(t, process.Options{Dir: dir}), newDriver(t, process.Options{Dir: dir})
+	s, err := a.Prepare(t.Context(), sandbox.Spec{ID: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(0)
+	if _, err := s.Start(t.Context(), sandboxtest.Guest("t", "sleep")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.Sweep(t.Context()); n != 0 || err != nil {
+		t.Errorf("Sweep: %d, %v", n, err)
+	}
+	select {
+	case <-s.Done():
+		t.Errorf("the guest of a living driver was ended: %v", s.Exit())
+	default:
+	}
+}
+
+func TestSweep_EndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	d := newDriver(t, process.Options{Dir: dir})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := d.Sweep(ctx)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("Sweep: %v", err)
+	}
+}
+
+func TestSweep_TakesDamagedRecords(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	d := newDriver(t, process.Options{Dir: dir})
+	for name, text := range map[string]string{"aaaaaaaaaaaa.json": "{", "bbbbbbbbbbbb.json": ""} {
+		if err := os.WriteFile(filepath.Join(dir, "runs", name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newer := filepath.Join(dir, "runs", "cccccccccccc.json")
+	if err := os.WriteFile(newer, []byte(`{"version":99}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "tmp", "aaaaaaaaaaaa", "7"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := d.Sweep(t.Context()); n != 1 || err != nil {
+		t.Errorf("Sweep: %d, %v; want the one Sandbox with a folder", n, err)
+	}
+	left, _ := filepath.Glob(filepath.Join(dir, "runs", "*.json"))
+	if len(left) != 2 { // the driver's own, and the newer one
+		t.Errorf("records left: %q", left)
+	}
+	if _, err := os.Stat(newer); err != nil {
+		t.Errorf("a newer version's record was touched: %v", err)
+	}
+}
+
+func TestCgroupMount_FindsFolders(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ point, root, path, want string }{
+		"whole hierarchy":       {"/cg", "/", "/a/b", "/cg/a/b"},
+		"own namespace":         {"/cg", "/", "/", "/cg"},
+		"part of the hierarchy": {"/cg", "/docker/x", "/docker/x/y", "/cg/y"},
+		"outside":               {"/cg", "/docker/x", "/docker/z", "/cg"},
+	} {
+		if got := process.Folder(c.point, c.root, c.path); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// BenchmarkStart compares a Sandbox's life with the bare fork and exec of the same program.
+func BenchmarkStart(b *testing.B) {
+	const program = "/bin/true"
+	b.Run("bare", func(b *testing.B) {
+		for b.Loop() {
+			pid, _, err := syscall.StartProcess(program, []string{program}, &syscall.ProcAttr{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			_, _ = syscall.Wait4(pid, nil, 0, nil)
+			b.StartTimer()
+		}
+	})
+	for name, o := range map[string]process.Options{"process": {}, "plain": {NoCgroups: true}} {
+		b.Run(name, func(b *testing.B) {
+			d := newDriver(b, o)
+			var prepare, start, stop time.Duration
+			for b.Loop() {
+				t0 := time.Now()
+				s, err := d.Prepare(b.Context(), sandbox.Spec{ID: "a", Limits: sandbox.Limits{MemoryBytes: 128 << 20}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				t1 := time.Now()
+				if _, err := s.Start(b.Context(), sandbox.Code{Command: []string{program}}); err != nil {
+					b.Fatal(err)
+				}
+				t2 := time.Now()
+				b.StopTimer()
+				s.Stop(0)
+				stop += time.Since(t2)
+				b.StartTimer()
+				prepare, start = prepare+t1.Sub(t0), start+t2.Sub(t1)
+			}
+			n := float64(b.N)
+			b.ReportMetric(float64(prepare.Microseconds())/n, "µs-prepare")
+			b.ReportMetric(float64(start.Microseconds())/n, "µs-start")
+			b.ReportMetric(float64(stop.Microseconds())/n, "µs-stop")
+		})
+	}
+}
+
+// BenchmarkInvocation measures what is called around each Invocation.
+func BenchmarkInvocation(b *testing.B) {
+	for name, o := range map[string]process.Options{"process": {}, "plain": {NoCgroups: true}} {
+		s, err := newDriver(b, o).Prepare(b.Context(), sandbox.Spec{ID: "a"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer s.Stop(0)
+		if _, err := s.Start(b.Context(), sandbox.Code{Command: []string{"/bin/sleep", "1000"}}); err != nil {
+			b.Fatal(err)
+		}
+		b.Run("Usage/"+name, func(b *testing.B) {
+			for b.Loop() {
+				s.Usage()
+			}
+		})
+		b.Run("Flush/"+name, func(b *testing.B) {
+			for b.Loop() {
+				s.Flush()
+			}
+		})
+	}
+}
