@@ -27,16 +27,16 @@ type lab struct {
 	started map[string]int            // by Invocation
 	reports []engine.Report
 	lines   []line
-	busy    map[string]int // Invocations by Instance
-	most    int            // Invocations on one Instance
-	after   []string       // Output labelled with an Invocation that had ended
+	busy    map[string]string // where an Invocation that has not ended was started
+	most    int               // Invocations on one Instance
+	after   []string          // Output labelled with an Invocation that had ended
 }
 
 type line struct{ instance, invocation, text string }
 
 func newLab(t testing.TB, o engine.Options) *lab {
 	l := &lab{
-		t: t, driver: &fake.Driver{}, states: map[string][]engine.State{}, started: map[string]int{}, busy: map[string]int{},
+		t: t, driver: &fake.Driver{}, states: map[string][]engine.State{}, started: map[string]int{}, busy: map[string]string{},
 	}
 	o.Observer = l
 	l.e = engine.New(o)
@@ -67,10 +67,8 @@ func (l *lab) close() {
 	if n := l.driver.Live.Load(); n != 0 {
 		l.t.Errorf("%d sandboxes were never stopped", n)
 	}
-	for id, n := range l.busy {
-		if n != 0 {
-			l.t.Errorf("instance %s still runs %d invocations", id, n)
-		}
+	for id, instance := range l.busy {
+		l.t.Errorf("invocation %s never ended on %s", id, instance)
 	}
 	for id, s := range l.states {
 		if s[len(s)-1] != engine.Stopped {
@@ -94,8 +92,14 @@ func (l *lab) InvocationStarted(_ *engine.Unit, instance string, inv *invocation
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.started[inv.ID]++
-	l.busy[instance]++
-	l.most = max(l.most, l.busy[instance])
+	l.busy[inv.ID] = instance
+	n := 0
+	for _, other := range l.busy {
+		if other == instance {
+			n++
+		}
+	}
+	l.most = max(l.most, n)
 }
 
 func (l *lab) Output(_ *engine.Unit, instance, id string, _ time.Time, text []byte) {
@@ -113,16 +117,7 @@ func (l *lab) InvocationEnded(_ *engine.Unit, r engine.Report) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reports = append(l.reports, r)
-	l.busy[r.Instance]--
-	if l.busy[r.Instance] < 0 { // it was started on another Instance, which had not seen it
-		l.busy[r.Instance] = 0
-		for id := range l.busy {
-			if s := l.states[id]; len(s) > 0 && s[len(s)-1] >= engine.Draining && l.busy[id] > 0 {
-				l.busy[id]--
-				break
-			}
-		}
-	}
+	delete(l.busy, r.InvocationID)
 }
 
 func (l *lab) InstanceChanged(_ *engine.Unit, instance string, s engine.State) {

@@ -297,10 +297,10 @@ func (p *pool) stopped(i *instance) {
 		p.mu.all = nil
 	}
 	p.e.node.freed(p.mem)
-	p.pumpLocked(time.Now())
 	p.closeLocked()
 	for _, c := range owed {
 		c.leave()
 	}
-	p.e.wake()
+	p.e.wake() // those in line come first
+	p.pump()   // for where MaxInstances held it back
 }

@@ -32,7 +32,8 @@ type call struct {
 	route   *route
 	run     *run
 	retries int
-	told    bool // the Observer has InvocationStarted
+	on      *instance // whose Observer has InvocationStarted, but not InvocationEnded
+	told    bool      // the Observer has InvocationStarted
 }
 
 // run is a call on an Instance.
@@ -81,8 +82,21 @@ func (e *Engine) Invoke(ctx context.Context, inv *invocation.Invocation, s invoc
 			}
 		}
 		limit.leave()
+		c.abandoned(err)
 		return err
 	}
+}
+
+// abandoned tells the Observer the end of an Invocation that it was told the start of, but that no guest has seen in
+// the end.
+func (c *call) abandoned(err error) {
+	if c.on == nil {
+		return
+	}
+	c.on.feed.failed(c.inv, false, Report{
+		InvocationID: c.inv.ID, Function: c.inv.Function, Instance: c.on.id, Mode: c.inv.Mode,
+		Started: time.Now(), Queued: time.Since(c.arrived), Err: err,
+	})
 }
 
 func unknown(inv *invocation.Invocation) error {
@@ -242,7 +256,7 @@ func (c *call) initFault(g grant) error {
 		r.Error = &invocation.FunctionError{Cause: causeInit, Message: r.Err.Error()}
 	}
 	f.inst.feed.failed(c.inv, !c.told, r)
-	c.told = true
+	c.told, c.on = true, nil
 	return err
 }
 
@@ -258,7 +272,7 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 	c.run.begin(cancel)
 	unwatch := context.AfterFunc(ctx, c.run.late)
 	i.feed.begin(c.inv, !c.told)
-	c.told = true
+	c.told, c.on = true, i
 
 	failed := i.session.Invoke(ctx, c.inv, &c.sink)
 
@@ -295,6 +309,7 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 	r.MemoryPeak = i.memoryPeak(int64(began.Sub(c.e.epoch)), failed != nil)
 	p.totals.invoked(&r)
 	i.feed.end(c.inv.ID, &r)
+	c.on = nil
 	return false, p.give(c.run, o, r.Duration, limit), err
 }
 

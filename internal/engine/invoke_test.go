@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,10 +59,11 @@ func TestInvoke_TimeoutIsExactAndDoesNotWaitForTheKill(t *testing.T) {
 	t.Parallel()
 	bubble(t, engine.Options{MemoryMB: 128}, func(t *testing.T, l *lab) {
 		l.driver.StopDelay = time.Second
-		hang := true
+		var hang atomic.Bool
+		hang.Store(true)
 		p := &fake.Program{InitDelay: 2 * time.Second, Handle: func(g *fake.Guest, _ *invocation.Invocation) fake.Answer {
 			g.Print("begun\nunfinished")
-			if hang {
+			if hang.Load() {
 				<-g.Done()
 			}
 			return fake.Answer{Body: "ok"}
@@ -79,7 +81,7 @@ func TestInvoke_TimeoutIsExactAndDoesNotWaitForTheKill(t *testing.T) {
 		if got := l.output(r.id); !slices.Equal(got, []string{"begun", "unfinished"}) {
 			t.Errorf("output %q", got)
 		}
-		hang = false
+		hang.Store(false)
 		r = l.invoke(background, "f")
 		l.good(r)
 		if got := time.Since(began); got != 8*time.Second {
@@ -121,11 +123,12 @@ func TestInvoke_TellsHowTheGuestEnded(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			bubble(t, engine.Options{}, func(t *testing.T, l *lab) {
-				crash := true
+				var crash atomic.Bool
+				crash.Store(true)
 				p := &fake.Program{Handle: func(g *fake.Guest, _ *invocation.Invocation) fake.Answer {
 					g.Print("last words")
 					g.UseMemory(77)
-					if crash {
+					if crash.Load() {
 						g.Die(tc.exit)
 						return fake.Answer{Err: fmt.Errorf("broken pipe")}
 					}
@@ -140,7 +143,7 @@ func TestInvoke_TellsHowTheGuestEnded(t *testing.T) {
 				if got := l.report(r.id).MemoryPeak; got != 77 {
 					t.Errorf("memory %d", got)
 				}
-				crash = false
+				crash.Store(false)
 				l.good(l.invoke(background, "f"))
 			})
 		})
@@ -171,10 +174,10 @@ func TestInvoke_UnseenIsTriedOnAnotherInstance(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			bubble(t, engine.Options{}, func(t *testing.T, l *lab) {
-				left := tc.fails
+				var left atomic.Int64
+				left.Store(int64(tc.fails))
 				p := &fake.Program{Handle: func(g *fake.Guest, _ *invocation.Invocation) fake.Answer {
-					if left--; left >= 0 {
-						g.Die(sandbox.Exit{Code: 1})
+					if left.Add(-1) >= 0 {
 						return fake.Answer{Err: guest.ErrUnseen}
 					}
 					return fake.Answer{Body: "ok"}
@@ -193,16 +196,16 @@ func TestInvoke_UnseenIsTriedOnAnotherInstance(t *testing.T) {
 func TestInstance_ThatDiesIdleIsNeverHandedOut(t *testing.T) {
 	t.Parallel()
 	bubble(t, engine.Options{}, func(t *testing.T, l *lab) {
-		var last *fake.Guest
+		var last atomic.Pointer[fake.Guest]
 		p := &fake.Program{Handle: func(g *fake.Guest, _ *invocation.Invocation) fake.Answer {
-			last = g
+			last.Store(g)
 			return fake.Answer{Body: "ok"}
 		}}
 		l.deploy(l.unit("f", "1", p))
 		l.good(l.invoke(background, "f"))
-		last.Die(sandbox.Exit{Code: 1})
+		last.Load().Die(sandbox.Exit{Code: 1})
 		l.good(l.invoke(background, "f")) // at once: the death may not have been noticed
-		last.Die(sandbox.Exit{Code: 1})
+		last.Load().Die(sandbox.Exit{Code: 1})
 		synctest.Wait()
 		l.good(l.invoke(background, "f"))
 		if s := l.e.Stats()[0]; s.Totals.Errors != 0 || s.Totals.ColdStarts != 3 {
@@ -264,10 +267,11 @@ func TestInvoke_CallerThatLeavesDoesNotCostAGuestThatIsDone(t *testing.T) {
 func TestInit_FailureReachesThoseWhoWaitedForIt(t *testing.T) {
 	t.Parallel()
 	bubble(t, engine.Options{Starts: 2}, func(t *testing.T, l *lab) {
-		broken := true
+		var broken atomic.Bool
+		broken.Store(true)
 		p := &fake.Program{InitDelay: 100 * time.Millisecond, Init: func(g *fake.Guest) error {
 			g.Print("loading\n")
-			if broken {
+			if broken.Load() {
 				return &guest.InitError{Type: "ImportError", Message: "no module x"}
 			}
 			return nil
@@ -290,7 +294,7 @@ func TestInit_FailureReachesThoseWhoWaitedForIt(t *testing.T) {
 		if took := time.Since(began); took < 20*time.Second {
 			t.Errorf("20 failing starts within %v: no backoff", took)
 		}
-		broken = false
+		broken.Store(false)
 		began = time.Now()
 		l.good(l.invoke(background, "f"))
 		if took := time.Since(began); took > 3*time.Second {

@@ -35,6 +35,10 @@ func (n *node) acquire(p *pool, starved bool) (ok, memory bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	fits := n.fitsLocked(p.mem)
+	if !starved && n.short.Load() > 0 {
+		// What is free is for pools that have nothing before it is for more of the same.
+		fits = fits && n.fitsLocked(p.mem+n.starvedLocked(p))
+	}
 	if fits && n.mu.starts < n.max {
 		n.mu.used += p.mem
 		n.mu.starts++
@@ -83,8 +87,18 @@ func (n *node) leave(p *pool) {
 	}
 }
 
-// next takes the first pool out of the line that could start an Instance now. One that needs more memory than there is
-// does not hold up those behind it.
+// starvedLocked is the memory that pools without any Instance, but not p, lack.
+func (n *node) starvedLocked(p *pool) (mem int64) {
+	for _, l := range n.mu.line {
+		if l.memory && l.starved && l.p != p {
+			mem += l.p.mem
+		}
+	}
+	return mem
+}
+
+// next takes the first pool out of the line that could start an Instance now, those that have none before the others.
+// One that needs more memory than there is does not hold up those behind it.
 func (n *node) next() *pool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -92,7 +106,13 @@ func (n *node) next() *pool {
 		return nil
 	}
 	for _, l := range n.mu.line {
-		if n.fitsLocked(l.p.mem) {
+		if l.starved && n.fitsLocked(l.p.mem) {
+			n.leaveLocked(l.p)
+			return l.p
+		}
+	}
+	for _, l := range n.mu.line {
+		if !l.starved && n.fitsLocked(l.p.mem+n.starvedLocked(l.p)) {
 			n.leaveLocked(l.p)
 			return l.p
 		}

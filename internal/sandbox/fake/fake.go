@@ -95,7 +95,20 @@ type Guest struct {
 	outMu   sync.Mutex
 	running atomic.Int64
 	memory  atomic.Int64
-	calls   sync.WaitGroup
+
+	callMu sync.Mutex
+	closed bool           // no more calls
+	calls  sync.WaitGroup // Handles that run
+}
+
+// enter admits one more Handle, unless the guest is being stopped.
+func (g *Guest) enter() bool {
+	g.callMu.Lock()
+	defer g.callMu.Unlock()
+	if !g.closed {
+		g.calls.Add(1)
+	}
+	return !g.closed
 }
 
 // Print writes to the Spec's Output.
@@ -160,6 +173,9 @@ func (g *Guest) Stop(time.Duration) {
 			time.Sleep(g.driver.StopDelay)
 		}
 		g.Die(sandbox.Exit{Code: -1, Signal: "killed", Stopped: true})
+		g.callMu.Lock()
+		g.closed = true
+		g.callMu.Unlock()
 		g.calls.Wait()
 		g.driver.Live.Add(-1)
 		close(g.stopped)
@@ -278,7 +294,10 @@ func (s *session) Invoke(ctx context.Context, inv *invocation.Invocation, sink i
 		return s.answer(ok, sink)
 	}
 	got := make(chan Answer, 1)
-	s.g.calls.Add(1)
+	if !s.g.enter() {
+		s.g.running.Add(-1)
+		return fmt.Errorf("write to the guest: %w", guest.ErrUnseen)
+	}
 	go func() {
 		defer s.g.calls.Done()
 		a := s.p.Handle(s.g, inv)
