@@ -85,32 +85,46 @@ func (g *Gateway) settle(ctx context.Context) error {
 	}
 }
 
+// How long a stopped listener waits for one further connection before it takes the queue for empty, and in all.
+const (
+	sweepWait = 5 * time.Millisecond
+	sweepAll  = 100 * time.Millisecond
+)
+
 // listener wraps connections, and when stopped still accepts what the system has queued.
 type listener struct {
 	net.Listener
-	stopped atomic.Bool
+	stopped atomic.Int64 // when, in Unix nanoseconds; 0 while it runs
 }
 
 // Accept returns the next connection, or net.ErrClosed after a stop, when the queue is empty.
 func (l *listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		if l.stopped.Load() {
-			_ = l.Listener.Close()
-			return nil, net.ErrClosed
+	if l.stopped.Load() == 0 {
+		if c, err := l.Listener.Accept(); err == nil {
+			return &headConn{Conn: c}, nil
+		} else if l.stopped.Load() == 0 {
+			return nil, err
 		}
-		return nil, err
+		// The deadline that woke this Accept says nothing of the queue.
 	}
-	return &headConn{Conn: c}, nil
+	if time.Since(time.Unix(0, l.stopped.Load())) < sweepAll {
+		if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); ok {
+			_ = d.SetDeadline(time.Now().Add(sweepWait)) // where it fails the listener is closed, and Accept says so
+		}
+		if c, err := l.Listener.Accept(); err == nil {
+			return &headConn{Conn: c}, nil
+		}
+	}
+	_ = l.Listener.Close()
+	return nil, net.ErrClosed
 }
 
 // stop lets Accept end once nothing is queued.
 func (l *listener) stop() {
-	l.stopped.Store(true)
-	if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); ok {
-		if d.SetDeadline(time.Now().Add(20*time.Millisecond)) == nil {
-			return
-		}
+	narrow(l.Listener)
+	l.stopped.Store(time.Now().UnixNano())
+	d, ok := l.Listener.(interface{ SetDeadline(time.Time) error })
+	if !ok || d.SetDeadline(time.Now()) != nil {
+		_ = l.Listener.Close()
 	}
-	_ = l.Listener.Close()
 }
