@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -49,8 +50,9 @@ type System struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Env            func(string) (string, bool)
-	Dir            string // working directory
-	Color          bool   // standard error takes colours
+	Dir            string         // working directory
+	Color          bool           // standard error takes colours
+	Exit           func(code int) // ends the process at once, on a second signal
 }
 
 // OS returns the process's own System.
@@ -61,7 +63,7 @@ func OS() System {
 	}
 	_, noColor := os.LookupEnv("NO_COLOR")
 	return System{
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: os.LookupEnv, Dir: dir,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: os.LookupEnv, Dir: dir, Exit: os.Exit,
 		Color: !noColor && term.IsTerminal(int(os.Stderr.Fd())),
 	}
 }
@@ -76,10 +78,8 @@ type command struct {
 
 // Main runs one command line and returns its exit code.
 func Main(sys System, args []string) int {
-	// The first signal asks for a clean stop; after it the default action is back, so a second one ends at once.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := onSignal(context.Background(), sys.Exit)
 	defer stop()
-	context.AfterFunc(ctx, stop)
 	c := &command{System: sys}
 	root := c.root()
 	root.SetArgs(args)
@@ -88,6 +88,30 @@ func Main(sys System, args []string) int {
 		return exitOK
 	}
 	return c.report(err)
+}
+
+// onSignal returns a context that ends with the first SIGINT or SIGTERM, for a clean stop. A later one ends the process at once;
+// but not within a second, because a wrapper and the terminal may both pass on the same key press.
+func onSignal(parent context.Context, exit func(int)) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(parent)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		var first time.Time
+		for s := range signals {
+			if first.IsZero() {
+				first = time.Now()
+				cancel()
+			} else if time.Since(first) > time.Second {
+				code := 128
+				if n, ok := s.(syscall.Signal); ok {
+					code += int(n)
+				}
+				exit(code)
+			}
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); close(signals); cancel() }
 }
 
 // usageError is a wrong command line.

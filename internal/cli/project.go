@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,7 +86,32 @@ func (p *project) load(ctx context.Context) (*app.App, error) {
 		return nil, err
 	}
 	a, diags := f.Load(ctx, fp, p.options)
+	if a != nil && !diags.HasErrors() {
+		inactive(a, &diags)
+	}
 	return a, p.show(diags)
+}
+
+// inactive says what is declared and has no engine yet, so that nothing is dropped in silence.
+func inactive(a *app.App, diags *diag.List) {
+	for _, t := range a.Triggers {
+		what := t.Source.String()
+		if len(t.Schedule) > 0 {
+			what = strings.Join(t.Schedule, ", ")
+		}
+		diags.Notef(diag.Pos{}, "not-active", "Run the function by hand with `ebb invoke "+t.Function+"`.",
+			"%s trigger of function %s (%s) is declared, not yet active", t.Kind, t.Function, what)
+	}
+	kinds := map[string][]string{}
+	for _, r := range a.Resources {
+		if r.Kind != app.Foreign && r.Kind != app.Layer {
+			kinds[r.Kind] = append(kinds[r.Kind], r.ID)
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		diags.Notef(diag.Pos{}, "not-active", "Calls to it leave this machine unless the code is given another endpoint.",
+			"%s %s is declared, not yet active", kind, strings.Join(kinds[kind], ", "))
+	}
 }
 
 // exec runs a program of the project, in its folder, without a shell.

@@ -13,6 +13,7 @@ import (
 	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/config"
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/gateway"
 	"github.com/ebb-run/ebb/internal/server"
 )
@@ -204,7 +205,8 @@ func (u *upRun) reload(ctx context.Context, files []string, w *watcher) {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		u.c.failure(err)
+		// The lines behind the first are output, which the followed logs have shown already.
+		u.c.failure(firstLine(err))
 		if !u.c.json {
 			u.c.say("%s", u.c.paint(dim, "the previous deployment keeps serving"))
 		}
@@ -332,4 +334,13 @@ func (u *upRun) log(r api.LogRecord) error {
 	}
 	u.c.say("%s %s", u.c.paint(cyan, name+" |"), r.Text)
 	return nil
+}
+
+// firstLine cuts an error's text to its first line, keeping its code and hint.
+func firstLine(err error) error {
+	line, _, more := strings.Cut(err.Error(), "\n")
+	if !more {
+		return err
+	}
+	return &errs.Error{Code: errs.CodeOf(err), Msg: line, Hint: errs.HintOf(err)}
 }

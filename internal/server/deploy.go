@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/api"
@@ -18,6 +19,7 @@ import (
 	"github.com/ebb-run/ebb/internal/engine"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/gateway"
+	"github.com/ebb-run/ebb/internal/guest"
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/state"
 )
@@ -97,7 +99,7 @@ func (s *Server) restoreStack(ctx context.Context, k state.StackKey, p state.Poi
 	if err != nil {
 		return err
 	}
-	staged, err := s.engine.Stage(ctx, stackID(k), s.units(d), false)
+	staged, err := s.engine.Stage(ctx, stackID(k), s.units(stored(d), d), false)
 	if err != nil {
 		return err
 	}
@@ -134,7 +136,7 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 // Deploy makes an App current: records first, then the first Instances, then one pointer, then the traffic.
 func (s *Server) Deploy(ctx context.Context, req api.DeployRequest) (*api.Deployed, error) {
 	start := time.Now()
-	d, warnings, err := s.newDeployment(req)
+	d, warnings, err := s.newDeployment(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -160,15 +162,20 @@ func (s *Server) Deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 		}
 	}
 	changed := changedUnits(s.stacks.get(d.Stack), d)
-	// The record comes first: an Instance reads its environment from it.
-	if err := s.state.Put(ctx, d); err != nil {
-		return nil, err
-	}
-	staged, err := s.engine.Stage(ctx, stackID(d.Stack), s.units(d), !first)
+	// What does not start leaves no record: a rollback must only find what has served. Until the record is there, the
+	// first Instances read the Deployment from memory.
+	ref := &deploymentRef{}
+	ref.held.Store(d)
+	staged, err := s.engine.Stage(ctx, stackID(d.Stack), s.units(ref, d), !first)
 	if err != nil {
 		s.metrics.Deploy("failed")
 		return nil, err
 	}
+	if err := s.state.Put(ctx, d); err != nil {
+		staged.Abort()
+		return nil, err
+	}
+	ref.store(d)
 	p, err := s.state.SetCurrent(ctx, d.Stack, d.ID, before.Seq)
 	if err != nil {
 		staged.Abort()
@@ -207,7 +214,7 @@ func (s *Server) deployed(d *state.Deployment, previous string, changed []string
 }
 
 // newDeployment checks what a client sent and gives each Function its Revision.
-func (s *Server) newDeployment(req api.DeployRequest) (*state.Deployment, []string, error) {
+func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*state.Deployment, []string, error) {
 	if req.App == nil {
 		return nil, nil, errs.New(errs.Invalid, "the call carries no app")
 	}
@@ -239,9 +246,20 @@ func (s *Server) newDeployment(req api.DeployRequest) (*state.Deployment, []stri
 	}
 	var warnings []string
 	r := s.resolver(d)
+	noted := map[string]bool{}
 	for i := range req.App.Functions {
 		_, w := r.env(&req.App.Functions[i])
 		warnings = append(warnings, w...)
+		// What cannot run at all is said when it is called: the App's other Functions may well run.
+		found, err := s.runtimes.Resolve(ctx, d.Units[i].Runtime)
+		note := found.Note
+		if err != nil {
+			note = fmt.Sprintf("function %s will not run: %v", req.App.Functions[i].Key, err)
+		}
+		if note != "" && !noted[note] {
+			noted[note] = true
+			warnings = append(warnings, note)
+		}
 	}
 	return d, warnings, nil
 }
@@ -295,7 +313,7 @@ func (s *Server) checkNames(d *state.Deployment) error {
 }
 
 // units are the engine's view of a Deployment. They hold no code and no environment; both are fetched when an Instance starts.
-func (s *Server) units(d *state.Deployment) []*engine.Unit {
+func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 	units := make([]*engine.Unit, 0, len(d.Units))
 	for _, u := range d.Units {
 		f := d.App.Function(u.Key)
@@ -305,11 +323,39 @@ func (s *Server) units(d *state.Deployment) []*engine.Unit {
 			MemoryMB:  f.MemoryMB, KeepAlive: s.o.Config.KeepAlive, Driver: s.driver, Protocol: s.protocol,
 			Limits: sandbox.Limits{MemoryBytes: int64(f.MemoryMB) << 20, TmpBytes: int64(max(f.TmpMB, 512)) << 20, Processes: maxProcesses},
 		}
-		stack, id, key := d.Stack, d.ID, u.Key
-		unit.Guest = func(ctx context.Context) (*guestUnit, error) { return s.guest(ctx, stack, id, key) }
+		key := u.Key
+		unit.Guest = func(ctx context.Context) (*guest.Unit, error) {
+			d, err := ref.load(ctx, s.state)
+			if err != nil {
+				return nil, err
+			}
+			return s.guest(ctx, d, key)
+		}
 		units = append(units, unit)
 	}
 	return units
+}
+
+// deploymentRef leads to a Deployment without keeping it, and its environment values, in memory.
+type deploymentRef struct {
+	held atomic.Pointer[state.Deployment] // until it is in the store
+	key  state.StackKey
+	id   string // valid once held is nil
+}
+
+func stored(d *state.Deployment) *deploymentRef { return &deploymentRef{key: d.Stack, id: d.ID} }
+
+// store says that the Deployment is in the store now.
+func (r *deploymentRef) store(d *state.Deployment) {
+	r.key, r.id = d.Stack, d.ID
+	r.held.Store(nil) // publishes key and id
+}
+
+func (r *deploymentRef) load(ctx context.Context, st *state.Store) (*state.Deployment, error) {
+	if d := r.held.Load(); d != nil {
+		return d, nil
+	}
+	return st.Deployment(ctx, r.key, r.id)
 }
 
 // maxProcesses bounds processes and threads of an Instance: Lambda quotas, "Execution processes/threads".
@@ -343,7 +389,7 @@ func (s *Server) Rollback(ctx context.Context, appName, stage, to string) (*api.
 	}
 	changed := changedUnits(s.stacks.get(k), d)
 	// It has served before, so nothing is probed: a rollback must be quick.
-	staged, err := s.engine.Stage(ctx, stackID(k), s.units(d), false)
+	staged, err := s.engine.Stage(ctx, stackID(k), s.units(stored(d), d), false)
 	if err != nil {
 		return nil, err
 	}

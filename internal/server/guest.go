@@ -22,18 +22,12 @@ import (
 	"github.com/ebb-run/ebb/internal/telemetry"
 )
 
-type guestUnit = guest.Unit
-
 // guest makes everything an Instance needs: the code on disk, and the environment unsealed.
-func (s *Server) guest(ctx context.Context, k state.StackKey, deployment, key string) (*guest.Unit, error) {
-	d, err := s.state.Deployment(ctx, k, deployment)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) guest(ctx context.Context, d *state.Deployment, key string) (*guest.Unit, error) {
 	i := slices.IndexFunc(d.Units, func(u state.Unit) bool { return u.Key == key })
 	f := d.App.Function(key)
 	if i < 0 || f == nil {
-		return nil, errs.New(errs.NotFound, "deployment %s has no function %s", deployment, key)
+		return nil, errs.New(errs.NotFound, "deployment %s has no function %s", d.ID, key)
 	}
 	u := d.Units[i]
 	found, err := s.runtimes.Resolve(ctx, u.Runtime)
