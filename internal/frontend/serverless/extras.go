@@ -61,6 +61,26 @@ func (c *compiler) packageOf(fn *function) app.Package {
 			}
 		}
 	}
+	return c.pythonModule(fn, p)
+}
+
+// pythonModule applies serverless-python-requirements' `module`: a folder whose content is the function's code.
+func (c *compiler) pythonModule(fn *function, p app.Package) app.Package {
+	dir, ok := fn.n.Get("module").Text()
+	if !ok || dir == "" || !c.plugins["serverless-python-requirements"] {
+		return p
+	}
+	p.Root, p.Alone = cleanPath(dir), true
+	var inside []string
+	for _, s := range p.Patterns {
+		bare := strings.TrimPrefix(s, "!")
+		if rest, ok := strings.CutPrefix(bare, p.Root+"/"); ok {
+			inside = append(inside, s[:len(s)-len(bare)]+rest)
+		} else if strings.HasPrefix(bare, "**/") {
+			inside = append(inside, s)
+		}
+	}
+	p.Patterns = inside
 	return p
 }
 

@@ -165,36 +165,12 @@ func (c *compiler) functionResources() {
 
 func (c *compiler) compileFunction(fn *function) {
 	n, prov, pos := fn.n, c.provider, fn.pos
-	props := []any{}
-	image, handler := n.Get("image"), n.Get("handler")
-	runtime := or(n.Get("runtime"), prov.Get("runtime"))
 	pkg := c.packageOf(fn)
-	stand := cfn.Str(pos, "none") // keeps a fault that has been told from being told again
-	switch {
-	case truthy(image) && truthy(handler):
-		props = append(props, "Handler", handler, "Runtime", stand)
-		c.l.Errorf(handler.Pos, "handler-and-image", "Keep one of the two.", "function %q has both a handler and an image", fn.key)
-	case truthy(image):
-		uri, conf := c.image(fn, image)
-		pkg.Image = uri
-		props = append(props, "Code", obj(pos, "ImageUri", uri), "PackageType", "Image", "ImageConfig", conf)
-	case truthy(handler):
-		if runtime == nil {
-			c.l.Errorf(orPos(prov, n).Pos, "missing-runtime", "Add `runtime: nodejs22.x` (or python3.13, provided.al2023, …) under provider or the function.",
-				"function %q has no runtime: neither provider.runtime nor its own is set", fn.key)
-			runtime = stand
-		}
-		props = append(props, "Code", obj(pos, "S3Bucket", c.deploymentBucket(), "S3Key", c.artifactKey(fn, pkg)),
-			"Handler", handler, "Runtime", runtime)
-	default:
-		props = append(props, "Handler", stand, "Runtime", stand)
-		c.l.Errorf(fn.pos, "missing-key", "Add `handler: file.function`.", "function %q has neither a handler nor an image", fn.key)
-	}
 	nameNode := cfn.Str(pos, fn.name)
 	if own := n.Get("name"); truthy(own) {
 		nameNode = own
 	}
-	props = append(props,
+	props := append(c.codeOf(fn, &pkg),
 		"FunctionName", nameNode,
 		"MemorySize", or(n.Get("memorySize"), prov.Get("memorySize"), cfn.From(pos, 1024)),
 		"Timeout", or(n.Get("timeout"), prov.Get("timeout"), cfn.From(pos, 6)),
@@ -204,25 +180,7 @@ func (c *compiler) compileFunction(fn *function) {
 	if size := n.Get("ephemeralStorageSize"); truthy(size) {
 		props = append(props, "EphemeralStorage", obj(pos, "Size", size))
 	}
-	if arn := n.Get("onError"); truthy(arn) {
-		props = append(props, "DeadLetterConfig", obj(pos, "TargetArn", arn))
-		if _, ok := arn.Text(); ok {
-			c.allow(arn.Pos, []string{"sns:Publish"}, arn)
-		}
-	}
-	if arn := or(n.Get("kmsKeyArn"), n.Get("awsKmsKeyArn"), prov.Get("kmsKeyArn"), c.doc.At("service", "awsKmsKeyArn")); arn != nil {
-		props = append(props, "KmsKeyArn", arn)
-		if _, ok := arn.Text(); ok {
-			c.allow(arn.Pos, []string{"kms:Decrypt"}, arn)
-		}
-	}
-	if mode := or(n.Get("tracing"), prov.At("tracing", "lambda")); mode != nil {
-		if isTrue(mode) {
-			mode = cfn.Str(mode.Pos, "Active")
-		}
-		props = append(props, "TracingConfig", obj(pos, "Mode", mode))
-		c.allow(pos, []string{"xray:PutTraceSegments", "xray:PutTelemetryRecords"}, cfn.Str(pos, "*"))
-	}
+	props = append(props, c.granted(fn)...)
 	if env := c.environment(fn); env != nil {
 		props = append(props, "Environment", obj(pos, "Variables", env))
 	}
@@ -232,8 +190,7 @@ func (c *compiler) compileFunction(fn *function) {
 	if n := n.Get("reservedConcurrency"); n != nil && n.Kind != cfn.Null {
 		props = append(props, "ReservedConcurrentExecutions", n)
 	}
-	layers := or(n.Get("layers"), prov.Get("layers"))
-	if layers != nil && layers.Kind == cfn.List {
+	if layers := or(n.Get("layers"), prov.Get("layers")); layers != nil && layers.Kind == cfn.List {
 		props = append(props, "Layers", layers)
 	}
 	if truthy(n.Get("snapStart")) {
@@ -248,6 +205,58 @@ func (c *compiler) compileFunction(fn *function) {
 	c.version(fn)
 	c.url(fn)
 	c.invokeConfig(fn)
+}
+
+// codeOf gives the properties that say what runs.
+func (c *compiler) codeOf(fn *function, pkg *app.Package) []any {
+	n, pos := fn.n, fn.pos
+	image, handler := n.Get("image"), n.Get("handler")
+	runtime := or(n.Get("runtime"), c.provider.Get("runtime"))
+	stand := cfn.Str(pos, "none") // keeps a fault that has been told from being told again
+	switch {
+	case truthy(image) && truthy(handler):
+		c.l.Errorf(handler.Pos, "handler-and-image", "Keep one of the two.", "function %q has both a handler and an image", fn.key)
+		return []any{"Handler", handler, "Runtime", stand}
+	case truthy(image):
+		uri, conf := c.image(fn, image)
+		pkg.Image = uri
+		return []any{"Code", obj(pos, "ImageUri", uri), "PackageType", "Image", "ImageConfig", conf}
+	case truthy(handler):
+		if runtime == nil {
+			c.l.Errorf(orPos(c.provider, n).Pos, "missing-runtime", "Add `runtime: nodejs22.x` (or python3.13, provided.al2023, …) under provider or the function.",
+				"function %q has no runtime: neither provider.runtime nor its own is set", fn.key)
+			runtime = stand
+		}
+		return []any{"Code", obj(pos, "S3Bucket", c.deploymentBucket(), "S3Key", c.artifactKey(fn, *pkg)), "Handler", handler, "Runtime", runtime}
+	}
+	c.l.Errorf(fn.pos, "missing-key", "Add `handler: file.function`.", "function %q has neither a handler nor an image", fn.key)
+	return []any{"Handler", stand, "Runtime", stand}
+}
+
+// granted gives the properties that let the common role do more.
+func (c *compiler) granted(fn *function) []any {
+	n, pos := fn.n, fn.pos
+	var props []any
+	if arn := n.Get("onError"); truthy(arn) {
+		props = append(props, "DeadLetterConfig", obj(pos, "TargetArn", arn))
+		if _, ok := arn.Text(); ok {
+			c.allow(arn.Pos, []string{"sns:Publish"}, arn)
+		}
+	}
+	if arn := or(n.Get("kmsKeyArn"), n.Get("awsKmsKeyArn"), c.provider.Get("kmsKeyArn"), c.doc.At("service", "awsKmsKeyArn")); arn != nil {
+		props = append(props, "KmsKeyArn", arn)
+		if _, ok := arn.Text(); ok {
+			c.allow(arn.Pos, []string{"kms:Decrypt"}, arn)
+		}
+	}
+	if mode := or(n.Get("tracing"), c.provider.At("tracing", "lambda")); mode != nil {
+		if isTrue(mode) {
+			mode = cfn.Str(mode.Pos, "Active")
+		}
+		props = append(props, "TracingConfig", obj(pos, "Mode", mode))
+		c.allow(pos, []string{"xray:PutTraceSegments", "xray:PutTelemetryRecords"}, cfn.Str(pos, "*"))
+	}
+	return props
 }
 
 func optionalList(pos diag.Pos, n *cfn.Node) any {

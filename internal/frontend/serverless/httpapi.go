@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	cfn "github.com/ebb-run/ebb/internal/frontend/cloudformation"
@@ -22,6 +23,7 @@ type httpRoute struct {
 	method string
 	path   string // "*" is the catch-all
 	auth   *cfn.Node
+	limit  *cfn.Node // seconds, as older projects may say
 }
 
 func (r httpRoute) key() string {
@@ -94,7 +96,7 @@ func (c *compiler) readHTTPRoute(fn *function, e event) (httpRoute, bool) {
 		c.eventKeys(e)
 		r.method = c.text(e.v.Get("method"), "a route's method")
 		r.path = c.text(e.v.Get("path"), "a route's path")
-		r.auth = e.v.Get("authorizer")
+		r.auth, r.limit = e.v.Get("authorizer"), e.v.Get("timeout")
 		if isPoison(e.v.Get("path")) || isPoison(e.v.Get("method")) {
 			return r, false
 		}
@@ -282,7 +284,7 @@ func (c *compiler) httpEndpoint(conf *cfn.Node, r httpRoute) {
 	c.put(integration, r.pos, "AWS::ApiGatewayV2::Integration", obj(r.pos,
 		"ApiId", ref(r.pos, httpAPIID), "IntegrationType", "AWS_PROXY", "IntegrationUri", c.target(fn, r.pos),
 		"PayloadFormatVersion", orText(r.pos, "2.0", fn.n.At("httpApi", "payload"), conf.Get("payload")),
-		"TimeoutInMillis", 30000,
+		"TimeoutInMillis", integrationTimeout(or(r.limit, conf.Get("timeout"))),
 	), "DependsOn", nonEmpty(fn.alias))
 	id, key := "HttpApiRouteDefault", "$default"
 	if r.path != "*" {
@@ -294,6 +296,15 @@ func (c *compiler) httpEndpoint(conf *cfn.Node, r httpRoute) {
 		id = uniqueID(id, c.has)
 	}
 	c.put(id, r.pos, "AWS::ApiGatewayV2::Route", obj(r.pos, props...), "DependsOn", integration)
+}
+
+// integrationTimeout is how long an HTTP API waits, in milliseconds; 30 s is also the most it can.
+func integrationTimeout(seconds *cfn.Node) int {
+	s, _ := seconds.Text()
+	if t, err := strconv.ParseFloat(s, 64); err == nil && t > 0 && t < 30 {
+		return int(t * 1000)
+	}
+	return 30000
 }
 
 func uniqueID(id string, taken func(string) bool) string {

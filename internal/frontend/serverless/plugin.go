@@ -13,6 +13,7 @@ import (
 // plugin says what is made of a known plugin.
 type plugin struct {
 	note     string   // what stands in its place, for the note line
+	missed   bool     // the app may not work without it: the line is a warning
 	top      []string // its keys at the top of the file
 	provider []string // its keys in provider
 	function []string // its keys in a function
@@ -54,7 +55,7 @@ var plugins = map[string]plugin{
 	"serverless-plugin-include-dependencies": {note: "ebb packages the dependencies itself"},
 	"serverless-plugin-common-excludes":      {note: "ebb packages the dependencies itself"},
 	"serverless-package-python-functions":    {note: "ebb installs the requirements itself"},
-	"serverless-python-requirements":         {note: "ebb installs requirements.txt itself"},
+	"serverless-python-requirements":         {note: "ebb installs requirements.txt itself", function: words("module vendor")},
 	"serverless-go-plugin":                   {note: "ebb builds Go handlers itself"},
 	"serverless-rust":                        {note: "the project's own build is expected", function: words("tags")},
 	"serverless-haskell":                     {note: "the project's own build is expected"},
@@ -80,14 +81,14 @@ var plugins = map[string]plugin{
 	"serverless-export-env":                  {note: onDeploy},
 	"serverless-stack-output":                {note: onDeploy},
 	"serverless-manifest-plugin":             {note: onDeploy},
-	"serverless-scriptable-plugin":           {note: "its scripts are not run"},
-	"serverless-plugin-scripts":              {note: "its scripts are not run"},
-	"serverless-hooks-plugin":                {note: "its scripts are not run"},
+	"serverless-scriptable-plugin":           {note: "its scripts are not run", missed: true},
+	"serverless-plugin-scripts":              {note: "its scripts are not run", missed: true},
+	"serverless-hooks-plugin":                {note: "its scripts are not run", missed: true},
 	"serverless-plugin-git-variables":        {note: "${git:…} is understood"},
 	"serverless-iam-roles-per-function":      {note: "roles per function are understood", function: words("iamRoleStatements iamRoleStatementsInherit iamRoleStatementsName iamPermissionsBoundary"), provider: words("iamRoleStatementsInherit")},
 	"serverless-step-functions":              {note: "state machines are not run", top: words("stepFunctions")},
 	"serverless-appsync-plugin":              {note: "GraphQL APIs are not run", top: words("appSync")},
-	"serverless-apigateway-service-proxy":    {note: "service proxies are not run"},
+	"serverless-apigateway-service-proxy":    {note: "service proxies are not run", missed: true},
 	"serverless-aws-documentation":           {note: onDeploy},
 	"serverless-openapi-documentation":       {note: onDeploy},
 	"serverless-reqvalidator-plugin":         {note: "request validators are not run"},
@@ -95,32 +96,33 @@ var plugins = map[string]plugin{
 	"serverless-aws-alias":                   {note: onDeploy},
 	"serverless-vpc-plugin":                  {note: onDeploy},
 	"serverless-associate-waf":               {note: onDeploy},
-	"serverless-ssm-fetch":                   {note: "no parameters are fetched by it"},
-	"serverless-kms-secrets":                 {note: "no secrets are decrypted by it"},
-	"serverless-secrets-plugin":              {note: "no secrets are decrypted by it"},
+	"serverless-ssm-fetch":                   {note: "no parameters are fetched by it", missed: true},
+	"serverless-kms-secrets":                 {note: "no secrets are decrypted by it", missed: true},
+	"serverless-secrets-plugin":              {note: "no secrets are decrypted by it", missed: true},
 	"serverless-content-encoding":            {note: onDeploy},
 	"serverless-apigw-binary":                {note: "its media types are understood"},
 	"serverless-apigwy-binary":               {note: "its media types are understood"},
 	"serverless-api-compression":             {note: onDeploy},
 	"serverless-deployment-bucket":           {note: onDeploy},
-	"serverless-wsgi":                        {note: "its handler is the project's own; run it through the plugin's own files"},
+	"serverless-wsgi":                        {note: "the handler wsgi_handler comes with it and is not added", missed: true},
+	"serverless-rack":                        {note: "the handler rack_adapter comes with it and is not added", missed: true},
 	"serverless-lift":                        {note: "queues, storage and tables are built", top: words("constructs")},
 	"serverless-compose":                     {note: onDeploy},
 	"@serverless/enterprise-plugin":          {note: onDeploy},
 	"@serverless/safeguards-plugin":          {note: onDeploy},
 	"serverless-plugin-epsagon":              {note: onDeploy},
-	"serverless-plugin-ifelse":               {note: "its conditions are not applied"},
+	"serverless-plugin-ifelse":               {note: "its conditions are not applied", missed: true},
 	"serverless-plugin-existing-s3":          {note: "its events are kept as declared", events: words("existingS3")},
 	"serverless-aws-static-file-handler":     {note: "static files are served by the project's own handler"},
 	"serverless-plugin-bind-deployment-id":   {note: onDeploy},
 	"serverless-plugin-stage-variables":      {note: "stage variables are not set by it"},
 	"serverless-plugin-resource-tagging":     {note: onDeploy},
 	"serverless-plugin-lambda-dead-letter":   {note: "its dead letters are not set up", function: words("deadLetter")},
-	"serverless-plugin-chrome":               {note: "no browser is supplied"},
+	"serverless-plugin-chrome":               {note: "no browser is supplied", missed: true},
 	"serverless-plugin-browserifier":         {note: bundled},
 	"serverless-latest-layer-version":        {note: onDeploy},
 	"serverless-analyze-bundle-plugin":       {note: onDeploy},
-	"serverless-middleware":                  {note: "its middleware is not put before handlers"},
+	"serverless-middleware":                  {note: "its middleware is not put before handlers", missed: true},
 	"serverless-spa":                         {note: "no files are copied by it"},
 }
 
@@ -165,6 +167,8 @@ func (c *compiler) readPlugins() {
 		c.plugins[p.name] = true
 		known, ok := plugins[p.name]
 		switch {
+		case known.missed:
+			c.l.Warnf(p.pos, "plugin", "", "plugin %s is not run: %s", p.name, known.note)
 		case ok:
 			c.l.Notef(p.pos, "plugin", "", "plugin %s is not run: %s", p.name, known.note)
 		default:
@@ -185,8 +189,8 @@ func pluginHint(name string) string {
 // functionKeysHere are the keys a function may have, those of the project's plugins included.
 func (c *compiler) functionKeysHere() []string {
 	known := functionKeys
-	for name := range c.plugins {
-		known = append(slices.Clip(known), plugins[name].function...)
+	for _, p := range c.pluginList() {
+		known = append(slices.Clip(known), plugins[p.name].function...)
 	}
 	return known
 }

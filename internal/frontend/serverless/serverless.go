@@ -23,6 +23,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -109,13 +110,18 @@ func (f Frontend) compile(ctx context.Context, p frontend.Project, o frontend.Op
 	if root == nil {
 		return nil, cfn.Template{}, cfn.Input{}, false
 	}
+	return r.compile(root)
+}
+
+// compile makes the template of a document.
+func (r *resolver) compile(root *cfn.Node) (*compiler, cfn.Template, cfn.Input, bool) {
 	r.root = root
 	r.decideStage()
 	r.loadDotenv()
 	r.decideRegion()
 	doc := r.document()
 	c := &compiler{
-		l: l, doc: doc, provider: doc.Get("provider"), stage: r.stage, region: r.region,
+		l: r.l, doc: doc, provider: doc.Get("provider"), stage: r.stage, region: r.region,
 		info: map[string]cfn.FunctionInfo{}, plugins: map[string]bool{}, origins: map[string][]string{},
 	}
 	t := c.template(r)
@@ -127,8 +133,8 @@ func (f Frontend) compile(ctx context.Context, p frontend.Project, o frontend.Op
 		stack = s
 	}
 	return c, t, cfn.Input{
-		Name: c.service, Stage: c.stage, Region: c.region, Account: o.Account, Stack: stack,
-		Source: filepath.Base(p.File), Params: c.templateParams(t, o.Params), Functions: c.info, Declared: c.decl,
+		Name: c.service, Stage: c.stage, Region: c.region, Account: r.o.Account, Stack: stack,
+		Source: filepath.Base(r.p.File), Params: c.templateParams(t, r.o.Params), Functions: c.info, Declared: c.decl,
 	}, true
 }
 
@@ -301,6 +307,8 @@ func (c *compiler) template(r *resolver) cfn.Template {
 	return cfn.Template{Root: c.merge(root, r)}
 }
 
+var serviceName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_-]*$`)
+
 // readService reads what the project is called and where it is meant to run. It says no when that is another
 // provider's cloud, whose keys mean other things.
 func (c *compiler) readService() bool {
@@ -312,6 +320,13 @@ func (c *compiler) readService() bool {
 	c.service = c.text(n, "service")
 	if c.service == "" && !isPoison(n) {
 		c.l.Errorf(orPos(n, c.doc).Pos, "missing-key", "Add `service: my-app` at the top.", "the project has no name: the key service is missing")
+	}
+	if c.service != "" && !serviceName.MatchString(c.service) {
+		c.l.Errorf(n.Pos, "bad-value", "Use a letter first, then letters, digits and dashes.", "%q cannot be the name of an app", c.service)
+		c.service = "app"
+	}
+	if v := c.provider.Get("variableSyntax"); v != nil {
+		c.l.Warnf(v.Pos, "no-effect", "Write variables as ${source:address}.", "variables are always read as ${…}, whatever variableSyntax says")
 	}
 	if c.provider.IsNull() {
 		c.l.Errorf(c.doc.Pos, "missing-key", "Add `provider:` with `name: aws` and a runtime.", "the key provider is missing")
