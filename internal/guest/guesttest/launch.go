@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"sync"
 	"syscall"
 	"testing"
@@ -115,6 +116,22 @@ func (g *Guest) Output() string {
 	g.out.Lock()
 	defer g.out.Unlock()
 	return g.out.String()
+}
+
+// OutputLike waits until the output matches the pattern, at most two seconds, and gives it: what the guest has written may not have been
+// read yet.
+func (g *Guest) OutputLike(pattern string) (string, bool) {
+	re := regexp.MustCompile(pattern)
+	for end := time.Now().Add(2 * time.Second); ; {
+		out := g.Output()
+		if re.MatchString(out) {
+			return out, true
+		}
+		if time.Now().After(end) {
+			return out, false
+		}
+		<-time.After(2 * time.Millisecond)
+	}
 }
 
 // Exit waits until the guest has ended and says how.

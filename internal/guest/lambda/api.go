@@ -55,24 +55,20 @@ func openAPI(ctx context.Context, ln net.Listener, u *guest.Unit, pool *sync.Poo
 	s := &apiSession{ln: ln, unit: u, pool: pool, done: make(chan struct{}), wake: make(chan struct{}, 1)}
 	s.mu.conns = map[*apiConn]struct{}{}
 	s.wg.Go(s.accept)
-	for {
-		s.mu.Lock()
-		ready, initErr := s.mu.ready, s.mu.initErr
-		s.mu.Unlock()
-		switch {
-		case initErr != nil:
-			s.Close()
-			return nil, initErr
-		case ready:
-			return s, nil
-		}
-		select {
-		case <-s.wake:
-		case <-ctx.Done():
-			s.Close()
-			return nil, fmt.Errorf("wait for the guest's init: %w", ctx.Err())
-		}
+	var initErr *guest.InitError
+	err := s.wait(ctx, func() bool {
+		initErr = s.mu.initErr
+		return initErr != nil || s.mu.ready
+	})
+	switch {
+	case err != nil:
+		s.Close()
+		return nil, fmt.Errorf("wait for the guest's init: %w", err)
+	case initErr != nil:
+		s.Close()
+		return nil, initErr
 	}
+	return s, nil
 }
 
 func (s *apiSession) accept() {
@@ -193,15 +189,18 @@ func (s *apiSession) take(ctx context.Context, inv *invocation.Invocation) (*api
 	return c, call, nil
 }
 
-// wait returns when cond, called with mu held, is true.
+// wait returns when cond, called with mu held, is true. What is true when the context ends counts.
 func (s *apiSession) wait(ctx context.Context, cond func() bool) error {
 	for {
+		over := ctx.Err()
 		s.mu.Lock()
 		ok, closed := cond(), s.mu.closed
 		s.mu.Unlock()
 		switch {
 		case ok:
 			return nil
+		case over != nil:
+			return over
 		case closed:
 			return net.ErrClosed
 		}
@@ -209,7 +208,6 @@ func (s *apiSession) wait(ctx context.Context, cond func() bool) error {
 		case <-s.wake:
 		case <-s.done:
 		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
 }

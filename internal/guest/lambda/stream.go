@@ -43,12 +43,12 @@ type streamSession struct {
 	spent bool // the guest has ended or is about to
 }
 
-// past ends all reads and writes.
-var past = time.Unix(1, 0)
+// grace is how long the end of a context leaves to take what the guest has already sent: a guest that answers and exits ends both.
+const grace = 10 * time.Millisecond
 
 // openStream waits for the guest's first frame.
 func openStream(ctx context.Context, conn net.Conn, u *guest.Unit, pool *sync.Pool) (guest.Session, error) {
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now().Add(grace)) })
 	defer stop()
 	r := frameReader{r: conn, buf: make([]byte, 512)}
 	f, err := r.next()
@@ -118,7 +118,7 @@ func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, 
 	}
 	closeFrame(out, at)
 
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(past) })
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Now().Add(grace)) })
 	defer func() {
 		if !stop() {
 			s.spent = true

@@ -503,15 +503,68 @@ async function load(root, moduleRoot, name) {
     const s = fs.statSync(base + ext, { throwIfNoEntry: false });
     return s !== undefined && s.isFile();
   };
-  if (is('')) return require(base);
-  if (is('.js')) return isModule(base) ? importModule(base + '.js') : require(base + '.js');
+  if (is('')) return requireFile(base);
+  if (is('.js')) return isModule(base) ? importModule(base + '.js') : requireFile(base + '.js');
   if (is('.mjs')) return importModule(base + '.mjs');
-  if (is('.cjs')) return require(base + '.cjs');
+  if (is('.cjs')) return requireFile(base + '.cjs');
   return require(require.resolve(moduleRoot === '' || moduleRoot === '.' ? name : path.join(moduleRoot, name), { paths: [root, path.resolve(root, moduleRoot)] }));
 }
 
-function importModule(file) {
-  return import(require('url').pathToFileURL(file).href);
+// NODE_PATH does not reach `import`, so packages of layers and the supplied SDKs are looked for in these places when they are not found
+// otherwise. Newer versions of Node have hooks that cost nothing; older ones need a thread for them, which is started only when needed.
+const { register, registerHooks } = require('module');
+let bases = null, threaded = false;
+
+function openModules() {
+  const { pathToFileURL } = require('url');
+  const dirs = [];
+  for (const l of layers) dirs.push(`${l}/nodejs/node${process.versions.node.split('.')[0]}`, `${l}/nodejs`);
+  if (supplied) dirs.push(`${supplied}/nodejs`);
+  bases = dirs.map((d) => pathToFileURL(`${d}/x.js`).href);
+  if (bases.length === 0 || !registerHooks) return;
+  registerHooks({
+    resolve(specifier, context, next) {
+      try {
+        return next(specifier, context);
+      } catch (err) {
+        if (err.code !== 'ERR_MODULE_NOT_FOUND' || /^(\.|\/|#|[a-z]+:)/.test(specifier)) throw err;
+        for (const parentURL of bases) {
+          try {
+            return next(specifier, { ...context, parentURL });
+          } catch { /* not there either */ }
+        }
+        throw err;
+      }
+    },
+  });
+}
+
+function startThread() {
+  if (threaded || !register) return false;
+  threaded = true;
+  register(require('url').pathToFileURL(path.join(__dirname, 'node-hooks.mjs')).href, { data: bases });
+  return true;
+}
+
+// An import() of a package may come at any time later: the thread must be there before.
+function mayImportLater(file) {
+  if (bases.length > 0 && !registerHooks && /\bimport\s*\(\s*['"`](?![./#]|[a-z]+:)/.test(fs.readFileSync(file, 'utf8'))) startThread();
+}
+
+async function importModule(file) {
+  const url = require('url').pathToFileURL(file).href;
+  try {
+    mayImportLater(file);
+    return await import(url);
+  } catch (err) {
+    if (!err || err.code !== 'ERR_MODULE_NOT_FOUND' || bases.length === 0 || registerHooks || !startThread()) throw err;
+    return import(url + '?ebb-retry');
+  }
+}
+
+function requireFile(file) {
+  mayImportLater(file);
+  return require(file);
 }
 
 async function start() {
@@ -522,10 +575,11 @@ async function start() {
   const m = /^([^.]*)\.(.*)$/.exec(base);
   if (m === null) throw named('Runtime.MalformedHandlerName', `Bad handler '${full}': want "file.function"`);
   let app;
+  openModules();
   try {
     app = await load(root, moduleRoot, m[1]);
   } catch (err) {
-    if (err instanceof SyntaxError) throw named('Runtime.UserCodeSyntaxError', String(err), syntaxPlace(err));
+    if (err instanceof SyntaxError) throw named('Runtime.UserCodeSyntaxError', String(err), syntaxPlace(err, path.resolve(root, moduleRoot, m[1])));
     if (err && (err.code === 'MODULE_NOT_FOUND' || err.code === 'ERR_MODULE_NOT_FOUND')) throw named('Runtime.ImportModuleError', String(err), err);
     throw err;
   }
@@ -540,11 +594,34 @@ async function start() {
   return f;
 }
 
-// A SyntaxError's stack begins with the place, which the name and message must not push out.
-function syntaxPlace(err) {
-  const lines = String(err.stack).split('\n');
-  const at = lines.findIndex((l) => l.startsWith('SyntaxError'));
-  return { stack: ['', ...lines.slice(0, Math.max(at, 0)).filter((l) => l !== ''), ...lines.slice(at + 1)].join('\n') };
+// A SyntaxError's stack begins with the place, which the name and message must not push out. Of an ES module's the place is known to
+// Node alone, which tells it when it checks the file.
+function syntaxPlace(err, base) {
+  let lines = String(err.stack).split('\n');
+  let at = lines.findIndex((l) => l.startsWith('SyntaxError'));
+  if (at <= 0) {
+    const place = modulePlace(['.js', '.mjs', ''].map((e) => base + e));
+    lines = [...place, ...lines.slice(1)];
+    at = place.length;
+  } else {
+    lines.splice(at, 1);
+  }
+  return { stack: ['', ...lines.filter((l, i) => i >= at || l !== '')].join('\n') };
+}
+
+function modulePlace(files) {
+  const { spawnSync } = require('child_process');
+  const seen = new Set();
+  for (let i = 0; i < files.length && seen.size < 30; i++) {
+    const file = files[i];
+    if (seen.has(file) || !fs.statSync(file, { throwIfNoEntry: false })?.isFile()) continue;
+    seen.add(file);
+    const lines = spawnSync(process.execPath, ['--check', file], { encoding: 'utf8' }).stderr.split('\n');
+    const end = lines.findIndex((l) => l.startsWith('SyntaxError'));
+    if (end > 0) return lines.slice(0, end).filter((l) => l !== '');
+    for (const m of fs.readFileSync(file, 'utf8').matchAll(/(?:from|import)\s*\(?\s*['"](\.[^'"]+)['"]/g)) files.push(path.resolve(path.dirname(file), m[1]));
+  }
+  return [];
 }
 
 function initFailed(err, title = 'Uncaught Exception', code = 1) {
