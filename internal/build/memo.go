@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/errs"
 )
 
 const memoFormat = 1
@@ -89,4 +92,28 @@ func hash(parts ...string) string {
 		fmt.Fprintf(h, "%d:%s", len(p), p)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:32]
+}
+
+// retryAfter is how long a fetch that failed is not tried again: without network every build would wait for it.
+const retryAfter = 10 * time.Minute
+
+type failure struct {
+	At     int64  `json:"at"` // Unix seconds
+	Reason string `json:"reason"`
+}
+
+// failed remembers that something could not be fetched.
+func (b *builder) failed(key string, err error) {
+	if b.ctx.Err() == nil {
+		b.notes.put("failed:"+key, failure{At: time.Now().Unix(), Reason: err.Error()})
+	}
+}
+
+// failedLately gives the reason of a fetch that failed a short while ago.
+func (b *builder) failedLately(key string) error {
+	var f failure
+	if b.notes.get("failed:"+key, &f) && time.Since(time.Unix(f.At, 0)) < retryAfter {
+		return errs.New(errs.Failed, "%s", f.Reason)
+	}
+	return nil
 }

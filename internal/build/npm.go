@@ -402,6 +402,12 @@ func (b *builder) packages(specs map[string]string) packageSet {
 		return set
 	}
 	set := packageSet{dir: filepath.Join(b.o.Cache, "node", key)}
+	if !isFolder(set.dir) {
+		if set.err = b.failedLately(key); set.err != nil {
+			b.sets[key] = set
+			return set
+		}
+	}
 	set.err = b.once(set.dir, func(tmp string) error {
 		defer b.step("supply", "", strings.Join(list, " "))()
 		text, err := json.Marshal(map[string]any{"name": "supplied", "version": "0.0.0", "private": true, "dependencies": specs})
@@ -411,7 +417,7 @@ func (b *builder) packages(specs map[string]string) packageSet {
 		if err := os.WriteFile(filepath.Join(tmp, "package.json"), text, 0o644); err != nil {
 			return err
 		}
-		out, err := b.npm(tmp, []string{"install", "--omit=dev", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--no-progress", "--loglevel=error"})
+		out, err := b.npm(tmp, []string{"install", "--omit=dev", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--no-progress", "--loglevel=error", "--fetch-retries=1"})
 		if err == nil {
 			return nil
 		}
@@ -420,6 +426,9 @@ func (b *builder) packages(specs map[string]string) packageSet {
 		}
 		return errs.New(errs.Failed, "%s", npmReason(out))
 	})
+	if set.err != nil {
+		b.failed(key, set.err)
+	}
 	b.sets[key] = set
 	return set
 }

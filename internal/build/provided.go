@@ -1,0 +1,252 @@
+package build
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/artifact"
+	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/errs"
+)
+
+// provided builds Functions that bring their own program: what is there is taken, Go sources are compiled.
+func (b *builder) provided(fs []*app.Function) {
+	for _, f := range fs {
+		if b.ctx.Err() != nil {
+			return
+		}
+		tree, err := b.program(f)
+		if err != nil {
+			b.errorf(diag.Pos{}, "build-failed", errs.HintOf(err), "function %q: %v", f.Key, err)
+			continue
+		}
+		if tree != nil {
+			b.done(f, tree, f.Handler)
+		}
+	}
+}
+
+// programPath is where the cloud looks for the program in the code.
+func programPath(f *app.Function) string {
+	if f.Runtime == "go1.x" {
+		return path.Clean(f.Handler)
+	}
+	return "bootstrap"
+}
+
+// program gives the code of one Function, with its program executable. A nil Tree has its error said.
+func (b *builder) program(f *app.Function) (*artifact.Tree, error) {
+	base, name := b.base(f), programPath(f)
+	if name == ".." || strings.HasPrefix(name, "../") || path.IsAbs(name) {
+		return nil, errs.New(errs.Invalid, "the handler %q leaves the code", f.Handler)
+	}
+	src := b.goSources(base)
+	at := filepath.Join(base, filepath.FromSlash(name))
+	if f.Package.Makefile != "" || len(src) > 0 {
+		state, err := b.digestOf(src)
+		if err != nil {
+			return nil, err
+		}
+		made, err := b.makeProgram(f, base, at, state)
+		if err != nil {
+			return nil, err
+		}
+		if made == "" && (len(src) > 0 && f.Package.Makefile == "") && !b.ownProgram(at, src) {
+			if made, err = b.goProgram(f, base, src, state); err != nil {
+				return nil, err
+			}
+		}
+		if made != "" {
+			at = made
+		}
+	}
+	if !isRegular(at) {
+		hint := "Build it first: the file has to be there, executable."
+		if near := b.nearestFile(path.Join(f.Package.Root, name), ""); near != "" {
+			hint = near
+		}
+		b.errorf(diag.Pos{}, "missing-handler", hint, "function %q: the program %s is not there, and nothing here builds it", f.Key, path.Join(f.Package.Root, name))
+		return nil, nil
+	}
+	return b.programTree(f, at, name)
+}
+
+// programTree is the package's files with the program at its place.
+func (b *builder) programTree(f *app.Function, at, name string) (*artifact.Tree, error) {
+	key := fmt.Sprintf("provided\x00%s\x00%v\x00%q", b.base(f), f.Package.Only, f.Package.Patterns)
+	files := b.trees[key]
+	if files == nil {
+		r := newRules(f.Package.Patterns, f.Package.Only)
+		r.modules = func(string, fs.DirEntry) bool { return false }
+		var err error
+		files, err = artifact.Scan(b.base(f), b.files, func(p string, d fs.DirEntry) bool {
+			if d.IsDir() && p == "vendor" && isRegular(filepath.Join(b.base(f), "go.mod")) {
+				return false
+			}
+			return !goOnly(p) && r.keep(p, d)
+		})
+		if err != nil {
+			return nil, err
+		}
+		b.trees[key] = files
+	}
+	program, err := artifact.Scan(filepath.Dir(at), b.files, func(p string, _ fs.DirEntry) bool { return p == filepath.Base(at) })
+	if err != nil {
+		return nil, err
+	}
+	if len(program.Manifest.Entries) != 1 {
+		return nil, errs.New(errs.Invalid, "the program %s is no file", b.rel(at))
+	}
+	sum, err := b.files.Sum(at)
+	if err != nil {
+		return nil, err
+	}
+	if e, ok := files.Find(name); ok && e.SHA256 == sum && e.Mode == 0o755 {
+		return files, nil
+	}
+	e := artifact.Entry{Path: name, Mode: 0o755, Size: program.Manifest.Entries[0].Size, SHA256: sum}
+	one := &artifact.Tree{Manifest: artifact.Manifest{Format: artifact.Format, Entries: []artifact.Entry{e}},
+		Open: func(artifact.Entry) (io.ReadCloser, error) { return os.Open(at) }}
+	return artifact.Merge(one, files), nil
+}
+
+// goOnly says whether a file is only what a Go program is made of.
+func goOnly(p string) bool {
+	switch path.Base(p) {
+	case "go.mod", "go.sum", "go.work", "go.work.sum", "Gopkg.toml", "Gopkg.lock", "Makefile":
+		return true
+	}
+	return path.Ext(p) == ".go"
+}
+
+// goSources lists Go files and what else decides the outcome of a Go build, absolute.
+func (b *builder) goSources(base string) []string {
+	var list []string
+	code := false
+	_ = filepath.WalkDir(base, func(p string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return fs.SkipDir
+		case d.IsDir():
+			if n := d.Name(); p != base && (n == "node_modules" || strings.HasPrefix(n, ".") || n == "testdata") {
+				return fs.SkipDir
+			}
+		case goOnly(d.Name()) && !strings.HasSuffix(d.Name(), "_test.go"):
+			list = append(list, p)
+			code = code || strings.HasSuffix(d.Name(), ".go")
+		}
+		return nil
+	})
+	if !code {
+		return nil
+	}
+	for d := filepath.Dir(base); within(d, b.root); d = filepath.Dir(d) {
+		for _, n := range []string{"go.mod", "go.sum", "go.work", "Makefile"} {
+			if p := filepath.Join(d, n); isRegular(p) {
+				list = append(list, p)
+			}
+		}
+	}
+	return list
+}
+
+func (b *builder) digestOf(files []string) (string, error) {
+	var parts []string
+	for _, p := range files {
+		sum, err := b.files.Sum(p)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, p, sum)
+	}
+	return hash(parts...), nil
+}
+
+// ownProgram says whether the program was built by other means than these sources, or after their last change: then it
+// is taken as it is.
+func (b *builder) ownProgram(at string, src []string) bool {
+	info, err := os.Stat(at)
+	if err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(src, func(p string) bool {
+		s, err := os.Stat(p)
+		return err == nil && s.ModTime().After(info.ModTime())
+	})
+}
+
+var makeTarget = regexp.MustCompile(`(?m)^([A-Za-z0-9_.-]+)[ \t]*:([^=]|$)`)
+
+// makeProgram runs the project's Makefile where that is what makes the program, and returns the program's path; "" when the
+// Makefile is not about it. It is run again when the sources have changed.
+func (b *builder) makeProgram(f *app.Function, base, at, state string) (string, error) {
+	dir, text := "", ""
+	for d := base; within(d, b.root); d = filepath.Dir(d) {
+		if data, err := os.ReadFile(filepath.Join(d, "Makefile")); err == nil {
+			dir, text = d, string(data)
+			break
+		}
+	}
+	var targets []string
+	for _, m := range makeTarget.FindAllStringSubmatch(text, -1) {
+		targets = append(targets, m[1])
+	}
+	target := f.Package.Makefile
+	out := at
+	env := []string{}
+	if target != "" { // ARTIFACTS_DIR is where the target has to put the code: SAM's "BuildMethod: makefile"
+		if dir == "" || !slices.Contains(targets, target) {
+			return "", errs.New(errs.Invalid, "the Makefile has no target %q", target)
+		}
+		art := filepath.Join(b.o.Work, "make-"+hash(base, target)[:16])
+		if err := os.MkdirAll(art, 0o755); err != nil {
+			return "", err
+		}
+		out, env = filepath.Join(art, filepath.FromSlash(programPath(f))), []string{"ARTIFACTS_DIR=" + art}
+	} else {
+		rel, err := filepath.Rel(dir, at)
+		if dir == "" || err != nil || !slices.Contains(targets, "build") || !strings.Contains(text, filepath.ToSlash(filepath.Dir(rel))) && !strings.Contains(text, path.Base(rel)) {
+			return "", nil
+		}
+		target = "build"
+	}
+	key := "make:" + dir + ":" + target
+	var done string
+	if isRegular(out) && (b.notes.get(key, &done) && done == state) {
+		return out, nil
+	}
+	if isRegular(out) && f.Package.Makefile == "" && done == "" && b.ownProgram(out, []string{filepath.Join(dir, "Makefile")}) && b.ownProgram(out, b.goSources(base)) {
+		return out, nil // built by the user
+	}
+	end := b.step("compile", f.Key, "make "+target)
+	text, err := b.run(command{dir: dir, name: "make", args: []string{target}, env: env})
+	end()
+	if b.ctx.Err() != nil {
+		return "", b.ctx.Err()
+	}
+	if err == nil && isRegular(out) {
+		b.notes.put(key, state)
+		return out, nil
+	}
+	if f.Package.Makefile != "" {
+		b.show(text)
+		return "", errs.New(errs.Failed, "make %s: %s", target, lastLine(text, err)).WithHint("Run it in %s and see what it says.", b.place(dir))
+	}
+	why := "it does not make " + b.rel(at)
+	if err != nil {
+		why = lastLine(text, err)
+		if missing(err) {
+			why = "make is not installed"
+		}
+	}
+	b.notef(diag.Pos{File: b.rel(filepath.Join(dir, "Makefile"))}, "make-failed", "", "`make %s` did not do (%s); the sources are compiled directly", target, why)
+	return "", nil
+}
