@@ -114,15 +114,17 @@ func (f refusal) write(w http.ResponseWriter, kind app.APIKind) int64 {
 	return int64(n)
 }
 
-// identify sets the header lines by which a client names its request to its operator.
-func identify(h http.Header, kind app.APIKind, id string) {
+// identify sets the header lines by which a client names its request to its operator. values holds their slices.
+func identify(h http.Header, kind app.APIKind, id string, values *[4]string) {
 	switch kind {
 	case app.REST:
-		h["x-amzn-RequestId"] = []string{id}
-		h["x-amz-apigw-id"] = []string{extendedID(id)}
+		values[0], values[1] = id, extendedID(id)
+		h["x-amzn-RequestId"], h["x-amz-apigw-id"] = values[0:1:1], values[1:2:2]
 	case app.HTTP:
-		h["Apigw-Requestid"] = []string{extendedID(id)}
+		values[0] = extendedID(id)
+		h["Apigw-Requestid"] = values[0:1:1]
 	default:
-		h["x-amzn-RequestId"] = []string{id}
+		values[0] = id
+		h["x-amzn-RequestId"] = values[0:1:1]
 	}
 }

@@ -106,6 +106,7 @@ type Gateway struct {
 	base    context.Context // of every Invocation; ends when the grace is over
 	end     context.CancelFunc
 	running sync.WaitGroup // Invocations, also those whose client has its answer
+	timers  sync.Pool      // of stopped *time.Timer
 }
 
 // New returns a Gateway without Apps.

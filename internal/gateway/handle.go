@@ -32,11 +32,18 @@ type visit struct {
 	id     string
 	path   string // raw
 	query  string
-	head   []byte // as the client wrote it, or nil
+	head   string // as the client wrote it, or empty
 	m      match
 	site   *site
 	status int
 	bytes  int64
+	values [4]string // of the answer's header
+
+	// In one piece with the visit, for fewer allocations; the Invocation may outlive the visit.
+	inv   invocation.Invocation
+	req   invocation.Request
+	route invocation.Route // with this request's Params
+	sink  sink
 }
 
 // ServeHTTP answers one request.
@@ -65,7 +72,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if v.m.front != nil {
 		kind = v.m.front.kind
 	}
-	identify(w.Header(), kind, v.id)
+	identify(w.Header(), kind, v.id, &v.values)
 	if len(r.RequestURI) > maxTarget {
 		v.refuse(message(http.StatusRequestURITooLong, "URI Too Long"))
 		return
@@ -256,7 +263,8 @@ func (v *visit) refuseBody(kind app.APIKind, err error) {
 // invoke runs the function and answers with what it gives.
 func (v *visit) invoke(kind app.APIKind, body *bytes.Buffer) {
 	g, rt := v.g, v.m.route
-	inv := &invocation.Invocation{ID: v.id, Tenant: v.site.tenant, Function: rt.function, Mode: invocation.ModeRequest, Attempt: 1,
+	inv, s := &v.inv, &v.sink
+	*inv = invocation.Invocation{ID: v.id, Tenant: v.site.tenant, Function: rt.function, Mode: invocation.ModeRequest, Attempt: 1,
 		Received: v.came, Trace: trace(v.r.Header)}
 	if rt.custom {
 		raw, f := passthrough(body)
@@ -268,39 +276,49 @@ func (v *visit) invoke(kind app.APIKind, body *bytes.Buffer) {
 	} else {
 		inv.Payload = v.request(body)
 	}
-	s := &sink{w: v.w, cors: v.m.front.cors, head: v.r.Method == http.MethodHead, stream: rt.stream, whole: make(chan struct{})}
+	s.w, s.cors, s.head, s.stream, s.signal = v.w, v.m.front.cors, v.r.Method == http.MethodHead, rt.stream, make(chan struct{}, 1)
 	if s.cors != nil {
 		s.origin = v.r.Header.Get("Origin")
 	}
 	ctx, cancel := context.WithCancel(g.base)
-	ended := make(chan error, 1)
 	g.running.Add(1)
 	go func() {
 		defer g.running.Done()
 		err := g.invoker.Invoke(ctx, inv, s)
 		cancel()
-		ended <- err
+		s.end(err)
 	}()
-	v.await(kind, s, ended, cancel)
+	v.await(kind, cancel)
 }
 
 // await waits for the first of: the answer, the end of the Invocation, the client's leaving, the integration timeout.
-func (v *visit) await(kind app.APIKind, s *sink, ended chan error, cancel context.CancelFunc) {
+func (v *visit) await(kind app.APIKind, cancel context.CancelFunc) {
+	s := &v.sink
 	var late <-chan time.Time
 	if d := v.m.route.timeout; d > 0 {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
+		timer, ok := v.g.timers.Get().(*time.Timer)
+		if ok {
+			timer.Reset(d)
+		} else {
+			timer = time.NewTimer(d)
+		}
+		defer func() {
+			timer.Stop()
+			v.g.timers.Put(timer)
+		}()
 		late = timer.C
 	}
 	gone := v.r.Context().Done()
 	for {
 		select {
-		case <-s.whole:
-			v.status, v.bytes = s.send()
-			return
-		case err := <-ended:
-			v.ended(kind, s, err)
-			return
+		case <-s.signal:
+			if whole, over, err := s.state(); whole {
+				v.status, v.bytes = s.send()
+				return
+			} else if over {
+				v.ended(kind, err)
+				return
+			}
 		case <-gone:
 			cancel()
 			if s.detach() {
@@ -318,12 +336,9 @@ func (v *visit) await(kind app.APIKind, s *sink, ended chan error, cancel contex
 	}
 }
 
-// ended answers when the Invocation is over.
-func (v *visit) ended(kind app.APIKind, s *sink, err error) {
-	if s.closed(err) {
-		v.status, v.bytes = s.send()
-		return
-	}
+// ended answers when the Invocation is over without a whole answer.
+func (v *visit) ended(kind app.APIKind, err error) {
+	s := &v.sink
 	if err == nil {
 		err = errs.New(errs.Internal, "the invocation ended without a whole answer")
 	}
@@ -352,11 +367,12 @@ func (v *visit) request(body *bytes.Buffer) *invocation.Request {
 	r, rt := v.r, v.m.route
 	route := &rt.route
 	if len(v.m.params) > 0 {
-		own := rt.route
-		own.Params = v.m.params
-		route = &own
+		v.route = rt.route
+		v.route.Params = v.m.params
+		route = &v.route
 	}
-	q := &invocation.Request{Method: r.Method, Scheme: "http", Proto: r.Proto, Host: r.Host, Path: v.m.path, FullPath: v.path, Query: v.query,
+	q := &v.req
+	*q = invocation.Request{Method: r.Method, Scheme: "http", Proto: r.Proto, Host: r.Host, Path: v.m.path, FullPath: v.path, Query: v.query,
 		Header: header(r, v.head), Body: body, ContentLength: int64(body.Len()), RemoteIP: r.RemoteAddr, Route: route}
 	if r.TLS != nil {
 		q.Scheme = "https"

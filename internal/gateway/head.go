@@ -27,8 +27,8 @@ type headConn struct {
 		sync.Mutex
 		lost  bool
 		state frame
-		head  []byte   // of the request that is being read
-		heads [][]byte // whole heads that no handler has asked for yet
+		head  []byte   // of the request that is being read; its array is used again
+		heads []string // whole heads that no handler has asked for yet
 		left  int64    // bytes of body or chunk still to come
 		line  []byte   // of a chunked body
 	}
@@ -120,8 +120,8 @@ func (c *headConn) feedHead(p []byte) []byte {
 		c.lose()
 		return nil
 	}
-	c.mu.heads = append(c.mu.heads, head)
-	c.mu.head = nil
+	c.mu.heads = append(c.mu.heads, string(head))
+	c.mu.head = c.mu.head[:0]
 	switch {
 	case chunked:
 		c.mu.state, c.mu.line = inChunkSize, c.mu.line[:0]
@@ -218,39 +218,35 @@ func (c *headConn) feedLine(p []byte) []byte {
 	return p[i+1:]
 }
 
-// take returns the oldest head that was not taken, or nil.
-func (c *headConn) take() []byte {
+// take returns the oldest head that was not taken, or "".
+func (c *headConn) take() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.mu.heads) == 0 {
-		return nil
+		return ""
 	}
 	head := c.mu.heads[0]
-	if len(c.mu.heads) == 1 {
-		c.mu.heads = c.mu.heads[:0]
-	} else {
-		c.mu.heads = slices.Delete(c.mu.heads, 0, 1)
-	}
+	c.mu.heads = slices.Delete(c.mu.heads, 0, 1)
 	return head
 }
 
-// takeHead returns the head of the request as the client wrote it, or nil. Every request takes its own, used or not.
-func takeHead(r *http.Request) []byte {
+// takeHead returns the head of the request as the client wrote it, or "". Every request takes its own, used or not.
+func takeHead(r *http.Request) string {
 	if r.ProtoMajor != 1 {
-		return nil
+		return ""
 	}
 	if c, ok := r.Context().Value(connKey{}).(*headConn); ok {
 		return c.take()
 	}
-	return nil
+	return ""
 }
 
 // header returns the request's header lines: as the client wrote them, or net/http's.
-func header(r *http.Request, head []byte) []invocation.Field {
-	if head == nil {
+func header(r *http.Request, head string) []invocation.Field {
+	if head == "" {
 		return plainHeader(r)
 	}
-	if fields, ok := parseHead(string(head), r); ok {
+	if fields, ok := parseHead(head, r); ok {
 		return fields
 	}
 	if c, ok := r.Context().Value(connKey{}).(*headConn); ok {

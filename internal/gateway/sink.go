@@ -16,7 +16,7 @@ import (
 
 // sink takes the answer of one Invocation. A buffered answer is kept until it is whole, so that a slow client holds no
 // Instance; a streamed one goes out as it comes. The Invocation's goroutine uses it as a Sink, the request's goroutine
-// waits for whole and may detach it; mu stands between them. What comes for a buffered answer after that is thrown away
+// waits for its signal and may detach it; mu stands between them. What comes for a buffered answer after that is thrown away
 // without an error: the function has done nothing wrong, and its Instance lives on.
 type sink struct {
 	w      http.ResponseWriter
@@ -25,11 +25,13 @@ type sink struct {
 	head   bool // the request is a HEAD
 	stream bool
 
-	whole chan struct{} // closed when a buffered answer is complete, a stream has ended or the connection was given away
+	signal chan struct{} // holds one: something of complete, over has changed
 
 	mu struct {
 		sync.Mutex
-		detached bool // the client has another answer, or is gone
+		over     bool  // the Invocation has ended
+		err      error // with this
+		detached bool  // the client has another answer, or is gone
 		started  bool
 		complete bool
 		taken    bool // upgraded
@@ -159,8 +161,23 @@ func (s *sink) flush() error { return http.NewResponseController(s.w).Flush() }
 func (s *sink) finish() {
 	if !s.mu.complete {
 		s.mu.complete = true
-		close(s.whole)
+		s.wake()
 	}
+}
+
+func (s *sink) wake() {
+	select {
+	case s.signal <- struct{}{}:
+	default:
+	}
+}
+
+// end says that the Invocation has ended.
+func (s *sink) end(err error) {
+	s.mu.Lock()
+	s.mu.over, s.mu.err = true, err
+	s.wake()
+	s.mu.Unlock()
 }
 
 // detach ends the sink for the Invocation unless its answer already goes to the client. It says whether it did.
@@ -181,18 +198,16 @@ func (s *sink) release() {
 	s.mu.Unlock()
 }
 
-// closed says whether the Invocation ended without a whole answer. A buffered answer of unknown length is whole when
-// the Invocation ends well.
-func (s *sink) closed(err error) (whole bool) {
+// state says whether the whole answer is there, and whether the Invocation is over and with what error. An answer of
+// unknown length, and a streamed one, is whole when the Invocation has ended well.
+func (s *sink) state() (whole, over bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mu.complete && !s.stream {
-		return true
+	whole = s.mu.complete
+	if s.mu.over && s.mu.err == nil && s.mu.started {
+		whole = whole || s.stream || s.mu.head.Length <= int64(len(s.mu.body))
 	}
-	if err != nil || !s.mu.started || !s.stream && s.mu.head.Length > int64(len(s.mu.body)) {
-		return false
-	}
-	return true
+	return whole, s.mu.over, s.mu.err
 }
 
 // canonical are header names that net/http must find under its own spelling, or it would add a second one.
