@@ -55,11 +55,28 @@ func (c *Conn) embed(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	log := &serverLog{log: o.Log}
+	log := &serverLog{log: o.Log, broken: make(chan error, 1)}
 	if err := c.start(ctx, o, log); err != nil {
 		return err
 	}
-	return c.check(ctx, found, log)
+	if err := c.check(ctx, found, log); err != nil {
+		return err
+	}
+	c.watch(log)
+	return nil
+}
+
+// watch waits for the server to say that it cannot write. The server calls its log under its own locks, so that nothing can be
+// done there.
+func (c *Conn) watch(log *serverLog) {
+	c.stop = make(chan struct{})
+	c.wait.Go(func() {
+		select {
+		case err := <-log.broken:
+			c.fail(err)
+		case <-c.stop:
+		}
+	})
 }
 
 // start runs the server and connects to it in process.
@@ -181,8 +198,9 @@ func checkRoom(dir string) error {
 
 // serverLog passes the server's warnings on and keeps the first few, which say why a start failed.
 type serverLog struct {
-	log *slog.Logger
-	mu  struct {
+	log    *slog.Logger
+	broken chan error // takes the first error of writing
+	mu     struct {
 		sync.Mutex
 		kept []string
 	}
@@ -200,12 +218,27 @@ func (l *serverLog) Fatalf(format string, v ...any) { l.keep(slog.LevelError, fo
 
 func (l *serverLog) keep(level slog.Level, format string, v []any) {
 	text := strings.TrimSpace(fmt.Sprintf(format, v...))
+	for _, arg := range v {
+		if err, ok := arg.(error); ok && level == slog.LevelError && writeError(err) {
+			select {
+			case l.broken <- err:
+			default:
+			}
+		}
+	}
 	l.log.Log(context.Background(), level, "nats server", "text", text)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.mu.kept) < 8 {
 		l.mu.kept = append(l.mu.kept, text)
 	}
+}
+
+// writeError tells whether an error is one of writing a file.
+func writeError(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p) && (p.Op == "write" || p.Op == "sync" || p.Op == "truncate") ||
+		errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EIO)
 }
 
 func (l *serverLog) problems() string {

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -99,7 +100,6 @@ func (d damage) Error() string { return string(d) }
 
 // inspectStream tells whether the stream's making was cut short (it then holds nothing), or how it is damaged.
 func inspectStream(dir string, budget *int64) (torn bool, err error) {
-	key := sha256.Sum256([]byte(filepath.Base(dir)))
 	blocks, err := blockFiles(filepath.Join(dir, "msgs"))
 	if err != nil {
 		return false, err
@@ -115,7 +115,7 @@ func inspectStream(dir string, budget *int64) (torn bool, err error) {
 	if err := errors.Join(err, serr); err != nil {
 		return false, err
 	}
-	h, err := highwayhash.New64(key[:])
+	h, err := newHash(filepath.Base(dir))
 	if err != nil {
 		return false, err
 	}
@@ -182,31 +182,14 @@ func inspectBlock(b block, stream string, last bool) error {
 	if bytes.HasPrefix(data, []byte("cmp")) {
 		return nil // compressed as a whole; the server does not cut such blocks
 	}
-	// Keyed with the name of stream and block: server/filestore.go, msgBlock hash.
-	key := sha256.Sum256(fmt.Appendf(nil, "%s-%d", stream, b.num))
-	h, err := highwayhash.New64(key[:])
+	h, err := newHash(fmt.Sprintf("%s-%d", stream, b.num))
 	if err != nil {
 		return err
 	}
-	var sum [hashSize]byte
 	for at := 0; at < len(data); {
-		rest := data[at:]
-		n := record(rest)
-		ok := n > 0
-		if ok {
-			slen := int(binary.LittleEndian.Uint16(rest[20:]))
-			body := rest[headerSize+slen : n-hashSize]
-			if binary.LittleEndian.Uint32(rest)&headersBit != 0 {
-				body = body[4:]
-			}
-			h.Reset()
-			_, _ = h.Write(rest[4:20])
-			_, _ = h.Write(rest[headerSize : headerSize+slen])
-			_, _ = h.Write(body)
-			ok = bytes.Equal(h.Sum(sum[:0]), rest[n-hashSize:n])
-		}
-		if !ok {
-			if last && tornEnd(rest, n) {
+		n := record(data[at:])
+		if n == 0 || !whole(h, data[at:at+n]) {
+			if last && tornEnd(h, data[at:], n) {
 				return nil
 			}
 			return damage(fmt.Sprintf("%s is damaged at byte %d of %d", b.path, at, len(data)))
@@ -214,6 +197,27 @@ func inspectBlock(b block, stream string, last bool) error {
 		at += n
 	}
 	return nil
+}
+
+// newHash makes the hash that the server keys with the name of a stream, or of stream and block.
+func newHash(name string) (hash.Hash64, error) {
+	key := sha256.Sum256([]byte(name))
+	return highwayhash.New64(key[:])
+}
+
+// whole tells whether a record matches its hash.
+func whole(h hash.Hash64, rec []byte) bool {
+	slen := int(binary.LittleEndian.Uint16(rec[20:]))
+	body := rec[headerSize+slen : len(rec)-hashSize]
+	if binary.LittleEndian.Uint32(rec)&headersBit != 0 {
+		body = body[4:]
+	}
+	var sum [hashSize]byte
+	h.Reset()
+	_, _ = h.Write(rec[4:20])
+	_, _ = h.Write(rec[headerSize : headerSize+slen])
+	_, _ = h.Write(body)
+	return bytes.Equal(h.Sum(sum[:0]), rec[len(rec)-hashSize:])
 }
 
 // record returns the length of the record at the start of data, or 0 when it cannot be one.
@@ -233,15 +237,19 @@ func record(data []byte) int {
 	return n
 }
 
-// tornEnd tells whether data can be what a crash left of one record that was being written.
-func tornEnd(data []byte, n int) bool {
-	if n == len(data) || len(data) < headerSize || len(bytes.Trim(data, "\x00")) == 0 {
+// tornEnd tells whether data can be what a crash left of one record that was being written: then no whole record follows.
+func tornEnd(h hash.Hash64, data []byte, n int) bool {
+	if len(bytes.Trim(data, "\x00")) == 0 {
 		return true
 	}
-	if n > 0 {
-		// A whole record with a wrong hash: torn only if nothing but zeros follows.
-		return len(bytes.Trim(data[n:], "\x00")) == 0
+	rl := int(binary.LittleEndian.Uint32(append(data[:min(4, len(data)):4], 0, 0, 0, 0)) &^ headersBit)
+	if rl > maxRecord || n > 0 && len(bytes.Trim(data[n:], "\x00")) > 0 || n == 0 && rl <= len(data) {
+		return false
 	}
-	rl := int(binary.LittleEndian.Uint32(data) &^ headersBit)
-	return rl > len(data) && rl <= maxRecord
+	for at := 1; at < len(data); at++ {
+		if n := record(data[at:]); n > 0 && whole(h, data[at:at+n]) {
+			return false
+		}
+	}
+	return true
 }

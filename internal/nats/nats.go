@@ -11,7 +11,8 @@
 //     the folder is changed then. A record torn by a crash at the very end of a file was never acknowledged, and is dropped.
 //  3. A folder is open in one process at a time, and one written by a newer ebb is refused untouched.
 //  4. The embedded server listens on no port.
-//  5. Close is idempotent, and leaves no goroutine of the server's or the connection's.
+//  5. When the embedded store cannot write any more, calls on it fail at once, and Healthy says why.
+//  6. Close is idempotent, and leaves no goroutine of the server's or the connection's.
 //
 // It creates no streams and knows nothing of what is stored. It cannot set how an external server
 // syncs to disk: guarantee 1 is then what that cluster gives.
@@ -24,6 +25,7 @@ import (
 	"log/slog"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -50,6 +52,10 @@ type Conn struct {
 	dir  string
 	lock *dirLock
 	once sync.Once
+	// broken is why the embedded store takes no more writes; set once.
+	broken atomic.Pointer[error]
+	stop   chan struct{}  // ends the watch for broken
+	wait   sync.WaitGroup // for it
 }
 
 // connectTimeout bounds dialling an external server, per server.
@@ -136,20 +142,35 @@ func (c *Conn) Conn() *natsgo.Conn { return c.nc }
 
 // Healthy returns nil when the store takes writes, as far as it is known without writing.
 func (c *Conn) Healthy() error {
+	cause := c.broken.Load()
 	switch {
+	case cause != nil:
+		return errs.New(errs.Unavailable, "the store in %s has stopped: %w", c.dir, *cause).
+			WithHint("Its disk is full or has failed. Mend that and start ebb again; what was acknowledged is kept.")
 	case c.srv != nil && !c.srv.JetStreamEnabled():
-		return errs.New(errs.Unavailable, "the store in %s has stopped taking writes", c.dir).
-			WithHint("The disk was full or failed. Free some space and start ebb again; what was acknowledged is kept.")
+		return errs.New(errs.Unavailable, "the store in %s has stopped", c.dir)
 	case !c.nc.IsConnected():
 		return errs.New(errs.Unavailable, "the connection to NATS is lost")
 	}
 	return nil
 }
 
+// fail ends the connection after the server could not write. A stream that has met such an error answers nothing until it is
+// opened again: callers would wait for their deadlines.
+func (c *Conn) fail(cause error) {
+	if c.broken.CompareAndSwap(nil, &cause) && c.nc != nil {
+		c.nc.Close()
+	}
+}
+
 // Close ends the connection, and the embedded server where there is one. Further calls wait for the first.
 func (c *Conn) Close() error {
 	var err error
 	c.once.Do(func() {
+		if c.stop != nil {
+			close(c.stop)
+		}
+		c.wait.Wait()
 		if c.nc != nil {
 			c.nc.Close()
 		}

@@ -196,6 +196,9 @@ const (
 	apiStoreFailed jetstream.ErrorCode = 10077
 )
 
+// mend is the hint for a store that does not work; the log of the server has the cause.
+const mend = "Its disk may be full or have failed, or a Cluster has no majority. Mend that and start ebb again; what was acknowledged is kept."
+
 // fault wraps an error of the store with the step and, where the cause is known, code and mend.
 func fault(step string, err error) error {
 	var api *jetstream.APIError
@@ -205,10 +208,10 @@ func fault(step string, err error) error {
 			WithHint("Free some space on the disk of the data directory, or raise the store's limit, and try again.")
 	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrNoStreamResponse):
 		return errs.New(errs.Unavailable, "%s: the store takes no calls: %w", step, err).
-			WithHint("Its disk may be full or have failed, or a Cluster has no majority. Mend that and start ebb again; what was acknowledged is kept.")
+			WithHint("%s", mend)
 	case errors.Is(err, natsgo.ErrConnectionClosed), errors.Is(err, natsgo.ErrConnectionDraining), errors.Is(err, natsgo.ErrDisconnected),
 		errors.Is(err, natsgo.ErrTimeout), errors.Is(err, natsgo.ErrConnectionReconnecting):
-		return errs.New(errs.Unavailable, "%s: the store is not reachable: %w", step, err)
+		return errs.New(errs.Unavailable, "%s: the store is not reachable: %w", step, err).WithHint("%s", mend)
 	}
 	return fmt.Errorf("%s: %w", step, err)
 }
@@ -216,7 +219,7 @@ func fault(step string, err error) error {
 // fail is fault for a call with a bounded context.
 func fail(ctx context.Context, step string, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), errSilent) {
-		return errs.New(errs.Unavailable, "%s: %w", step, errSilent)
+		return errs.New(errs.Unavailable, "%s: %w", step, errSilent).WithHint("%s", mend)
 	}
 	return fault(step, err)
 }
