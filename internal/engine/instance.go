@@ -171,6 +171,7 @@ func (i *instance) start() *startFailure {
 	if i.init = time.Since(began); err != nil {
 		return i.initFailed(ctx, err)
 	}
+	i.sandbox.Flush() // what Init wrote belongs to no Invocation
 	i.session = session
 	i.slots = max(session.Concurrency(), 1)
 	if most := u.Driver.Traits().Concurrency; most > 0 {
@@ -282,7 +283,7 @@ func (p *pool) died(i *instance) {
 	p.pumpLocked(time.Now())
 	p.unlock()
 	for _, r := range runs {
-		r.end()
+		r.gone()
 	}
 }
 

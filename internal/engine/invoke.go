@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
@@ -19,9 +18,6 @@ const causeInit = invocation.CauseInit
 // maxRetries is how often an Invocation that no guest has seen is tried again.
 const maxRetries = 3
 
-// errDeadline is the cause of a context that a Function's timeout ended.
-var errDeadline = errors.New("the timeout of the function ended the invocation")
-
 // call is one Invoke.
 type call struct {
 	e       *Engine
@@ -31,23 +27,10 @@ type call struct {
 	by      time.Time // when it stops waiting
 	route   *route
 	run     *run
+	first   run // the one of the first try, in the same allocation
 	retries int
 	on      *instance // whose Observer has InvocationStarted, but not InvocationEnded
 	told    bool      // the Observer has InvocationStarted
-}
-
-// run is a call on an Instance.
-type run struct {
-	inst  *instance // guarded by pool.mu until it is granted
-	since int64     // ns since Engine.epoch
-
-	mu struct {
-		sync.Mutex
-		cancel   context.CancelFunc
-		ended    bool
-		finished bool
-		killer   *time.Timer
-	}
 }
 
 // Invoke runs the Function and gives its answer to the Sink. It returns nil when the Sink has a whole answer, be it a
@@ -64,6 +47,7 @@ func (e *Engine) Invoke(ctx context.Context, inv *invocation.Invocation, s invoc
 	if c.route = e.lookup(inv); c.route == nil {
 		return unknown(inv)
 	}
+	c.run = &c.first
 	limit := c.route.ceiling
 	if err := limit.enter(ctx, e, inv.Function, c.by); err != nil {
 		c.route.pool.totals.count(err)
@@ -110,7 +94,6 @@ func (c *call) place(ctx context.Context) (grant, error) {
 			return grant{}, unknown(c.inv)
 		}
 		p := c.route.pool
-		c.run = &run{}
 		p.mu.Lock()
 		if p.mu.retired {
 			p.mu.Unlock()
@@ -268,32 +251,28 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 	timeout := c.route.function.timeout()
 	began := time.Now()
 	c.inv.Deadline = began.Add(timeout)
-	ctx, cancel := context.WithDeadlineCause(parent, c.inv.Deadline, errDeadline)
-	c.run.begin(cancel)
-	unwatch := context.AfterFunc(ctx, c.run.late)
 	i.feed.begin(c.inv, !c.told)
 	c.told, c.on = true, i
+	c.run.begin(parent, began, timeout)
 
-	failed := i.session.Invoke(ctx, c.inv, &c.sink)
+	failed := i.session.Invoke(c.run, c.inv, &c.sink)
 
 	r := Report{
 		InvocationID: c.inv.ID, Function: c.inv.Function, Instance: i.id, Mode: c.inv.Mode,
 		Started: began, Duration: time.Since(began), Queued: began.Sub(c.arrived), Cold: cold,
 	}
-	cause := context.Cause(ctx)
-	unwatch()
-	c.run.finish()
-	cancel()
+	why := c.run.finish()
 	if cold {
 		r.Init, r.Queued = i.init, max(r.Queued-i.init, 0)
 	}
 	o := reuse
 	if failed != nil {
 		o = discard
-		if again, err = c.fault(parent, i, cause, failed, &r); again {
+		if again, err = c.fault(parent, i, why, failed, &r); again {
 			i.sandbox.Flush()
 			i.feed.end(c.inv.ID, nil)
 			p.give(c.run, discard, 0, nil)
+			c.run = &run{}
 			c.retries++
 			return true, false, nil
 		}
@@ -314,15 +293,15 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 }
 
 // fault finds out why the Session failed and answers for it. again says that the call may be tried on another Instance.
-func (c *call) fault(parent context.Context, i *instance, cause, failed error, r *Report) (again bool, err error) {
+func (c *call) fault(parent context.Context, i *instance, why cause, failed error, r *Report) (again bool, err error) {
 	r.Err = failed
 	timeout := c.route.function.timeout()
 	fault := guest.Fault{After: r.Duration}
 	switch {
-	case cause == errDeadline:
+	case why == deadline:
 		r.Duration = timeout
 		fault.Cause, fault.After = invocation.CauseTimeout, timeout
-	case parent.Err() != nil:
+	case why == left:
 		r.Err = ended(parent)
 		return false, r.Err
 	case i.pool.isKilled():
@@ -384,61 +363,6 @@ func (p *pool) isKilled() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.mu.killed
-}
-
-// begin arms the run: end works from now on, also when it was called before.
-func (r *run) begin(cancel context.CancelFunc) {
-	r.mu.Lock()
-	ended := r.mu.ended
-	r.mu.cancel = cancel
-	r.mu.Unlock()
-	if ended {
-		cancel()
-	}
-}
-
-// end cancels the run: its Instance is gone.
-func (r *run) end() {
-	r.mu.Lock()
-	r.mu.ended = true
-	cancel := r.mu.cancel
-	r.mu.Unlock()
-	if cancel != nil {
-		cancel()
-	}
-}
-
-// lateGrace is how long a Session may take to return after its context ended, before its Sandbox is stopped under it.
-const lateGrace = 100 * time.Millisecond
-
-// late is called when the run's context ended before the Session returned.
-func (r *run) late() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.mu.finished {
-		r.mu.killer = time.AfterFunc(lateGrace, r.overdue)
-	}
-}
-
-// overdue ends an Instance whose Session did not return.
-func (r *run) overdue() {
-	p := r.inst.pool
-	p.mu.Lock()
-	r.mu.Lock()
-	if !r.mu.finished {
-		p.discardLocked(r.inst, 0)
-	}
-	r.mu.Unlock()
-	p.unlock()
-}
-
-func (r *run) finish() {
-	r.mu.Lock()
-	r.mu.finished = true
-	if r.mu.killer != nil {
-		r.mu.killer.Stop()
-	}
-	r.mu.Unlock()
 }
 
 // answer is the caller's Sink with what the engine has to know of it.

@@ -387,7 +387,7 @@ func (p *pool) kill() {
 	}
 	p.closeLocked()
 	for _, r := range runs {
-		r.end()
+		r.gone()
 	}
 }
 

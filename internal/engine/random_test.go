@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	seeds     = flag.Int("engine.seeds", 60, "how many interleavings TestEngine_RandomInterleavings tries")
+	seeds     = flag.Int("engine.seeds", 25, "how many interleavings TestEngine_RandomInterleavings tries")
 	firstSeed = flag.Uint64("engine.seed", 1, "the first of them")
 )
 

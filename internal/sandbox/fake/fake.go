@@ -93,6 +93,8 @@ type Guest struct {
 	stopped chan struct{}
 
 	outMu   sync.Mutex
+	pending []byte // written, and not given to Output yet
+	timer   *time.Timer
 	running atomic.Int64
 	memory  atomic.Int64
 
@@ -111,12 +113,18 @@ func (g *Guest) enter() bool {
 	return !g.closed
 }
 
-// Print writes to the Spec's Output.
+// outputDelay is how long what a guest writes takes to reach the Output by itself.
+const outputDelay = time.Millisecond
+
+// Print writes to the Spec's Output, which gets it after a moment, or with Flush.
 func (g *Guest) Print(format string, args ...any) {
 	g.outMu.Lock()
 	defer g.outMu.Unlock()
-	if g.Spec.Output != nil {
-		_, _ = fmt.Fprintf(g.Spec.Output, format, args...)
+	g.pending = fmt.Appendf(g.pending, format, args...)
+	if g.timer == nil {
+		g.timer = time.AfterFunc(outputDelay, g.Flush)
+	} else {
+		g.timer.Reset(outputDelay)
 	}
 }
 
@@ -151,10 +159,14 @@ func (g *Guest) Start(ctx context.Context, _ sandbox.Code) (sandbox.Conn, error)
 	return conn{g}, ctx.Err()
 }
 
-// Flush has nothing to wait for: Print writes at once.
+// Flush gives what was printed to the Output.
 func (g *Guest) Flush() {
 	g.outMu.Lock()
 	defer g.outMu.Unlock()
+	if len(g.pending) > 0 && g.Spec.Output != nil {
+		_, _ = g.Spec.Output.Write(g.pending)
+	}
+	g.pending = nil
 }
 
 // Usage gives what UseMemory set.
@@ -177,6 +189,7 @@ func (g *Guest) Stop(time.Duration) {
 		g.closed = true
 		g.callMu.Unlock()
 		g.calls.Wait()
+		g.Flush()
 		g.driver.Live.Add(-1)
 		close(g.stopped)
 	})
