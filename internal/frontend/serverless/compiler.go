@@ -28,8 +28,8 @@ type compiler struct {
 	decl    []app.Trigger
 	plugins map[string]bool
 
-	statements []*cfn.Node // of the common role
-	managed    []*cfn.Node
+	statements []*cfn.Node         // of the common role
+	assumers   []string            // services beside Lambda that assume the common role
 	roleless   bool                // no function uses the common role
 	origins    map[string][]string // of each REST path with CORS: a template's header has room for one only
 }

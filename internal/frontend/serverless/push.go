@@ -194,6 +194,7 @@ func (c *compiler) loadBalancers() {
 		c.permit(register, fn, e.pos, "elasticloadbalancing.amazonaws.com")
 		name := orText(e.pos, hex.EncodeToString(sum[:]), e.v.Get("targetGroupName"), c.provider.At("alb", "targetGroupName"))
 		c.put(group, e.pos, "AWS::ElasticLoadBalancingV2::TargetGroup", obj(e.pos,
+			"HealthCheckEnabled", truthy(e.v.Get("healthCheck")),
 			"TargetType", "lambda", "Targets", []*cfn.Node{obj(e.pos, "Id", c.target(fn, e.pos))}, "Name", name,
 			"Tags", []*cfn.Node{obj(e.pos, "Key", "Name", "Value", tag)},
 			"TargetGroupAttributes", []*cfn.Node{obj(e.pos, "Key", "lambda.multi_value_headers.enabled", "Value", multi)}), "DependsOn", register)

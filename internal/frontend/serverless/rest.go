@@ -282,8 +282,8 @@ func (c *compiler) restLogs() {
 // preflight is what a path answers to OPTIONS: the CORS of all events on it together.
 type preflight struct {
 	pos                       diag.Pos
-	origins, headers, methods []string
-	several                   bool // origins were given as a list: the answer names the asking one
+	origin                    string   // of the last event on the path
+	origins, headers, methods []string // origins: those given as a list; the answer then names the asking one
 	credentials               bool
 	maxAge, cache             string
 }
@@ -314,17 +314,17 @@ func (c *compiler) restCORS(events []restEvent, where func(string, diag.Pos) *cf
 		} else {
 			p.pos = old.pos
 		}
-		if p.several || old.several {
-			p.origins = union(p.origins, old.origins)
-		}
-		p.headers, p.methods = union(p.headers, old.headers), union(p.methods, old.methods)
-		p.several, p.credentials = p.several || old.several, p.credentials || old.credentials
+		p.origins, p.headers, p.methods = union(p.origins, old.origins), union(p.headers, old.headers), union(p.methods, old.methods)
+		p.credentials = p.credentials || old.credentials
 		p.maxAge, p.cache = orDefault(p.maxAge, old.maxAge), orDefault(p.cache, old.cache)
 		all[e.path] = p
 	}
 	var ids []string
 	for _, path := range order {
 		p := all[path]
+		if len(p.origins) > 0 {
+			p.origin = p.origins[0]
+		}
 		id := restMethodID(path, "options")
 		if c.has(id) {
 			c.l.Warnf(p.pos, "no-effect", "", "cors of /%s has no effect: OPTIONS goes to a function", path)
@@ -332,7 +332,7 @@ func (c *compiler) restCORS(events []restEvent, where func(string, diag.Pos) *cf
 		}
 		ids = append(ids, id)
 		c.put(id, p.pos, "AWS::ApiGateway::Method", preflightMethod(p, where(path, p.pos)))
-		c.origins["/"+path] = p.origins
+		c.origins["/"+path] = p.origins // a single one is in the template
 	}
 	return ids
 }
@@ -343,15 +343,18 @@ var corsHeaders = words("Content-Type X-Amz-Date Authorization X-Api-Key X-Amz-S
 func (c *compiler) preflight(e restEvent, cors *cfn.Node) preflight {
 	c.keys(cors, "in cors of function \""+e.fn.key+"\"", words("origin origins headers methods allowCredentials maxAge cacheControl"))
 	p := preflight{pos: cors.Pos, credentials: isTrue(cors.Get("allowCredentials"))}
-	origins := or(cors.Get("origins"), cors.Get("origin"))
-	for _, o := range list(origins) {
-		for s := range strings.SplitSeq(c.text(o, "cors.origin"), ",") {
+	p.origin = "*"
+	if o := or(cors.Get("origin")); o != nil {
+		p.origin = c.text(o, "cors.origin")
+	}
+	given := list(or(cors.Get("origins")))
+	if strings.Contains(p.origin, ",") && len(given) == 0 {
+		given = []*cfn.Node{cors.Get("origin")}
+	}
+	for _, o := range given {
+		for s := range strings.SplitSeq(c.text(o, "cors.origins"), ",") {
 			p.origins = append(p.origins, strings.TrimSpace(s))
 		}
-	}
-	p.several = len(p.origins) > 1 || origins != nil && origins.Kind == cfn.List
-	if len(p.origins) == 0 {
-		p.origins = []string{"*"}
 	}
 	for _, h := range list(cors.Get("headers")) {
 		p.headers = append(p.headers, c.text(h, "cors.headers"))
@@ -371,7 +374,7 @@ func (c *compiler) preflight(e restEvent, cors *cfn.Node) preflight {
 // head gives the headers of the answer, names and values in turn.
 func (p preflight) head() []string {
 	head := []string{
-		"Access-Control-Allow-Origin", p.origins[0],
+		"Access-Control-Allow-Origin", p.origin,
 		"Access-Control-Allow-Headers", strings.Join(p.headers, ","),
 		"Access-Control-Allow-Methods", strings.Replace(strings.Join(p.methods, ","), "ANY", "DELETE,GET,HEAD,PATCH,POST,PUT", 1),
 	}
@@ -398,7 +401,7 @@ func preflightMethod(p preflight, resource *cfn.Node) *cfn.Node {
 		given = given.With(name, cfn.Str(pos, "'"+head[i+1]+"'"))
 	}
 	template := ""
-	if p.several {
+	if len(p.origins) > 0 {
 		var tests []string
 		for _, o := range p.origins {
 			tests = append(tests, `$origin.matches("`+strings.Replace(strings.ReplaceAll(o, ".", "[.]"), "*", ".+", 1)+`")`)

@@ -56,12 +56,16 @@ func (c *compiler) functionRole(fn *function) (role *cfn.Node, deps []*cfn.Node)
 	return r, nil
 }
 
-func assumeRole() map[string]any {
+func assumeRole(more ...string) map[string]any {
+	services := []any{"lambda.amazonaws.com"}
+	for _, s := range more {
+		services = append(services, s)
+	}
 	return map[string]any{
 		"Version": "2012-10-17",
 		"Statement": []any{map[string]any{
 			"Effect":    "Allow",
-			"Principal": map[string]any{"Service": []any{"lambda.amazonaws.com"}},
+			"Principal": map[string]any{"Service": services},
 			"Action":    []any{"sts:AssumeRole"},
 		}},
 	}
@@ -118,7 +122,7 @@ func (c *compiler) role() {
 		name = join(pos, "-", c.service, c.stage, ref(pos, "AWS::Region"), "lambdaRole")
 	}
 	c.put(roleID, pos, "AWS::IAM::Role", obj(pos,
-		"AssumeRolePolicyDocument", assumeRole(),
+		"AssumeRolePolicyDocument", assumeRole(c.assumers...),
 		"Policies", []*cfn.Node{c.policy(pos, statements)},
 		"Path", orText(pos, "/", iam.Get("path")),
 		"RoleName", name,

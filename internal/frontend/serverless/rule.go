@@ -100,6 +100,7 @@ func (c *compiler) scheduleRule(fn *function, e event, rate *cfn.Node, number in
 
 func (c *compiler) scheduler(fn *function, e event, rate *cfn.Node, number int) {
 	role, _ := c.functionRole(fn)
+	c.assumers = []string{"scheduler.amazonaws.com"}
 	c.put(normal(fn.key)+"SchedulerSchedule"+strconv.Itoa(number), e.pos, "AWS::Scheduler::Schedule", obj(e.pos,
 		"ScheduleExpression", rate, "State", state(e),
 		"Target", obj(e.pos, "Arn", c.target(fn, e.pos), "RoleArn", role, "Input", c.input(e)),

@@ -213,7 +213,7 @@ func (r *resolver) decideStage() {
 	}
 }
 
-// decideRegion is decideStage for the region; the environment's AWS_REGION comes before the default.
+// decideRegion is decideStage for the region.
 func (r *resolver) decideRegion() {
 	r.region = r.o.Region
 	if r.region == "" {
@@ -248,11 +248,14 @@ func (r *resolver) loadDotenv() {
 		return parseDotenv(string(data), r.p.Env)
 	}
 	if r.o.EnvFile != "" {
-		vars := read(r.o.EnvFile)
+		// The user's own folder first, as for any path on a command line.
+		abs, err := filepath.Abs(r.o.EnvFile)
+		if err != nil {
+			abs = r.o.EnvFile
+		}
+		vars := read(abs)
 		if vars == nil {
-			if wd, err := os.Getwd(); err == nil {
-				vars = read(filepath.Join(wd, r.o.EnvFile))
-			}
+			vars = read(r.o.EnvFile)
 		}
 		if vars == nil {
 			r.errorf(diag.Pos{File: filepath.ToSlash(r.o.EnvFile)}, "unreadable", "Correct the path given with --env-file.", "there is no such file")

@@ -113,6 +113,7 @@ func (c *compiler) s3Filter(e event) *cfn.Node {
 func (c *compiler) topics() {
 	subs := map[string][]*cfn.Node{}
 	first := map[string]event{}
+	aliases := map[string]any{}
 	var order []string
 	c.eventsOf("sns", func(fn *function, e event) {
 		var arn *cfn.Node
@@ -147,11 +148,11 @@ func (c *compiler) topics() {
 		filter, scope := or(e.v.Get("filterPolicy")), or(e.v.Get("filterPolicyScope"))
 		if arn != nil {
 			c.put(subscription, e.pos, "AWS::SNS::Subscription", obj(e.pos, "TopicArn", arn, "Protocol", "lambda", "Endpoint", c.target(fn, e.pos),
-				"FilterPolicy", filter, "FilterPolicyScope", scope, "RedrivePolicy", redrive, "Region", c.otherRegion(arn)), "DependsOn", nonEmpty(fn.alias))
+				"FilterPolicy", filter, "FilterPolicyScope", scope, "RedrivePolicy", redrive, "Region", c.otherRegion(e.v.Get("arn"))), "DependsOn", nonEmpty(fn.alias))
 		} else {
 			source = join(e.pos, "", "arn:", ref(e.pos, "AWS::Partition"), ":sns:", ref(e.pos, "AWS::Region"), ":", ref(e.pos, "AWS::AccountId"), ":", name)
 			if _, have := first[name]; !have {
-				first[name] = e
+				first[name], aliases[name] = e, nonEmpty(fn.alias)
 				order = append(order, name)
 			}
 			if filter != nil || redrive != nil {
@@ -166,7 +167,7 @@ func (c *compiler) topics() {
 	for _, name := range order {
 		e := first[name]
 		c.put(topicID(name), e.pos, "AWS::SNS::Topic", obj(e.pos,
-			"TopicName", name, "DisplayName", or(e.v.Get("displayName")), "Subscription", subs[name]))
+			"TopicName", name, "DisplayName", or(e.v.Get("displayName")), "Subscription", subs[name]), "DependsOn", aliases[name])
 	}
 }
 
