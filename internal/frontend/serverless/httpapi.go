@@ -229,10 +229,7 @@ func (c *compiler) httpAuthorizers(conf *cfn.Node) {
 		if own := n.Get("name"); truthy(own) {
 			name = c.text(own, "an authorizer's name")
 		}
-		identity := []*cfn.Node{}
-		for _, it := range list(n.Get("identitySource")) {
-			identity = append(identity, it)
-		}
+		identity := append([]*cfn.Node{}, list(n.Get("identitySource"))...)
 		props := []any{"ApiId", ref(pos, httpAPIID), "Name", name, "IdentitySource", identity}
 		if typ, _ := n.Get("type").Text(); typ != "request" {
 			if n.Get("issuerUrl") == nil {

@@ -17,7 +17,6 @@ type plugin struct {
 	top      []string // its keys at the top of the file
 	provider []string // its keys in provider
 	function []string // its keys in a function
-	events   []string // its event kinds
 }
 
 const (
@@ -57,7 +56,7 @@ var plugins = map[string]plugin{
 	"serverless-package-python-functions":    {note: "ebb installs the requirements itself"},
 	"serverless-python-requirements":         {note: "ebb installs requirements.txt itself", function: words("module vendor")},
 	"serverless-go-plugin":                   {note: "ebb builds Go handlers itself"},
-	"serverless-rust":                        {note: "the project's own build is expected", function: words("tags")},
+	"serverless-rust":                        {note: "the project's own build is expected"},
 	"serverless-haskell":                     {note: "the project's own build is expected"},
 	"serverless-ruby-layer":                  {note: "gems come from the project's folder"},
 	"serverless-ruby-package":                {note: "gems come from the project's folder"},
@@ -112,7 +111,7 @@ var plugins = map[string]plugin{
 	"@serverless/safeguards-plugin":          {note: onDeploy},
 	"serverless-plugin-epsagon":              {note: onDeploy},
 	"serverless-plugin-ifelse":               {note: "its conditions are not applied", missed: true},
-	"serverless-plugin-existing-s3":          {note: "its events are kept as declared", events: words("existingS3")},
+	"serverless-plugin-existing-s3":          {note: "its events are kept as declared"},
 	"serverless-aws-static-file-handler":     {note: "static files are served by the project's own handler"},
 	"serverless-plugin-bind-deployment-id":   {note: onDeploy},
 	"serverless-plugin-stage-variables":      {note: "stage variables are not set by it"},

@@ -19,9 +19,6 @@ type restEvent struct {
 	integration string    // AWS_PROXY, AWS, HTTP_PROXY, HTTP, MOCK
 }
 
-// resource is the part of a logical ID that stands for the path.
-func (e restEvent) resource() string { return normalPath(e.path) }
-
 func (e restEvent) methodID() string { return restMethodID(e.path, e.method) }
 
 func restMethodID(path, method string) string {

@@ -6,11 +6,21 @@
 //
 // Guarantees:
 //
-//  1. Logical IDs and function names are those of Serverless 3, so that `resources:` may refer to them.
-//     One differs: a Version's logical ID has no hash of the code at its end, since no code is built here.
+//  1. Logical IDs and function names are those of Serverless 3, so that `resources:` may refer to them. The
+//     differences are below.
 //  2. A variable without a value is an error at its place; the rest of the file is read all the same.
 //  3. An event kind without a form in a template becomes a Trigger with its settings; nothing is dropped.
 //  4. Any input ends: nesting, chains of variables and the resolved size are bounded.
+//
+// What differs from Serverless's own template:
+//
+//   - IDs that end in a hash or a random number there end without it: a function's Version, a layer that is
+//     retained, the deployments of REST and WebSocket APIs. The upload time in a code's S3 key is fixed.
+//   - A layer's Content is the folder or zip in the project.
+//   - The helper functions that set up existing buckets and user pools and the account's log role are left out,
+//     and so is the distribution of cloudFront events; their triggers are declared beside the template.
+//   - Routes on an API of another stack get an API of their own, since they could not be served otherwise.
+//   - Two routes whose paths give the same logical ID both stay.
 //
 // It does not run plugins. Those that are known have their effect taken or are named in a note.
 package serverless

@@ -41,16 +41,6 @@ func (t text) whole() *variable {
 	return nil
 }
 
-// hasVariables says whether anything in t needs resolving.
-func (t text) hasVariables() bool {
-	for _, p := range t {
-		if p.vr != nil {
-			return true
-		}
-	}
-	return false
-}
-
 // Bounds of one string. Real projects nest three or four deep.
 const (
 	maxNesting    = 32
