@@ -68,6 +68,15 @@ func (c *headConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// CloseWrite ends the sending side, which net/http does before it closes on a client that is still sending: without it
+// the client would be reset and might never read its answer.
+func (c *headConn) CloseWrite() error {
+	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return nil
+}
+
 // lose ends the remembering. mu is held.
 func (c *headConn) lose() {
 	c.mu.lost, c.mu.head, c.mu.heads, c.mu.line = true, nil, nil, nil

@@ -81,7 +81,6 @@ func (f *front) match(method, path string) match {
 	m := match{front: f, path: path}
 	rest := strings.TrimPrefix(path, "/")
 	s := search{method: method}
-	s.caps = s.capsArr[:0]
 	if f.kind == app.REST {
 		// A REST API takes a path with and without a slash at its end for the same.
 		rest = strings.TrimSuffix(rest, "/")

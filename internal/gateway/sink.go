@@ -25,6 +25,7 @@ type sink struct {
 	head   bool // the request is a HEAD
 	stream bool
 
+	values []string      // behind the slices of the answer's header
 	signal chan struct{} // holds one: something of complete, over has changed
 
 	mu struct {
@@ -227,10 +228,21 @@ func canonical(name string) string {
 	return name
 }
 
+// value appends a header value; the first one of a name needs no slice of its own.
+func (s *sink) value(to []string, v string) []string {
+	if len(to) > 0 || len(s.values) == cap(s.values) {
+		return append(to, v)
+	}
+	n := len(s.values)
+	s.values = append(s.values, v)
+	return s.values[n : n+1 : n+1]
+}
+
 // sendHead writes status and header. length is -1 where the body's is not known.
 func (s *sink) sendHead(length int64) {
 	head := &s.mu.head
 	h := s.w.Header()
+	s.values = make([]string, 0, len(head.Header)+2)
 	for _, f := range head.Header {
 		name := canonical(f.Name)
 		switch name {
@@ -240,7 +252,7 @@ func (s *sink) sendHead(length int64) {
 		if strings.EqualFold(name, "x-amzn-RequestId") || strings.EqualFold(name, "Apigw-Requestid") {
 			continue
 		}
-		h[name] = append(h[name], f.Value)
+		h[name] = s.value(h[name], f.Value)
 	}
 	if s.cors != nil {
 		s.cors.decorate(h, s.origin)
@@ -249,14 +261,14 @@ func (s *sink) sendHead(length int64) {
 	if status == 0 {
 		status = http.StatusOK
 		if len(h["Content-Type"]) == 0 {
-			h["Content-Type"] = []string{"application/json"}
+			h["Content-Type"] = s.value(nil, "application/json")
 		}
 	}
 	if len(h["Content-Type"]) == 0 {
 		h["Content-Type"] = nil // no guessing
 	}
 	if length >= 0 && status != http.StatusNoContent && status != http.StatusNotModified && status >= 200 {
-		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
+		h["Content-Length"] = s.value(nil, strconv.FormatInt(length, 10))
 	}
 	head.Status = status
 	s.w.WriteHeader(status)

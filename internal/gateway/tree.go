@@ -84,13 +84,12 @@ func paramName(seg string) (string, bool) {
 
 // search is one look-up in a tree.
 type search struct {
-	method  string
-	strict  bool // the pattern is chosen before the method (REST); else both together
-	greedy  bool // {name+} may match
-	wrong   bool // a pattern matched without the method
-	found   *route
-	caps    []string // raw path segments that parameters took
-	capsArr [8]string
+	method string
+	strict bool // the pattern is chosen before the method (REST); else both together
+	greedy bool // {name+} may match
+	wrong  bool // a pattern matched without the method
+	found  *route
+	caps   []string // raw path segments that parameters took
 }
 
 // walk looks for rest below n: static text first, then a parameter, then a greedy one, going back where one leads nowhere.
