@@ -2,6 +2,7 @@ package lambda
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -165,10 +166,12 @@ func (s *apiSession) Invoke(ctx context.Context, inv *invocation.Invocation, sin
 		s.spent = true
 		return ended(ctx, "read the answer", err)
 	}
-	if err := s.wait(ctx, func() bool { return s.mu.waiter != nil }); err != nil {
-		s.spent = true
+	err = s.wait(ctx, func() bool { return s.mu.waiter != nil })
+	s.spent = err != nil
+	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("wait for the end of the guest's work after its answer: %w", err)
 	}
+	// Otherwise a guest that is gone, or gives up, after a whole answer: a runtime may exit instead of asking for more.
 	return nil
 }
 

@@ -31,3 +31,11 @@ func BenchmarkRoundTrip_Node(b *testing.B) {
 func BenchmarkRoundTrip_Python(b *testing.B) {
 	roundTrips(b, launch(b, pythonUnit(b, "app.handler", map[string]string{"app.py": "def handler(e, c):\n    return {'message': 'hello ' + e['name']}\n"})))
 }
+
+func BenchmarkRoundTrip_Go(b *testing.B) {
+	roundTrips(b, launch(b, goUnit(b, "provided.al2023", "gofn")))
+}
+
+func BenchmarkRoundTrip_GoRPC(b *testing.B) {
+	roundTrips(b, launch(b, goUnit(b, "go1.x", "gorpc")))
+}

@@ -33,6 +33,7 @@ type guestCase struct {
 	cause   invocation.Cause
 	output  string // pattern that the output matches
 	ends    bool   // the guest ends after the answer
+	spent   bool   // the guest takes no more, but stays
 }
 
 func (c *guestCase) run(t *testing.T, u *guest.Unit) {
@@ -60,8 +61,8 @@ func (c *guestCase) run(t *testing.T, u *guest.Unit) {
 	if out, ok := g.OutputLike(c.output); !ok {
 		t.Errorf("output %.2000q\nis not like %s", out, c.output)
 	}
-	if _, err := g.Call(t, c.in); (err != nil) != c.ends {
-		t.Errorf("a second Invocation: %v, want an error: %v", err, c.ends)
+	if _, err := g.Call(t, c.in); (err != nil) != (c.ends || c.spent) {
+		t.Errorf("a second Invocation: %v, want an error: %v", err, c.ends || c.spent)
 	}
 }
 
