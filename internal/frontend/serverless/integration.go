@@ -70,26 +70,36 @@ func (c *compiler) integrationParameters(e restEvent) *cfn.Node {
 }
 
 // requestTemplate is what a function behind a lambda integration gets unless the project says otherwise:
-// the body, and the request around it as maps of texts.
-const requestTemplate = `#set($body = %s)
-#macro(texts $map){#foreach($name in $map.keySet())"$util.escapeJavaScript($name)": "$util.escapeJavaScript($map.get($name)).replaceAll("\\'", "'")"#if($foreach.hasNext),#end#end}#end
+// the body, and the request around it as maps of texts. Before it stands what $body is. API Gateway has no
+// macros, so that each map is put into $map before $texts is written out.
+const requestTemplate = `#define($texts){#foreach($name in $map.keySet())"$util.escapeJavaScript($name)": "$util.escapeJavaScript($map.get($name)).replaceAll("\\'", "'")"#if($foreach.hasNext),#end#end}#end
 {
 "body": $body,
 "method": "$context.httpMethod",
 "principalId": "$context.authorizer.principalId",
 "stage": "$context.stage",
-"cognitoPoolClaims": {%s"sub": "$context.authorizer.claims.sub"},
-"enhancedAuthContext": #texts($context.authorizer),
-"headers": #texts($input.params().header),
-"query": #texts($input.params().querystring),
-"path": #texts($input.params().path),
-"identity": #texts($context.identity),
-"stageVariables": #texts($stageVariables),
+"cognitoPoolClaims": {CLAIMS"sub": "$context.authorizer.claims.sub"},
+#set($map = $context.authorizer)
+"enhancedAuthContext": $texts,
+#set($map = $input.params().header)
+"headers": $texts,
+#set($map = $input.params().querystring)
+"query": $texts,
+#set($map = $input.params().path)
+"path": $texts,
+#set($map = $context.identity)
+"identity": $texts,
+#set($map = $stageVariables)
+"stageVariables": $texts,
 "requestPath": "$context.resourcePath"
 }`
 
-const formBody = `{#foreach($pair in $input.path('$').split('&'))#set($kv = $pair.split('='))` +
-	`"$util.escapeJavaScript($util.urlDecode($kv[0]))": "#if($kv.size() > 1)$util.escapeJavaScript($util.urlDecode($kv[1]))#end"#if($foreach.hasNext),#end#end}`
+const (
+	jsonBody = "#set($body = $input.json(\"$\"))\n"
+	formBody = `#define($body){#foreach($pair in $input.path('$').split('&'))#set($kv = $pair.split('='))` +
+		`"$util.escapeJavaScript($util.urlDecode($kv[0]))": "#if($kv.size() > 1)$util.escapeJavaScript($util.urlDecode($kv[1])).replaceAll("\\'", "'")#end"` +
+		"#if($foreach.hasNext),#end#end}#end\n"
+)
 
 func (c *compiler) requestTemplates(e restEvent) *cfn.Node {
 	out := cfn.NewMap(e.pos)
@@ -103,9 +113,9 @@ func (c *compiler) requestTemplates(e restEvent) *cfn.Node {
 			}
 			fmt.Fprintf(&claims, "%q: \"$context.authorizer.claims['%s']\",", short, claim)
 		}
-		out = out.With("application/json", cfn.Str(e.pos, fmt.Sprintf(requestTemplate, `$input.json("$")`, claims.String())))
-		form := "\"\")\n#define($body)" + formBody + "#end\n#set($form = \"\""
-		out = out.With("application/x-www-form-urlencoded", cfn.Str(e.pos, fmt.Sprintf(requestTemplate, form, claims.String())))
+		around := strings.Replace(requestTemplate, "CLAIMS", claims.String(), 1)
+		out = out.With("application/json", cfn.Str(e.pos, jsonBody+around))
+		out = out.With("application/x-www-form-urlencoded", cfn.Str(e.pos, formBody+around))
 	}
 	kept := cfn.NewMap(e.pos)
 	own := e.n.At("request", "template")
