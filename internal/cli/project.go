@@ -79,9 +79,14 @@ func (c *command) project(dir, account string, f projectFlags) (*project, error)
 	}, nil
 }
 
+// find says whether the folder holds a project. It only looks, so that nothing is made in a folder that is none.
+func (p *project) find() (frontend.Frontend, frontend.Project, error) {
+	return all.Frontends().Find(frontend.Project{Root: p.root, Env: p.c.Env, Exec: p.exec})
+}
+
 // load reads the project file and shows what it has to say.
 func (p *project) load(ctx context.Context) (*app.App, error) {
-	f, fp, err := all.Frontends().Find(frontend.Project{Root: p.root, Env: p.c.Env, Exec: p.exec})
+	f, fp, err := p.find()
 	if err != nil {
 		return nil, err
 	}

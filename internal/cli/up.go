@@ -96,6 +96,9 @@ type upRun struct {
 }
 
 func (u *upRun) run(ctx context.Context) error {
+	if _, _, err := u.p.find(); err != nil {
+		return err
+	}
 	// Reading the project and opening the server take about as long; neither needs the other.
 	var a *app.App
 	var loadErr error
