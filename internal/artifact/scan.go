@@ -118,6 +118,9 @@ func (s *scanner) link(from, p string, depth int) error {
 	if err != nil {
 		return err
 	}
+	if _, err := os.Stat(from); err != nil {
+		return nil //nolint:nilerr // leads nowhere, or in a circle: there is nothing to take
+	}
 	inPlace := from == filepath.Join(s.root, filepath.FromSlash(p))
 	if slash := filepath.ToSlash(target); inPlace && linkInside(p, slash) {
 		s.found = append(s.found, scanned{path: p, from: from, link: slash})

@@ -54,6 +54,9 @@ func FromFiles(files ...File) *Tree {
 
 // Under returns the Tree with every path below prefix.
 func (t *Tree) Under(prefix string) *Tree {
+	if prefix = path.Clean(prefix); prefix == "." {
+		return t
+	}
 	moved := &Tree{Manifest: Manifest{Format: Format, Entries: make([]Entry, len(t.Manifest.Entries))}}
 	for i, e := range t.Manifest.Entries {
 		e.Path = path.Join(prefix, e.Path)

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -29,7 +32,11 @@ func (b *builder) run(c command) (string, error) {
 }
 
 func (b *builder) runContext(ctx context.Context, c command) (string, error) {
-	cmd := exec.CommandContext(ctx, c.name, c.args...)
+	name, err := b.lookPath(c.name)
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, name, c.args...)
 	cmd.Dir = c.dir
 	cmd.Env = append(childEnv(b.o.Environ(), c.pass), c.env...)
 	var out tail
@@ -40,12 +47,30 @@ func (b *builder) runContext(ctx context.Context, c command) (string, error) {
 	cmd.Stderr = cmd.Stdout
 	cmd.WaitDelay = 2 * time.Second
 	ownGroup(cmd)
-	err := cmd.Run()
+	err = cmd.Run()
 	endGroup(cmd)
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
 	return out.String(), err
+}
+
+// lookPath finds a tool in the PATH of the user's environment.
+func (b *builder) lookPath(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	dirs, _ := b.o.Env("PATH")
+	for _, dir := range filepath.SplitList(dirs) {
+		if !filepath.IsAbs(dir) {
+			continue // a tool of the current folder is not the user's choice
+		}
+		p := filepath.Join(dir, name)
+		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w", name, exec.ErrNotFound)
 }
 
 // missing says whether the tool itself is not there.

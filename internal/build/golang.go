@@ -3,6 +3,7 @@ package build
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -187,8 +188,7 @@ func (b *builder) legacyModule(base string, src []string, state string) (string,
 			return "", err
 		}
 	}
-	name := path.Base(filepath.ToSlash(base))
-	if text, err := b.goRun(dir, runtime.GOARCH, "mod", "init", "ebb.local/"+name); err != nil {
+	if text, err := b.goRun(dir, runtime.GOARCH, "mod", "init", b.moduleName(base, src)); err != nil {
 		if missing(err) {
 			return "", errs.New(errs.Unsupported, "its Go sources have to be compiled, and go is not installed")
 		}
@@ -203,6 +203,39 @@ func (b *builder) legacyModule(base string, src []string, state string) (string,
 		"the project has no go.mod; the newest versions of its dependencies are taken")
 	b.notes.put(key, state)
 	return dir, nil
+}
+
+var goImport = regexp.MustCompile(`(?m)^\s*(?:import\s+)?(?:[\w.]+\s+)?"([^"\s]+)"\s*$`)
+
+// moduleName is the path by which the sources import each other, cut off before the folder's own part.
+func (b *builder) moduleName(base string, src []string) string {
+	dirs := map[string]bool{}
+	for _, p := range src {
+		if rel, err := filepath.Rel(base, filepath.Dir(p)); err == nil && strings.HasSuffix(p, ".go") && filepath.IsLocal(rel) && rel != "." {
+			dirs[filepath.ToSlash(rel)] = true
+		}
+	}
+	votes := map[string]int{}
+	for _, p := range src {
+		text, err := os.ReadFile(p)
+		if err != nil || !strings.HasSuffix(p, ".go") {
+			continue
+		}
+		for _, m := range goImport.FindAllStringSubmatch(string(text), -1) {
+			for d := range dirs {
+				if module, ok := strings.CutSuffix(m[1], "/"+d); ok {
+					votes[module]++
+				}
+			}
+		}
+	}
+	best := "ebb.local/" + path.Base(filepath.ToSlash(base))
+	for _, m := range slices.Sorted(maps.Keys(votes)) {
+		if votes[m] > votes[best] || votes[m] == votes[best] && len(m) > len(best) {
+			best = m
+		}
+	}
+	return best
 }
 
 func copyFile(from, to string) error {
@@ -241,7 +274,7 @@ func (b *builder) goDiagnostics(base, dir, out string) bool {
 		pos := diag.Pos{File: b.rel(file)}
 		fmt.Sscan(m[2], &pos.Line)
 		fmt.Sscan(m[3], &pos.Col)
-		b.errorf(pos, "compile", "", "%s", m[4])
+		b.errorf(pos, "compile", "", "%s", strings.TrimSuffix(m[4], "; to add it:"))
 		found = true
 	}
 	return found

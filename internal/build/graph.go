@@ -54,11 +54,14 @@ func (b *builder) analyseEntry(entry string, esm bool) *graph {
 	}
 	r := api.Build(o)
 	if len(r.Errors) > 0 {
-		if !esm && slices.ContainsFunc(r.Errors, func(m api.Message) bool { return strings.HasPrefix(m.Text, "Top-level await") }) {
-			return b.analyseEntry(entry, true)
+		// What only the form of the output forbids, sloppy code in a module or the other way round, Node may well run.
+		faults := slices.DeleteFunc(r.Errors, func(m api.Message) bool { return strings.Contains(m.Text, "output format") })
+		if len(faults) > 0 {
+			b.report(faults)
+			return nil
 		}
-		b.report(r.Errors)
-		return nil
+		g.Open = true
+		return g
 	}
 	b.metaInputs(r.Metafile, g.Inputs)
 	return g

@@ -95,7 +95,7 @@ func hash(parts ...string) string {
 }
 
 // retryAfter is how long a fetch that failed is not tried again: without network every build would wait for it.
-const retryAfter = 10 * time.Minute
+const retryAfter = time.Minute
 
 type failure struct {
 	At     int64  `json:"at"` // Unix seconds

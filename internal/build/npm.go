@@ -3,7 +3,6 @@ package build
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -47,7 +46,7 @@ func (b *builder) install(dir string) error {
 	if b.notes.get(key, &done) && done == state && len(absent) == 0 {
 		return nil
 	}
-	if done == "" && len(absent) == 0 && b.fresh(dir) { // the user installed it
+	if done == "" && len(absent) == 0 && b.fresh(dir, &p) { // the user installed it
 		b.notes.put(key, state)
 		return nil
 	}
@@ -76,6 +75,15 @@ func (b *builder) place(dir string) string {
 	return filepath.Base(b.root)
 }
 
+func lockOf(tool string) string {
+	for _, l := range locks {
+		if l.tool == tool {
+			return l.file
+		}
+	}
+	return ""
+}
+
 // depsText is what of a package.json decides what is installed.
 func depsText(p *packageJSON) string {
 	text, err := json.Marshal([]any{p.Deps, p.Optional, p.Spaces})
@@ -100,8 +108,26 @@ func (b *builder) absent(dir string, p *packageJSON) []string {
 	return names
 }
 
-// fresh says whether node_modules is no older than package.json and the lock file.
-func (b *builder) fresh(dir string) bool {
+// fresh says whether what is installed is what the lock file names, or without one no older than package.json.
+func (b *builder) fresh(dir string, p *packageJSON) bool {
+	var lock struct {
+		Packages map[string]struct {
+			Version string `json:"version"`
+		} `json:"packages"`
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "package-lock.json")); err == nil && json.Unmarshal(data, &lock) == nil && len(lock.Packages) > 0 {
+		for name := range p.Deps {
+			want := lock.Packages["node_modules/"+name].Version
+			at, ok := resolvePackage(dir, name)
+			if !ok || want == "" {
+				continue // an SDK, a link, a workspace
+			}
+			if have, err := readPackage(at); err != nil || have.Version != want {
+				return false
+			}
+		}
+		return true
+	}
 	modules := filepath.Join(dir, "node_modules")
 	var at os.FileInfo
 	for _, mark := range []string{".package-lock.json", ".yarn-integrity", ".yarn-state.yml", ".modules.yaml", ""} {
@@ -113,7 +139,7 @@ func (b *builder) fresh(dir string) bool {
 	if at == nil {
 		return true // all is resolved from a folder above
 	}
-	for _, name := range []string{"package.json", "package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock"} {
+	for _, name := range []string{"package.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock"} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && info.ModTime().After(at.ModTime()) {
 			return false
 		}
@@ -138,7 +164,7 @@ func (b *builder) installWith(tool, dir string, p *packageJSON, data []byte, loc
 			return errs.New(errs.Failed, "%s cannot install the dependencies: %s", tool, lastLine(out, err)).
 				WithHint("Run `%s install` in %s and see what it says.", tool, b.place(dir))
 		}
-		b.warnf(diag.Pos{File: b.place(dir)}, "no-"+tool, fmt.Sprintf("Install it with `npm install -g %s`.", tool),
+		b.warnf(diag.Pos{File: b.rel(filepath.Join(dir, lockOf(tool)))}, "no-"+tool, fmt.Sprintf("Install it with `npm install -g %s`.", tool),
 			"%s is not installed; npm installs the dependencies instead, in versions of its own choice", tool)
 		locked = false
 	}
@@ -198,8 +224,7 @@ func (b *builder) installStaged(dir string, p *packageJSON, data []byte, quiet [
 		b.warnf(diag.Pos{File: b.rel(filepath.Join(dir, "package.json"))}, "dependency-left-out", "",
 			"%s cannot be installed and is left out: %s", name, npmReason(out))
 	}
-	to := filepath.Join(dir, "node_modules")
-	if err := os.Rename(filepath.Join(stage, "node_modules"), to); err != nil && !os.IsNotExist(err) {
+	if err := moveModules(filepath.Join(stage, "node_modules"), filepath.Join(dir, "node_modules")); err != nil {
 		return fmt.Errorf("put node_modules in its place: %w", err)
 	}
 	if script := p.Scripts["postinstall"]; script != "" {
@@ -210,6 +235,43 @@ func (b *builder) installStaged(dir string, p *packageJSON, data []byte, quiet [
 	}
 	return nil
 }
+
+// moveModules moves a node_modules folder, with the links it holds to folders elsewhere.
+func moveModules(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		if os.IsNotExist(err) {
+			return nil // nothing was to be installed
+		}
+		return err
+	}
+	for _, pattern := range []string{"*", "@*/*"} {
+		list, _ := filepath.Glob(filepath.Join(globMeta.ReplaceAllString(to, `\$0`), pattern))
+		for _, link := range list {
+			target, err := os.Readlink(link)
+			if err != nil || filepath.IsAbs(target) {
+				continue
+			}
+			inner, _ := filepath.Rel(to, filepath.Dir(link))
+			abs := filepath.Join(from, inner, target)
+			if within(abs, from) {
+				continue
+			}
+			short, err := filepath.Rel(filepath.Dir(link), abs)
+			if err != nil {
+				return err
+			}
+			if err := os.Remove(link); err != nil {
+				return err
+			}
+			if err := os.Symlink(short, link); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+var globMeta = regexp.MustCompile(`[*?\[\\]`)
 
 // stagePackage writes the package.json to install from.
 func (b *builder) stagePackage(stage, dir string, p *packageJSON, data []byte, drop map[string]bool) error {
@@ -301,6 +363,7 @@ var (
 	npmPrefix  = regexp.MustCompile(`(?m)^npm (?:error|ERR!) ?`)
 	npmNoise   = regexp.MustCompile(`^(code|errno|syscall|path|command|A complete log|\d+ verbose|fetch failed with|This is a|If you are behind|signal|$)`)
 	npmMissing = regexp.MustCompile(`No matching version found for (@?[^@\s]+)@|'((?:@[^/'\s]+/)?[^@'\s]+)@[^']*' is not in this registry|404 Not Found - GET \S*?/((?:@[^/\s]+(?:/|%2[fF]))?[^/\s]+) - |Invalid package name "([^"]+)"|notsup Unsupported platform for (@?[^@\s]+)@`)
+	npmCause   = regexp.MustCompile(`(?m)^npm (?:error|ERR!) (?:gyp ERR! stack )?((?:\w*Error: |sh: |\S+: not found|.*fatal error: ).*)$`)
 	npmPath    = regexp.MustCompile(`(?m)^npm (?:error|ERR!) path \S*?/node_modules/((?:@[^/\s]+/)?[^/\s]+)`)
 )
 
@@ -324,10 +387,16 @@ func npmReason(out string) string {
 			reason = text
 		}
 	}
+	if m := npmPath.FindStringSubmatch(out); m != nil && strings.Contains(out, "command failed") {
+		code, reason = "", "the install script of "+m[1]+" fails"
+		if cause := npmCause.FindStringSubmatch(out); cause != nil {
+			reason += ": " + strings.TrimSpace(cause[1])
+		}
+	}
 	switch {
 	case reason == "":
 		reason = lastLine(out, nil)
-	case code != "" && !strings.Contains(reason, code) && !strings.Contains(reason, strings.TrimPrefix(code, "E")):
+	case code != "" && !strings.Contains(strings.ToLower(reason), strings.ToLower(strings.TrimPrefix(code, "E"))):
 		reason = code + ": " + reason
 	}
 	if reason == "" {
@@ -383,83 +452,4 @@ func lastLine(out string, err error) string {
 func isFolder(p string) bool {
 	info, err := os.Stat(p)
 	return err == nil && info.IsDir()
-}
-
-// packageSet is a folder of Node packages that were installed for their own sake.
-type packageSet struct {
-	dir string // holds node_modules
-	err error
-}
-
-// packages installs exactly these packages into the cache, once for all projects of the user.
-func (b *builder) packages(specs map[string]string) packageSet {
-	var list []string
-	for _, name := range slices.Sorted(maps.Keys(specs)) {
-		list = append(list, name+"@"+specs[name])
-	}
-	key := hash(list...)
-	if set, ok := b.sets[key]; ok {
-		return set
-	}
-	set := packageSet{dir: filepath.Join(b.o.Cache, "node", key)}
-	if !isFolder(set.dir) {
-		if set.err = b.failedLately(key); set.err != nil {
-			b.sets[key] = set
-			return set
-		}
-	}
-	set.err = b.once(set.dir, func(tmp string) error {
-		defer b.step("supply", "", strings.Join(list, " "))()
-		text, err := json.Marshal(map[string]any{"name": "supplied", "version": "0.0.0", "private": true, "dependencies": specs})
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(tmp, "package.json"), text, 0o644); err != nil {
-			return err
-		}
-		out, err := b.npm(tmp, []string{"install", "--omit=dev", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--no-progress", "--loglevel=error", "--fetch-retries=1"})
-		if err == nil {
-			return nil
-		}
-		if b.ctx.Err() != nil || missing(err) {
-			return noNpm(err)
-		}
-		return errs.New(errs.Failed, "%s", npmReason(out))
-	})
-	if set.err != nil {
-		b.failed(key, set.err)
-	}
-	b.sets[key] = set
-	return set
-}
-
-// once makes a folder of the cache by make, whole or not at all, also among several processes.
-func (b *builder) once(dir string, make func(tmp string) error) error {
-	if isFolder(dir) {
-		return nil
-	}
-	parent := filepath.Dir(dir)
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return err
-	}
-	unlock, err := lockFile(b.ctx, dir+".lock")
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if isFolder(dir) { // another process made it meanwhile
-		return nil
-	}
-	tmp, err := os.MkdirTemp(parent, ".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return err
-	}
-	if err := make(tmp); err != nil {
-		return err
-	}
-	return os.Rename(tmp, dir)
 }

@@ -10,6 +10,7 @@ import (
 // packageJSON is what matters here of a package.json.
 type packageJSON struct {
 	Name     string          `json:"name"`
+	Version  string          `json:"version"`
 	Type     string          `json:"type"`
 	Deps     stringMap       `json:"dependencies"`
 	Optional stringMap       `json:"optionalDependencies"`

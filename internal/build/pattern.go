@@ -156,7 +156,7 @@ func (r *packageRules) enter(dir string, d fs.DirEntry) bool {
 		case x.exclude && (x.kind == belowRule || x.kind == allRule) && x.matches(probe):
 			out = true
 		case !x.exclude && x.mayReach(dir):
-			out = out && !r.mayAdd(x, probe)
+			out = out && !(r.modules != nil && underModules(probe) || r.mayAdd(x, probe))
 		}
 	}
 	return !out

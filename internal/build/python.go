@@ -221,7 +221,7 @@ func (b *builder) pipTree(f *app.Function, file, text string) (*artifact.Tree, e
 }
 
 func (b *builder) sitePackages(dir string) (*artifact.Tree, error) {
-	return artifact.Scan(dir, b.files, func(p string, d fs.DirEntry) bool {
+	return b.fixed(dir, "", func(p string, d fs.DirEntry) bool {
 		return p != "bin" && p != "requirements.txt" && d.Name() != "__pycache__"
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"path/filepath"
 	"strings"
 
 	"github.com/ebb-run/ebb/internal/app"
@@ -49,7 +48,7 @@ func (b *builder) supplyNode(f *app.Function, names []string) {
 	}
 	tree := b.trees["set:"+set.dir]
 	if tree == nil {
-		t, err := artifact.Scan(filepath.Join(set.dir, "node_modules"), b.files, func(p string, d fs.DirEntry) bool {
+		t, err := b.fixed(set.dir, "node_modules", func(p string, d fs.DirEntry) bool {
 			switch {
 			case p == ".bin", p == ".package-lock.json", p == "aws-sdk/dist":
 				return false
