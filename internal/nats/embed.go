@@ -184,7 +184,8 @@ func diskError(dir, step string, err error) error {
 
 // checkRoom tries to write a little: free space as reported does not count quotas.
 func checkRoom(dir string) error {
-	f, err := os.CreateTemp(dir, ".room-*")
+	// The name is fixed, so that a crash leaves at most one; the lock keeps others away.
+	f, err := os.OpenFile(filepath.Join(dir, ".room"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return diskError(dir, "write to", err)
 	}

@@ -52,7 +52,7 @@ func checkFormat(dir string) error {
 
 // writeFile writes a small file so that it is there in full or not at all.
 func writeFile(dir, path, text string) error {
-	f, err := os.CreateTemp(dir, ".new-*")
+	f, err := os.OpenFile(filepath.Join(dir, ".new"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return diskError(dir, "write to", err)
 	}

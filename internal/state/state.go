@@ -158,7 +158,25 @@ func Open(ctx context.Context, js jetstream.JetStream, o Options) (*Store, error
 	if err := checkBucket(s.stream.CachedInfo().Config.Metadata, o.Key); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, s.readFromLeader(ctx, js)
+}
+
+// readFromLeader makes reads of a replicated bucket see every write that was acknowledged before: with direct gets, which
+// key-value buckets have, any replica answers, also one that is behind.
+func (s *Store) readFromLeader(ctx context.Context, js jetstream.JetStream) error {
+	cfg := s.stream.CachedInfo().Config
+	if cfg.Replicas < 2 || !cfg.AllowDirect {
+		return nil
+	}
+	cfg.AllowDirect = false
+	_, err := js.UpdateStream(ctx, cfg)
+	if err == nil {
+		s.kv, err = js.KeyValue(ctx, bucketName)
+	}
+	if err != nil {
+		return fault("open control state", err)
+	}
+	return nil
 }
 
 func checkBucket(meta map[string]string, key []byte) error {
