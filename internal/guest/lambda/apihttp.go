@@ -177,7 +177,7 @@ func (c *apiConn) readLine(left *int) ([]byte, *apiStatus) {
 			*left -= len(more)
 		}
 	}
-	if *left < 0 {
+	if *left <= 0 {
 		return nil, statusHeader
 	}
 	if err != nil {

@@ -33,10 +33,11 @@ func readPrelude(b []byte) (*invocation.Head, []byte, error) {
 		return nil, nil, errors.New("the stream's head is not the JSON object that HttpResponseStream.from writes")
 	}
 	h := &invocation.Head{Status: 200}
-	if text, ok := scalar(p.Status); ok && len(p.Status) > 0 {
+	if len(p.Status) > 0 {
+		text, _ := scalar(p.Status)
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 200 || n > 599 {
-			return nil, nil, fmt.Errorf("the stream's statusCode %s is no final HTTP status", text)
+			return nil, nil, fmt.Errorf("the stream's statusCode %s is no final HTTP status", p.Status)
 		}
 		h.Status = n
 	}
