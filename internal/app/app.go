@@ -11,7 +11,7 @@
 //     kind [Foreign] with its properties, a Trigger without an engine stays declared.
 //  3. An App that passes Validate has unique keys and names, and every reference from a
 //     Route or Trigger to a Function or API resolves.
-//  4. JSON encoding round-trips: decode(encode(a)) equals a.
+//  4. JSON encoding round-trips: decode(encode(a)) equals a, but for the places in the user's files.
 //
 // It does no I/O and knows no provider.
 package app
@@ -22,6 +22,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/ebb-run/ebb/internal/diag"
 )
 
 // App is what one source project declares at one Stage.
@@ -50,6 +52,7 @@ type Function struct {
 	Description string            `json:"description,omitempty"`
 	Runtime     string            `json:"runtime"` // as asked for: "nodejs22.x"
 	Handler     string            `json:"handler"`
+	Place       diag.Pos          `json:"-"`               // where the project file names the handler; known only where it was read
 	Arch        string            `json:"arch,omitempty"`  // "x86_64" or "arm64"; empty means any
 	MemoryMB    int               `json:"memoryMB"`        // MiB
 	TimeoutSec  int               `json:"timeoutSec"`      // seconds

@@ -25,6 +25,9 @@ func (l *loader) function(r *resource) {
 	if f.Key == "" {
 		f.Key = r.id
 	}
+	if f.Place = r.props.Get("Handler").Place(); f.Place.File == "" {
+		f.Place = r.pos
+	}
 	f.Name = l.in.Stack + "-" + r.id
 	if v := o.val("FunctionName"); !v.IsZero() {
 		if s, ok := v.Literal(); ok {

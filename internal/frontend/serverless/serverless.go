@@ -94,6 +94,11 @@ func (f Frontend) Load(ctx context.Context, p frontend.Project, o frontend.Optio
 			r.CORS = &cors
 		}
 	}
+	for i := range a.Resources {
+		if r := &a.Resources[i]; r.ID == deploymentBucketID {
+			r.Kind = app.Foreign // the framework's own, for its uploads; no function uses it
+		}
+	}
 	a.Description = "" // of the template; a project file has none
 	return a, l
 }
