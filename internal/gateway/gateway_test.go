@@ -52,10 +52,16 @@ type server struct {
 
 func start(t testing.TB, o Options, mounts ...Mount) *server {
 	t.Helper()
+	return startWith(t, o, func(*Gateway) {}, mounts...)
+}
+
+func startWith(t testing.TB, o Options, tune func(*Gateway), mounts ...Mount) *server {
+	t.Helper()
 	if o.Invoker == nil {
 		o.Invoker = invokerFunc(echo)
 	}
 	g := New(o)
+	tune(g)
 	for _, m := range mounts {
 		if m.Tenant == "" {
 			m.Tenant = "default"

@@ -28,6 +28,15 @@ func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
 		ConnContext: connContext, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug), Protocols: new(http.Protocols)}
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(true)
+	var conns atomic.Int64
+	srv.ConnState = func(_ net.Conn, st http.ConnState) {
+		switch st {
+		case http.StateNew:
+			conns.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			conns.Add(-1)
+		}
+	}
 	dl := &listener{Listener: l}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(dl) }()
@@ -36,22 +45,21 @@ func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve http at %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
-	err := g.drain(srv, dl)
-	<-ended
+	err := g.drain(srv, dl, ended, &conns)
 	return err
 }
 
 // drain ends a server without losing what has arrived.
-func (g *Gateway) drain(srv *http.Server, l *listener) error {
+func (g *Gateway) drain(srv *http.Server, l *listener, ended <-chan error, conns *atomic.Int64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), g.grace)
 	defer cancel()
 	g.draining.Store(true)
 	l.stop()
-	wait := time.NewTimer(min(drainWindow, g.grace))
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-	case <-ctx.Done():
+	<-ended // nothing new comes in from here on
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(min(drainWindow, g.grace)); conns.Load() > 0 && time.Now().Before(end); {
+		<-tick.C
 	}
 	err := srv.Shutdown(ctx)
 	if err == nil {
