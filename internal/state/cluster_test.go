@@ -80,6 +80,56 @@ func until(t *testing.T, limit time.Duration, f func() error) {
 	}
 }
 
+// raceForPointer puts Deployments and lets all Nodes race to make each current. An answer that an election swallowed shows as a
+// conflict later.
+func raceForPointer(t *testing.T, stores []*state.Store) state.Pointer {
+	t.Helper()
+	var p state.Pointer
+	for i := range 10 {
+		d := deployment(stack, fmt.Sprint(i))
+		until(t, 60*time.Second, func() error {
+			err := stores[i%3].Put(t.Context(), d)
+			if err != nil {
+				d.ID = "" // an election may fall on it; whether it was written is not known
+			}
+			return err
+		})
+		// All race for it, and each reads what another wrote.
+		var wg sync.WaitGroup
+		var won atomic.Int32
+		for _, s := range stores {
+			wg.Go(func() {
+				until(t, 60*time.Second, func() error {
+					_, err := s.SetCurrent(t.Context(), stack, d.ID, p.Seq)
+					switch errs.CodeOf(err) {
+					case "":
+						won.Add(1)
+						return nil
+					case errs.Conflict:
+						return nil
+					}
+					return err
+				})
+			})
+		}
+		wg.Wait()
+		if won.Load() > 1 {
+			t.Fatalf("round %d: %d winners", i, won.Load())
+		}
+		for j, s := range stores {
+			until(t, 60*time.Second, func() error {
+				cur, err := s.Current(t.Context(), stack)
+				if err == nil && (cur.Deployment != d.ID || j > 0 && cur != p) {
+					t.Errorf("round %d: store %d has %+v, want %+v", i, j, cur, p)
+				}
+				p = cur
+				return err
+			})
+		}
+	}
+	return p
+}
+
 func TestStore_IsOneOverACluster(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three servers")
@@ -103,51 +153,8 @@ func TestStore_IsOneOverACluster(t *testing.T) {
 			return err
 		})
 	}
-	var p state.Pointer
-	var last string
-	for i := range 10 {
-		d := deployment(stack, fmt.Sprint(i))
-		until(t, 60*time.Second, func() error {
-			err := stores[i%3].Put(t.Context(), d)
-			if err != nil {
-				d.ID = "" // an election may fall on it; whether it was written is not known
-			}
-			return err
-		})
-		// All race for it, and each reads what another wrote. An answer that an election swallowed shows as a conflict later.
-		var wg sync.WaitGroup
-		var won atomic.Int32
-		for _, s := range stores {
-			wg.Go(func() {
-				until(t, 60*time.Second, func() error {
-					_, err := s.SetCurrent(t.Context(), stack, d.ID, p.Seq)
-					switch errs.CodeOf(err) {
-					case "":
-						won.Add(1)
-						return nil
-					case errs.Conflict:
-						return nil
-					}
-					return err
-				})
-			})
-		}
-		wg.Wait()
-		if won.Load() > 1 {
-			t.Fatalf("round %d: %d winners", i, won.Load())
-		}
-		last = d.ID
-		for j, s := range stores {
-			until(t, 60*time.Second, func() error {
-				cur, err := s.Current(t.Context(), stack)
-				if err == nil && (cur.Deployment != d.ID || j > 0 && cur != p) {
-					t.Errorf("round %d: store %d has %+v, want %+v", i, j, cur, p)
-				}
-				p = cur
-				return err
-			})
-		}
-	}
+	p := raceForPointer(t, stores)
+	last := p.Deployment
 	big := deployment(stack, "big")
 	// Near the limit: a read through the leader carries it in another form than a direct one.
 	noise := make([]byte, 1<<20)
