@@ -140,7 +140,7 @@ const exitWait = 500 * time.Millisecond
 // start takes the Instance through Init.
 func (i *instance) start() *startFailure {
 	u := i.pool.unit
-	g, err := u.Guest(i.ctx)
+	g, err := i.pool.latest.Load().Guest(i.ctx)
 	if err != nil {
 		return &startFailure{err: fmt.Errorf("prepare its code: %w", err)}
 	}

@@ -207,6 +207,9 @@ func TestInstance_ThatDiesIdleIsNeverHandedOut(t *testing.T) {
 		l.good(l.invoke(background, "f")) // at once: the death may not have been noticed
 		last.Load().Die(sandbox.Exit{Code: 1})
 		synctest.Wait()
+		if s := l.e.Stats()[0]; s.Idle != 0 || s.MemoryMB != 0 || l.driver.Live.Load() != 0 {
+			t.Errorf("a dead instance is kept: %+v", s)
+		}
 		l.good(l.invoke(background, "f"))
 		if s := l.e.Stats()[0]; s.Totals.Errors != 0 || s.Totals.ColdStarts != 3 {
 			t.Errorf("%+v", s.Totals)

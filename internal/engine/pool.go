@@ -12,6 +12,7 @@ import (
 type pool struct {
 	e         *Engine
 	unit      *Unit
+	latest    atomic.Pointer[Unit] // of the same Revision, as committed last; its Guest starts Instances
 	stack     string
 	mem       int64 // MB of one Instance
 	keepAlive time.Duration
@@ -60,6 +61,7 @@ func (e *Engine) newPool(stack string, u *Unit, before *pool) *pool {
 	if before != nil {
 		p.totals = before.totals
 	}
+	p.latest.Store(u)
 	if p.mem <= 0 {
 		p.mem = defaultMemoryMB
 	}

@@ -81,13 +81,23 @@ func TestBurst_NeverStartsMoreThanWait(t *testing.T) {
 	})
 }
 
-func TestBurst_OneLongCallDoesNotHoldUpTheNext(t *testing.T) {
+func TestBurst_LongCallsDoNotHoldUpTheNext(t *testing.T) {
 	t.Parallel()
-	bubble(t, engine.Options{}, func(t *testing.T, l *lab) {
+	for _, n := range []int{1, 20} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			besideLongCalls(t, n)
+		})
+	}
+}
+
+// besideLongCalls makes a call to a function of which n Instances are in calls far longer than all before.
+func besideLongCalls(t *testing.T, n int) {
+	bubble(t, engine.Options{Starts: 20}, func(t *testing.T, l *lab) {
 		var long atomic.Bool
 		l.deploy(l.unit("f", "1", &fake.Program{InitDelay: 50 * time.Millisecond,
 			Handle: func(g *fake.Guest, _ *invocation.Invocation) fake.Answer {
-				if long.Swap(false) {
+				if long.Load() {
 					g.Sleep(2 * time.Second)
 				}
 				g.Sleep(time.Millisecond)
@@ -97,12 +107,18 @@ func TestBurst_OneLongCallDoesNotHoldUpTheNext(t *testing.T) {
 			l.good(l.invoke(background, "f"))
 		}
 		long.Store(true)
-		go l.invoke(background, "f")
-		synctest.Wait()
+		for range n {
+			go l.invoke(background, "f")
+		}
+		time.Sleep(300 * time.Millisecond)
+		if busy := l.e.Stats()[0].Busy; busy != n {
+			t.Errorf("%d busy, want %d", busy, n)
+		}
+		long.Store(false)
 		began := time.Now()
 		l.good(l.invoke(background, "f"))
 		if took := time.Since(began); took > 200*time.Millisecond {
-			t.Errorf("waited %v beside one long call", took)
+			t.Errorf("waited %v beside %d long calls", took, n)
 		}
 		time.Sleep(3 * time.Second)
 	})

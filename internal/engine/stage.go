@@ -187,6 +187,7 @@ func (s *Staged) Commit() {
 					e.addPoolLocked(p)
 				}
 			}
+			p.latest.Store(u)
 			keep[p] = true
 			next.pools = append(next.pools, p)
 		}

@@ -28,7 +28,8 @@ type Unit struct {
 	Driver      sandbox.Driver
 	Protocol    guest.Protocol
 	Limits      sandbox.Limits
-	// Guest materialises the code and unseals the environment. It is called for each Instance, concurrently.
+	// Guest materialises the code and unseals the environment. It is called for each Instance, concurrently. Of Units with
+	// the same ID and Revision that of the last one committed is called.
 	Guest func(ctx context.Context) (*guest.Unit, error)
 }
 

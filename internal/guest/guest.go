@@ -90,6 +90,6 @@ func (e *InitError) Error() string { return e.Type + ": " + e.Message }
 type Fault struct {
 	Cause invocation.Cause
 	Init  *InitError    // for CauseInit, where the guest reported one
-	Exit  sandbox.Exit  // for CauseExit and CauseMemory
+	Exit  sandbox.Exit  // for CauseExit and CauseMemory; for CauseInit without Init, Stopped where Init was not over in time
 	After time.Duration // how long the Invocation ran
 }
