@@ -26,7 +26,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/app"
@@ -101,19 +100,19 @@ func Build(ctx context.Context, root string, a *app.App, o Options) (*Result, di
 
 // builder is one run of Build.
 type builder struct {
-	ctx   context.Context
-	root  string // absolute, no links
-	app   *app.App
-	o     Options
-	files *artifact.ScanCache
-	notes *memo
-	built map[string]*Built
-	watch map[string]bool
-	diags diag.List
-	said  map[string]bool // diagnostics given, to give each once
-	trees map[string]*artifact.Tree
-	sets  map[string]packageSet // Node packages installed in this run, by key
-	tools sync.Mutex
+	ctx    context.Context
+	root   string // absolute, no links
+	app    *app.App
+	o      Options
+	files  *artifact.ScanCache
+	notes  *memo
+	built  map[string]*Built
+	watch  map[string]bool
+	diags  diag.List
+	said   map[string]bool // diagnostics given, to give each once
+	trees  map[string]*artifact.Tree
+	sets   map[string]packageSet // Node packages installed in this run, by key
+	broken map[string]error      // folders that could not be made in this run
 }
 
 func newBuilder(ctx context.Context, root string, a *app.App, o Options) (*builder, error) {
@@ -153,7 +152,7 @@ func newBuilder(ctx context.Context, root string, a *app.App, o Options) (*build
 		files: artifact.OpenScanCache(filepath.Join(o.Work, "scan")),
 		notes: openMemo(filepath.Join(o.Work, "memo.json")),
 		built: map[string]*Built{}, watch: map[string]bool{abs: true}, said: map[string]bool{},
-		trees: map[string]*artifact.Tree{}, sets: map[string]packageSet{},
+		trees: map[string]*artifact.Tree{}, sets: map[string]packageSet{}, broken: map[string]error{},
 	}, nil
 }
 

@@ -205,11 +205,15 @@ func (b *builder) pipTree(f *app.Function, file, text string) (*artifact.Tree, e
 	if t := b.trees[dir]; t != nil {
 		return t, nil
 	}
+	if err := b.broken[dir]; err != nil {
+		return nil, err
+	}
 	if !isFolder(dir) {
 		end := b.step("install", "", "pip install -r "+b.rel(file))
 		err := b.once(dir, func(tmp string) error { return b.pip(py, file, text, tmp) })
 		end()
 		if err != nil {
+			b.broken[dir] = err
 			return nil, err
 		}
 	}
