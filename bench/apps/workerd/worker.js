@@ -1,0 +1,5 @@
+export default {
+  async fetch() {
+    return new Response(JSON.stringify({ message: "Hello, world!" }), { headers: { "content-type": "application/json" } });
+  },
+};

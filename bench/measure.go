@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ebb-run/ebb/bench/load"
+)
+
+const (
+	many      = 16  // connections under load
+	openShare = 0.8 // of the closed loop's rate, for the open loop
+)
+
+// Sample is one start of one contender with everything measured on it. Times are in seconds, rates in requests a second.
+type Sample struct {
+	Contender string  `json:"contender"`
+	Repeat    int     `json:"repeat"`
+	First     float64 `json:"firstSeconds"`          // process start to first right answer
+	Cold      float64 `json:"coldSeconds,omitempty"` // first request to its answer, where the server was ready before
+	One       Load    `json:"one"`                   // one connection
+	Many      Load    `json:"many"`                  // many connections
+	Open      Load    `json:"open"`                  // many connections at openShare of Many's rate
+}
+
+// Load is what one measurement gave.
+type Load struct {
+	Rate float64 `json:"rate"`
+	P50  float64 `json:"p50Seconds"`
+	P99  float64 `json:"p99Seconds"`
+}
+
+// measure starts and measures every contender, again and again; every other time in the opposite order, so that what drifts on the
+// machine does not always fall on the same one.
+func (b *bench) measure(ctx context.Context) error {
+	order := slices.DeleteFunc(contenders(), func(c contender) bool { return c.name != "bare" && !b.wanted(c.name) })
+	for repeat := range b.o.repeats {
+		for _, c := range order {
+			if b.absent[c.name] != "" {
+				continue
+			}
+			s, err := b.sample(ctx, c, repeat)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				b.absent[c.name] = err.Error()
+				b.say("%d/%d  %-20s not run: %v", repeat+1, b.o.repeats, c.name, err)
+				if c.name == "bare" {
+					return fmt.Errorf("nothing can be compared without bare Go: %w", err)
+				}
+				continue
+			}
+			b.report.Samples = append(b.report.Samples, s)
+			b.say("%d/%d  %-20s %7.0f/s   p50 %4.0f µs at 1, %5.0f µs at %d   first answer after %.0f ms", repeat+1, b.o.repeats, c.name, s.Many.Rate,
+				s.One.P50*1e6, s.Many.P50*1e6, many, s.First*1e3)
+		}
+		slices.Reverse(order)
+	}
+	return nil
+}
+
+// sample starts a contender, measures it and stops it. A single wrong answer is an error: its row would mean nothing.
+func (b *bench) sample(ctx context.Context, c contender, repeat int) (Sample, error) {
+	out := Sample{Contender: c.name, Repeat: repeat}
+	s, err := c.start(ctx, b)
+	if s != nil {
+		defer s.stop()
+	}
+	if err != nil {
+		return out, fmt.Errorf("start: %w", err)
+	}
+	if err := s.answers(ctx, 90*time.Second); err != nil {
+		return out, fmt.Errorf("first request: %w", err)
+	}
+	out.First, out.Cold = s.first.Seconds(), s.cold.Seconds()
+	if _, err := checked(load.Closed(s.target(), many, b.o.warm)); err != nil {
+		return out, fmt.Errorf("warm up: %w", err)
+	}
+	if out.One, err = checked(load.Closed(s.target(), 1, b.o.duration)); err != nil {
+		return out, fmt.Errorf("one connection: %w", err)
+	}
+	if out.Many, err = checked(load.Closed(s.target(), many, b.o.duration)); err != nil {
+		return out, fmt.Errorf("%d connections: %w", many, err)
+	}
+	if out.Open, err = checked(load.Open(s.target(), many, openShare*out.Many.Rate, b.o.duration)); err != nil {
+		return out, fmt.Errorf("open loop: %w", err)
+	}
+	return out, nil
+}
+
+func checked(r *load.Result, err error) (Load, error) {
+	if err != nil {
+		return Load{}, err
+	}
+	if r.Errors > 0 || len(r.Latency) == 0 {
+		return Load{}, fmt.Errorf("%d of %d answers were wrong: %w", r.Errors, r.Requests, r.FirstErr)
+	}
+	return Load{Rate: r.Rate(), P50: r.Quantile(0.5).Seconds(), P99: r.Quantile(0.99).Seconds()}, nil
+}
+
+// stat is the median of some repeats and their extremes.
+type stat struct{ mid, lo, hi float64 }
+
+func stats(v []float64) stat {
+	if len(v) == 0 {
+		return stat{}
+	}
+	v = slices.Sorted(slices.Values(v))
+	mid := v[len(v)/2]
+	if len(v)%2 == 0 {
+		mid = (v[len(v)/2-1] + mid) / 2
+	}
+	return stat{mid, v[0], v[len(v)-1]}
+}
