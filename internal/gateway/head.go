@@ -304,7 +304,7 @@ func parseHead(head string, r *http.Request) ([]invocation.Field, bool) {
 			break
 		}
 		name, value, ok := strings.Cut(line, ":")
-		if !ok {
+		if !ok || strings.ContainsAny(name, " \t") {
 			return nil, false
 		}
 		value = strings.Trim(value, " \t")

@@ -83,7 +83,9 @@ func (f *front) match(method, path string) match {
 	s := search{method: method}
 	if f.kind == app.REST {
 		// A REST API takes a path with and without a slash at its end for the same.
-		rest = strings.TrimSuffix(rest, "/")
+		if len(rest) > 1 {
+			rest = strings.TrimSuffix(rest, "/")
+		}
 		s.strict, s.greedy = true, true
 		s.walk(&f.tree, rest, rest != "")
 	} else if s.walk(&f.tree, rest, rest != ""); s.found == nil {
