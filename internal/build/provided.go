@@ -226,6 +226,12 @@ func (b *builder) makeProgram(f *app.Function, base, at, state string) (string, 
 	if isRegular(out) && f.Package.Makefile == "" && done == "" && b.ownProgram(out, []string{filepath.Join(dir, "Makefile")}) && b.ownProgram(out, b.goSources(base)) {
 		return out, nil // built by the user
 	}
+	failed := "make-failed:" + dir + ":" + target + ":" + programPath(f)
+	var before madeNothing
+	if f.Package.Makefile == "" && b.notes.get(failed, &before) && before.State == state {
+		b.noteMake(dir, target, before.Why)
+		return "", nil // and it would not today
+	}
 	end := b.step("compile", f.Key, "make "+target)
 	text, err := b.run(command{dir: dir, name: "make", args: []string{target}, env: env})
 	end()
@@ -247,6 +253,17 @@ func (b *builder) makeProgram(f *app.Function, base, at, state string) (string, 
 			why = "make is not installed"
 		}
 	}
-	b.notef(diag.Pos{File: b.rel(filepath.Join(dir, "Makefile"))}, "make-failed", "", "`make %s` did not do (%s); the sources are compiled directly", target, why)
+	b.notes.put(failed, madeNothing{State: state, Why: why})
+	b.noteMake(dir, target, why)
 	return "", nil
+}
+
+// madeNothing remembers that a Makefile did not make a program from these sources.
+type madeNothing struct {
+	State string `json:"state"`
+	Why   string `json:"why"`
+}
+
+func (b *builder) noteMake(dir, target, why string) {
+	b.notef(diag.Pos{File: b.rel(filepath.Join(dir, "Makefile"))}, "make-failed", "", "`make %s` did not do (%s); the sources are compiled directly", target, why)
 }

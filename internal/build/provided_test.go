@@ -94,6 +94,9 @@ func TestGo_UsesTheMakefile(t *testing.T) {
 	if r.Functions["g"] == nil {
 		t.Errorf("got %v", l)
 	}
+	if p.build(g); len(p.steps) != 0 {
+		t.Errorf("after a failed make, a second build took the steps %v", p.steps)
+	}
 	s := program("s", "x", "provided.al2023")
 	s.Package.Makefile = "build-Nothing"
 	_, l = p.build(s)

@@ -51,6 +51,8 @@ type Found struct {
 type Finder struct {
 	env   func(string) (string, bool)
 	cache string
+	// system and brew are the folders to look in beside those the environment names.
+	system, brew []string
 
 	scan sync.Mutex // one search at a time; held over I/O, never while mu is held
 	mu   struct {
@@ -70,7 +72,7 @@ func (v version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[
 
 // New returns a Finder that reads the given environment: PATH, HOME, EBB_RUNTIMES, EBB_CACHE and the version managers' own.
 func New(env func(string) (string, bool)) *Finder {
-	f := &Finder{env: env, cache: CacheDir(env)}
+	f := &Finder{env: env, cache: CacheDir(env), system: []string{"/usr/local/bin", "/usr/bin", "/opt/homebrew/bin"}, brew: []string{"/opt/homebrew/opt", "/usr/local/opt"}}
 	f.mu.found = map[string][]interpreter{}
 	return f
 }

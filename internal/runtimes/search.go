@@ -63,18 +63,17 @@ func (f *Finder) candidates(family string) []string {
 		add(f.home("NODENV_ROOT", ".nodenv"), "versions", "*", "bin")
 		add(f.home("ASDF_DATA_DIR", ".asdf"), "installs", "nodejs", "*", "bin")
 		add(share, "mise", "installs", "node", "*", "bin")
-		add("/opt/homebrew/opt", "node@*", "bin")
-		add("/usr/local/opt", "node@*", "bin")
 	} else {
 		add(f.home("PYENV_ROOT", ".pyenv"), "versions", "*", "bin")
 		add(share, "uv", "python", "*", "bin")
 		add(f.home("ASDF_DATA_DIR", ".asdf"), "installs", "python", "*", "bin")
 		add(share, "mise", "installs", "python", "*", "bin")
-		add("/opt/homebrew/opt", "python@*", "bin")
-		add("/usr/local/opt", "python@*", "bin")
+	}
+	for _, dir := range f.brew {
+		add(dir, family+"@*", "bin")
 	}
 	path, _ := f.env("PATH")
-	for _, dir := range append(filepath.SplitList(path), "/usr/local/bin", "/usr/bin", "/opt/homebrew/bin") {
+	for _, dir := range append(filepath.SplitList(path), f.system...) {
 		add(dir)
 	}
 	return existing(patterns)
