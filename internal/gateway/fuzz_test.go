@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -104,11 +103,9 @@ func FuzzMatch_IsTheSameForWhatAPatternSays(f *testing.F) {
 			for _, p := range m.params {
 				made = strings.Replace(strings.Replace(made, "{"+p.Name+"}", p.Value, 1), "{"+p.Name+"+}", p.Value, 1)
 			}
-			want := m.path
-			if kind == app.REST {
-				made, want = strings.TrimSuffix(made, "/"), strings.TrimSuffix(want, "/")
-			}
-			if !bytes.Equal([]byte(decode(made)), []byte(decode(want))) && !strings.ContainsAny(path, "{}") {
+			made, want := decode(made), decode(m.path)
+			same := made == want || kind == app.REST && made+"/" == want
+			if !same && !strings.ContainsAny(path, "{}") {
 				t.Fatalf("%s: %s of %s with %v gives %s", kind, m.route.label, path, m.params, made)
 			}
 		}
