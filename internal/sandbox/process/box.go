@@ -53,7 +53,7 @@ type box struct {
 		oom      bool
 		stopping bool
 		stopBy   time.Time
-		final    sandbox.Usage // the highest seen when the guest ended
+		used     sandbox.Usage // the highest seen so far
 		isGone   bool
 	}
 }
@@ -143,7 +143,7 @@ func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
 	g, err := b.d.launcher.start(&order{path: c.Command[0], argv: c.Command, env: b.environ(c.Env), dir: c.Dir, files: files, fence: b.fence})
 	if err != nil {
 		_ = out.pipe.Close()
-		return nil, nil, explain(c, err)
+		return nil, nil, explain(c, b.spec.Limits, err)
 	}
 	return g, out, nil
 }
@@ -166,12 +166,15 @@ func (b *box) environ(env []string) []string {
 }
 
 // explain finds out which of the things an exec needs is the one that is not there.
-func explain(c sandbox.Code, err error) error {
+func explain(c sandbox.Code, l sandbox.Limits, err error) error {
 	program := c.Command[0]
 	if info, serr := os.Stat(c.Dir); c.Dir != "" && (serr != nil || !info.IsDir()) {
 		return errs.New(errs.NotFound, "working directory %s: %w", c.Dir, syscall.ENOENT)
 	}
+	const tiny = 4 << 20 // below this the kernel's own part of a start may not fit, for which it has many errors
 	switch {
+	case l.MemoryBytes > 0 && l.MemoryBytes < tiny, errors.Is(err, syscall.ENOMEM) && l.MemoryBytes > 0:
+		return errs.New(errs.Failed, "run %s within %d bytes of memory: %w", program, l.MemoryBytes, err).WithHint("Raise the memory limit.")
 	case errors.Is(err, syscall.ENOENT):
 		if _, serr := os.Stat(program); serr == nil {
 			return errs.New(errs.Failed, "run %s: %w", program, err).
@@ -182,6 +185,8 @@ func explain(c sandbox.Code, err error) error {
 		return errs.New(errs.Failed, "run %s: %w", program, err).WithHint("Make the program executable: chmod +x %s", program)
 	case errors.Is(err, syscall.ENOEXEC):
 		return errs.New(errs.Failed, "run %s: %w", program, err).WithHint("It is built for another processor or system, or is a script without a first line like #!/bin/sh.")
+	case errors.Is(err, syscall.E2BIG):
+		return errs.New(errs.Invalid, "run %s: %w", program, err).WithHint("Its environment variables and arguments are together too long for this system.")
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return errs.New(errs.Unavailable, "run %s: %w", program, err).WithHint("This machine has no room for another process; see ulimit -u and ulimit -n.")
 	}
@@ -228,27 +233,29 @@ func (b *box) Flush() {
 // Usage is what was used so far.
 func (b *box) Usage() sandbox.Usage {
 	b.mu.Lock()
-	final, is, g := b.mu.final, b.mu.isGone, b.mu.guest
+	is, g := b.mu.isGone, b.mu.guest
 	b.mu.Unlock()
-	if is {
-		return final
+	if !is {
+		b.keepUsage(g)
 	}
-	return most(final, b.usage(g))
-}
-
-func (b *box) usage(g *guest) sandbox.Usage {
-	u := b.fence.usage()
-	if g != nil && (u.CPU == 0 || u.MemoryPeak == 0) {
-		u = most(u, g.usage())
-	}
-	return u
-}
-
-func (b *box) keepUsage(g *guest) {
-	u := b.usage(g)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.mu.final = most(b.mu.final, u)
+	return b.mu.used
+}
+
+// keepUsage notes what is used now: neither cgroups nor the kernel keep it until everybody has asked.
+func (b *box) keepUsage(g *guest) {
+	u := b.fence.usage()
+	if g != nil && (u.CPU == 0 || !b.fence.counts()) {
+		own := g.usage()
+		if b.fence.counts() {
+			own.MemoryPeak = 0 // that of all processes is known
+		}
+		u = most(u, own)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.used = most(b.mu.used, u)
 }
 
 func most(a, b sandbox.Usage) sandbox.Usage {

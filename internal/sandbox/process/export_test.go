@@ -17,6 +17,9 @@ func OpenV1(o Options) (*Driver, error) {
 // HasV1 reports whether OpenV1 has any.
 func HasV1(d *Driver) bool { return d.fences.memory.version == 1 && d.fences.pids.version == 1 }
 
+// HasPids reports whether the number of processes is limited.
+func HasPids(d *Driver) bool { return d.fences.pids.usable() }
+
 // CgroupsOf lists the cgroups below a Driver's folders that are its own.
 func CgroupsOf(d *Driver) []string {
 	var all []string

@@ -227,6 +227,9 @@ func (c *fence) exceeded() bool {
 	return field(text, "oom_kill ") > 0
 }
 
+// counts reports whether usage has the memory of all processes.
+func (c *fence) counts() bool { return c.memory != "" }
+
 // usage is what the cgroups have counted, zero for what they have not.
 func (c *fence) usage() sandbox.Usage {
 	c.mu.RLock()

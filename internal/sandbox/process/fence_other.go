@@ -42,6 +42,7 @@ func (f *fence) holds(pid int) {
 func (f *fence) guard(int, string, func()) {}
 func (f *fence) exceeded() bool            { return false }
 func (f *fence) usage() sandbox.Usage      { return sandbox.Usage{} }
+func (f *fence) counts() bool              { return false }
 func (f *fence) remove() bool              { return true }
 func (f *fence) kill()                     { f.signal(syscall.SIGKILL) }
 

@@ -50,7 +50,7 @@ func (g *guest) reap() (sandbox.Exit, bool) {
 	}
 	g.mu.reaped = true
 	g.mu.usage = sandbox.Usage{
-		MemoryPeak: int64(used.Maxrss) * maxrssUnit,
+		MemoryPeak: peakOf(&used),
 		CPU:        time.Duration(used.Utime.Nano() + used.Stime.Nano()),
 	}
 	if status.Signaled() {

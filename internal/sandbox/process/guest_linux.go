@@ -10,7 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const maxrssUnit = 1 << 10 // getrusage(2): kilobytes
+// peakOf is the memory peak of an ended process, or 0 when it cannot be told. The kernel counts also what the process shared
+// with the host between fork and exec, so only a peak above the host's own is the guest's.
+func peakOf(used *unix.Rusage) int64 {
+	var host unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &host) != nil || used.Maxrss <= host.Maxrss {
+		return 0
+	}
+	return int64(used.Maxrss) << 10 // getrusage(2): kilobytes
+}
 
 // await returns when the process has ended. Through the runtime's poller, so that an idle guest holds no thread.
 func (g *guest) await() {
@@ -48,10 +56,13 @@ func liveUsage(pid int) sandbox.Usage {
 	if unix.ClockGettime(int32(^pid<<3|2), &ts) == nil {
 		u.CPU = time.Duration(ts.Nano())
 	}
-	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	var buf [4096]byte
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return u
 	}
+	status := pread(fd, buf[:])
+	_ = unix.Close(fd)
 	if _, rest, ok := bytes.Cut(status, []byte("\nVmHWM:")); ok {
 		kb, _, _ := bytes.Cut(bytes.TrimLeft(rest, " \t"), []byte(" "))
 		n, _ := strconv.ParseInt(string(kb), 10, 64)

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const maxrssUnit = 1 // getrusage(2) on Darwin: bytes
+// peakOf is the memory peak of an ended process; getrusage(2) on Darwin gives bytes.
+func peakOf(used *unix.Rusage) int64 { return int64(used.Maxrss) }
 
 // await returns when the process has ended. It holds a thread.
 func (g *guest) await() {

@@ -35,13 +35,27 @@ type launcher struct {
 
 func startLauncher(f *fences) *launcher {
 	l := &launcher{fences: f, orders: make(chan *order), ended: make(chan struct{})}
-	go l.run()
+	settled := make(chan struct{})
+	go l.run(settled)
+	<-settled
 	return l
 }
 
-func (l *launcher) run() {
+// run serves orders on a thread of its own. settled is closed once it has one.
+//
+// The thread must not be the process's first: memory of the whole process would be charged to the cgroup that this one is in,
+// and the kernel could choose the host when a guest's cgroup runs out of memory while it starts.
+func (l *launcher) run(settled chan struct{}) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		go l.run(settled)
+		<-settled // the other one cannot be on this thread as long as it is held here
+		runtime.UnlockOSThread()
+		return
+	}
+	close(settled)
 	defer close(l.ended)
-	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine, and guests that are still there with it
+	// Never unlocked: the thread ends with this goroutine, and guests that are still there with it.
 	for o := range l.orders {
 		g, err := l.fork(o)
 		o.answer <- answer{g, err}

@@ -105,6 +105,53 @@ func TestSandbox_InheritsNothingThatTheHostWasBornWith(t *testing.T) {
 	}
 }
 
+func TestSandbox_KillsWhatItsMainProcessLeaves(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]process.Options{"process": {}, "plain": {NoCgroups: true}} {
+		s, err := newDriver(t, o).Prepare(t.Context(), sandbox.Spec{ID: "a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Stop(0)
+		c, err := s.Start(t.Context(), sandbox.Code{Command: []string{"/bin/sh", "-c", "sleep 1000 & exit 0"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The one that is left holds descriptor 3; no Stop.
+		_ = c.Stream().SetReadDeadline(time.Now().Add(30 * time.Second))
+		if _, err := c.Stream().Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s: read: %v, want EOF", name, err)
+		}
+	}
+}
+
+func TestSandbox_TooSmallToStartHarmsOnlyItself(t *testing.T) {
+	t.Parallel()
+	d := newDriver(t, process.Options{})
+	env := []string{"LONG=" + strings.Repeat("x", 100_000)}
+	for _, limit := range []int64{1, 64 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20} {
+		s, err := d.Prepare(t.Context(), sandbox.Spec{ID: "a", Limits: sandbox.Limits{MemoryBytes: limit, Processes: 1}})
+		if err != nil {
+			t.Errorf("%d bytes: %v", limit, err)
+			continue
+		}
+		_, err = s.Start(t.Context(), sandbox.Code{Command: []string{"/bin/sh", "-c", "sleep 1000 & wait"}, Env: env})
+		switch {
+		case err != nil && !strings.Contains(err.Error(), "bytes of memory"):
+			t.Errorf("%d bytes: %v; want an error that names the limit", limit, err)
+		case err == nil && process.HasPids(d):
+			<-s.Done() // it may not have a second process
+			if s.Exit() == (sandbox.Exit{}) {
+				t.Errorf("%d bytes: the guest was satisfied", limit)
+			}
+		}
+		s.Stop(0)
+	}
+	if left := process.CgroupsOf(d); len(left) > 0 {
+		t.Errorf("cgroups left: %q", left)
+	}
+}
+
 func TestSweep_LeavesLivingRunsOfTheSameFolderAlone(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -45,6 +45,7 @@ func TestDriver_Conforms(t *testing.T) {
 		Processes:   m["process limit"].Strong,
 		Concealed:   m["tree kill"].Strong,
 		Survivors:   !linux,
+		Dependent:   linux,
 		Descriptors: linux,
 	})
 }
@@ -54,6 +55,6 @@ func TestDriver_ConformsWithoutCgroups(t *testing.T) {
 		t.Skip("there are no cgroups to do without")
 	}
 	sandboxtest.Run(t, "plain", openPlain, sandboxtest.Options{
-		Extra: []string{"EBB_SANDBOX"}, Memory: true, Descriptors: true, Cycles: 600,
+		Extra: []string{"EBB_SANDBOX"}, Memory: true, Dependent: true, Descriptors: true, Cycles: 600,
 	})
 }

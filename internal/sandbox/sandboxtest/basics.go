@@ -65,7 +65,7 @@ func testSurroundings(t *testing.T, s *suite) {
 		if tr == sandbox.Stream {
 			want += "fd 3 socket\n"
 		}
-		want += "same output true\nterminal false\nown group true\ndir /usr\ninput 0 EOF\n"
+		want += "same output true\nterminal false\nown group and session true true\ndir /usr\ninput 0 EOF\n"
 		if got := r.out.String(); got != want {
 			t.Errorf("transport %d: surroundings\n%s\nwant\n%s", tr, got, want)
 		}

@@ -1,6 +1,7 @@
 package sandboxtest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -101,8 +102,13 @@ func beGuest(args []string) {
 	case "sleep":
 		sleep()
 	case "stubborn":
-		signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
-		sleep()
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+		fmt.Println("ready")
+		for {
+			<-c
+			fmt.Println("refused")
+		}
 	case "hold": // writes to standard output for ever
 		for {
 			fmt.Println("still here")
@@ -175,8 +181,10 @@ func surroundings() {
 	tty, err := os.Open("/dev/tty")
 	fmt.Println("terminal", err == nil)
 	_ = tty.Close()
-	group, _ := syscall.Getpgid(0)
-	fmt.Println("own group", group == os.Getpid())
+	stat, _ := os.ReadFile("/proc/self/stat")
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // from the third field on; proc_pid_stat(5)
+	self := strconv.Itoa(os.Getpid())
+	fmt.Println("own group and session", f[2] == self, f[3] == self)
 	dir, _ := os.Getwd()
 	fmt.Println("dir", dir)
 	n, err := os.Stdin.Read(make([]byte, 1))

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -80,17 +82,13 @@ func testGrace(t *testing.T, s *suite) {
 		}
 	})
 	t.Run("shortened", func(t *testing.T) {
-		r := s.start(t, s.driver(t), sandbox.Spec{}, "tree", "stubborn")
-		r.answer()
-		s2 := s.start(t, s.driver(t), sandbox.Spec{}, "stubborn")
-		poll(t, "runs", func() bool { return len(processes(t, s2.token)) == 1 })
-		var both sync.WaitGroup
-		both.Go(func() { s2.Stop(time.Hour) })
-		both.Go(func() { r.Stop(time.Hour) })
-		time.Sleep(10 * time.Millisecond) // likely, not needed: the long Stop is first
-		s2.stop(10 * time.Millisecond)
-		r.stop(0)
-		both.Wait()
+		r := s.start(t, s.driver(t), sandbox.Spec{}, "stubborn")
+		poll(t, "ready", func() bool { return strings.Contains(r.out.String(), "ready") })
+		var long sync.WaitGroup
+		long.Go(func() { r.Stop(time.Hour) })
+		poll(t, "the long Stop has begun", func() bool { return strings.Contains(r.out.String(), "refused") })
+		r.stop(10 * time.Millisecond)
+		long.Wait()
 	})
 }
 
@@ -220,6 +218,11 @@ func testSweep(t *testing.T, s *suite) {
 		t.Fatalf("only %d processes before: %q", len(before), before)
 	}
 
+	if s.o.Dependent {
+		poll(t, "main processes have died with the host", func() bool {
+			return !slices.ContainsFunc(processes(t, token), func(args string) bool { return strings.Contains(args, " tree ") })
+		})
+	}
 	d, err := s.open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -250,6 +253,7 @@ func testSweep(t *testing.T, s *suite) {
 }
 
 func testLeaks(t *testing.T, s *suite) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // what is only closed by the collector is a leak
 	d := s.driver(t)
 	cycle := func(i int) {
 		spec := sandbox.Spec{Transport: sandbox.Transport(i % 3), Limits: sandbox.Limits{MemoryBytes: 256 << 20, Processes: 100}}

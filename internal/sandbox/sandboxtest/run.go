@@ -38,6 +38,7 @@ type Options struct {
 	Processes   bool     // Limits.Processes is enforced
 	Concealed   bool     // finds also processes without parent, session and environment of the Sandbox
 	Survivors   bool     // cannot find what left the process group, nor anything after kill -9
+	Dependent   bool     // the main process of a guest dies with the host, without Sweep
 	Descriptors bool     // guests can see their descriptors in /proc/self/fd
 	Cycles      int      // how often the test for leaks starts and stops; 3000 when zero, fewer in short tests
 }
