@@ -161,6 +161,7 @@ func TestNode_TypeScriptIsBundled(t *testing.T) {
 	t.Parallel()
 	p := newProject(t, map[string]string{
 		"package.json":                  `{"dependencies":{"dep":"1","native":"1"},"devDependencies":{"@types/x":"1"}}`,
+		"package-lock.json":             `{"packages":{"":{}}}`,
 		"tsconfig.json":                 "{ // comment\n \"compilerOptions\": {\"baseUrl\": \".\", \"paths\": {\"@lib/*\": [\"lib/*\"],},},\n}",
 		"src/api.ts":                    `import { greet } from "@lib/greet"; import dep from "dep"; import native from "native"; import { S3 } from "@aws-sdk/client-s3"; import type { T } from "x"; export const main = (e: T): string => greet(dep) + native + S3`,
 		"lib/greet.ts":                  `export const greet = (n: string): string => "hello " + n`,
