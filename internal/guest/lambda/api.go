@@ -167,11 +167,11 @@ func (s *apiSession) Invoke(ctx context.Context, inv *invocation.Invocation, sin
 		return ended(ctx, "read the answer", err)
 	}
 	err = s.wait(ctx, func() bool { return s.mu.waiter != nil })
-	s.spent = err != nil
 	if errors.Is(err, context.DeadlineExceeded) {
+		s.spent = true
 		return fmt.Errorf("wait for the end of the guest's work after its answer: %w", err)
 	}
-	// Otherwise a guest that is gone, or gives up, after a whole answer: a runtime may exit instead of asking for more.
+	// Otherwise the caller or the guest has gone after a whole answer: a runtime may exit instead of asking for more.
 	return nil
 }
 

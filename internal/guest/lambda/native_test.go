@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/guest"
@@ -218,30 +217,6 @@ func TestGo_ClientContextAndQualifierReachTheHandler(t *testing.T) {
 			}
 			if got := b.Body.String(); !strings.Contains(got, `function:demo:live",true,"v"`) {
 				t.Errorf("answer %s", got)
-			}
-		})
-	}
-}
-
-func TestInvoke_ReturnsSoonAfterItsContextEnded(t *testing.T) {
-	t.Parallel()
-	for name, u := range map[string]func() *guest.Unit{
-		"node":   func() *guest.Unit { return nodeUnit(t, "index.handler", js(`exports.handler = () => { setInterval(() => {}, 1000) }`)) },
-		"python": func() *guest.Unit { return pythonUnit(t, "app.handler", py("import time\ndef handler(e, c): time.sleep(60)")) },
-		"shell":  func() *guest.Unit { return shellUnit(t, "handler() { sleep 60; }") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			g := launch(t, u())
-			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-			defer cancel()
-			start := time.Now()
-			err := g.Invoke(ctx, guesttest.Direct(`{}`), &invocation.Buffer{})
-			if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 5*time.Second {
-				t.Errorf("%v after %v", err, time.Since(start))
-			}
-			if err := g.Invoke(context.Background(), guesttest.Direct(`{}`), &invocation.Buffer{}); !errors.Is(err, guest.ErrUnseen) {
-				t.Errorf("the next Invocation: %v, want ErrUnseen", err)
 			}
 		})
 	}

@@ -41,6 +41,11 @@ type streamSession struct {
 	pool  *sync.Pool // of *scratch
 	call  uint16
 	spent bool // the guest has ended or is about to
+
+	mu struct {
+		sync.Mutex
+		call uint16 // whose context may still cut the line, or 0
+	}
 }
 
 // grace is how long the end of a context leaves to take what the guest has already sent: a guest that answers and exits ends both.
@@ -106,7 +111,9 @@ func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, 
 	}
 	b := s.pool.Get().(*scratch)
 	defer keep(s.pool, b)
-	s.call++
+	if s.call++; s.call == 0 {
+		s.call = 1
+	}
 	out, at := openFrame(b.out[:0], frameHead, s.call)
 	out = appendMeta(out, s.unit, inv)
 	closeFrame(out, at)
@@ -118,12 +125,7 @@ func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, 
 	}
 	closeFrame(out, at)
 
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Now().Add(grace)) })
-	defer func() {
-		if !stop() {
-			s.spent = true
-		}
-	}()
+	defer s.watch(ctx)()
 	if _, err := s.conn.Write(out); err != nil {
 		// A guest acts on the last byte only.
 		s.spent = true
@@ -140,6 +142,30 @@ func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, 
 		return ended(ctx, "read the answer", err)
 	}
 	return nil
+}
+
+// watch lets the end of ctx cut the line, until the returned function is called; what was cut by then is whole again.
+func (s *streamSession) watch(ctx context.Context) func() {
+	mine := s.call
+	s.mu.Lock()
+	s.mu.call = mine
+	s.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.mu.call == mine {
+			_ = s.conn.SetDeadline(time.Now().Add(grace))
+		}
+	})
+	return func() {
+		if stop() {
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.mu.call = 0
+		_ = s.conn.SetDeadline(time.Time{})
+	}
 }
 
 // errReader marks an error of the Sink.
@@ -204,7 +230,8 @@ func (s *streamSession) body(r *frameReader, rep *reply, n int) error {
 // end gives the last n bytes; a small answer goes to the Sink from the read buffer.
 func (s *streamSession) end(r *frameReader, rep *reply, n int) error {
 	var p []byte
-	if !rep.live && rep.size+n > maxResult {
+	if rep.live || rep.size+n > maxResult {
+		// What a frame's length says is not believed for the size of a buffer.
 		if err := s.body(r, rep, n); err != nil {
 			return err
 		}

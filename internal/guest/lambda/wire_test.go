@@ -454,9 +454,6 @@ func FuzzFrames(f *testing.F) {
 		if n < 1 {
 			n = 1
 		}
-		if len(data) >= 4 && data[3] > 0 {
-			return // a large frame only allocates
-		}
 		for _, inv := range []*invocation.Invocation{direct(""), webRequest(true), webRequest(false)} {
 			sink, _, err := answerFrames(data, n, inv)
 			if err == nil && !sink.Started {
@@ -547,4 +544,65 @@ func TestReadPrelude_RefusesNonsense(t *testing.T) {
 			t.Errorf("%s: %+v", name, h)
 		}
 	}
+}
+
+func TestAPI_ACallerThatLeavesAfterTheAnswerSpoilsNothing(t *testing.T) {
+	t.Parallel()
+	s, c := apiGuest(t)
+	for range 3 {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		sink := &invocation.Buffer{}
+		go func() { done <- s.Invoke(ctx, direct(`{}`), sink) }()
+		c.read()
+		if st, _ := c.do("POST", "runtime/invocation/"+testID+"/response", "1"); st != "202 Accepted" {
+			t.Fatal(st)
+		}
+		cancel()
+		if err := <-done; err != nil || sink.Body.String() != "1" {
+			t.Fatalf("%v %q", err, sink.Body.String())
+		}
+		c.send(getNext)
+	}
+}
+
+func TestFrames_ACallerThatLeavesAtTheAnswerSpoilsNothing(t *testing.T) {
+	t.Parallel()
+	host, far := net.Pipe()
+	defer far.Close()
+	s := &streamSession{conn: host, unit: &guest.Unit{}, pool: newPool()}
+	go func() {
+		for i := byte(1); ; i++ {
+			r := frameReader{r: far, buf: make([]byte, 16)}
+			for kind := byte(0); kind != frameEnd; {
+				f, err := r.next()
+				if err != nil {
+					return
+				}
+				kind = f.kind
+				_, _ = r.payload(f.length)
+			}
+			b := frames(1, 0, "r", 3, 0, "x")
+			b[6], b[15] = i, i
+			_, _ = far.Write(b)
+		}
+	}()
+	for i := range 100 {
+		ctx, cancel := context.WithCancel(context.Background())
+		sink := &cancelSink{cancel: cancel}
+		if err := s.Invoke(ctx, direct(`{}`), sink); err != nil || sink.Body.String() != "x" {
+			t.Fatalf("invocation %d: %v %q", i, err, sink.Body.String())
+		}
+	}
+}
+
+// cancelSink ends the context as soon as the answer begins.
+type cancelSink struct {
+	invocation.Buffer
+	cancel context.CancelFunc
+}
+
+func (s *cancelSink) Start(h invocation.Head) error {
+	s.cancel()
+	return s.Buffer.Start(h)
 }

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"time"
@@ -32,4 +33,16 @@ func handle(ctx context.Context, e event) (interface{}, error) {
 	return map[string]string{"message": "hello " + e.Name}, nil
 }
 
-func main() { lambda.Start(handle) }
+func main() {
+	switch os.Getenv("MODE") {
+	case "echo":
+		lambda.Start(func(e json.RawMessage) (json.RawMessage, error) { return e, nil })
+	case "fail":
+		lambda.Start(func() error { return errors.New("no luck") })
+	case "exit":
+		lambda.Start(func() { os.Exit(3) })
+	case "hang":
+		lambda.Start(func() { time.Sleep(time.Minute) })
+	}
+	lambda.Start(handle)
+}
