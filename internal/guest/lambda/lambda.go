@@ -40,6 +40,7 @@ var bootstraps embed.FS
 // Protocol speaks AWS Lambda's side of a function.
 type Protocol struct {
 	dir     string // holds the bootstraps
+	sh      string // runs scripts for /bin/sh, or empty
 	scratch sync.Pool
 }
 
@@ -75,6 +76,9 @@ func New(dir string) (*Protocol, error) {
 	}
 	if err := p.write(dir, files); err != nil {
 		return nil, fmt.Errorf("write the bootstraps to %s: %w", dir, err)
+	}
+	if p.sh, err = shell(p.dir); err != nil {
+		return nil, fmt.Errorf("link bash as sh: %w", err)
 	}
 	return p, nil
 }
@@ -188,6 +192,9 @@ func (p *Protocol) Code(u *guest.Unit, addr string) (sandbox.Code, error) {
 			return c, err
 		}
 		c.Command = []string{file}
+		if p.sh != "" && forShell(file) {
+			c.Command = []string{p.sh, file}
+		}
 	default:
 		return c, errs.New(errs.Unsupported, "function %s: runtime %q is not supported", u.Function, u.Runtime).
 			WithHint("supported are nodejs*, python*, provided* and go1.x")

@@ -1,0 +1,46 @@
+package lambda
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestCode_GivesAScriptForShToBash(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("bash"); err != nil {
+		t.Skipf("needs bash: %v", err)
+	}
+	p, err := New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	script := "#!/bin/sh\nset -euo pipefail\necho 'f() { echo sourced; }' > \"$1/f.sh\"\nsource \"$1\"/f.sh\nf\n"
+	if err := os.WriteFile(filepath.Join(dir, "bootstrap"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, err := p.Code(unit("provided", "x", dir), "127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(c.Command[0], append(c.Command[1:], dir)...).CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != "sourced" {
+		t.Errorf("%v gives %q, %v", c.Command, out, err)
+	}
+}
+
+func TestForShell_KnowsOnlySh(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]bool{"#!/bin/sh": true, "#! /bin/sh": true, "#!/bin/bash": false, "#!/bin/sh -x": false, "#!/usr/bin/env sh": false, "\x7fELF": false} {
+		file := filepath.Join(t.TempDir(), "bootstrap")
+		if err := os.WriteFile(file, []byte(line+"\nexit\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if got := forShell(file); got != want {
+			t.Errorf("forShell(%q) = %v", line, got)
+		}
+	}
+}
