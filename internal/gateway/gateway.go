@@ -90,14 +90,14 @@ type RouteInfo struct {
 
 // Gateway serves mounted Apps. Its methods may be called concurrently.
 type Gateway struct {
-	log      *slog.Logger
-	invoker  Invoker
-	open     bool
-	maxBody  int64
-	access   func(Access)
-	newID    func() string
-	grace    time.Duration
-	bodyIdle time.Duration // a test shortens it
+	log     *slog.Logger
+	invoker Invoker
+	open    bool
+	maxBody int64
+	access  func(Access)
+	newID   func() string
+	grace   time.Duration
+	idle    time.Duration // the longest wait for a client to send or take the next bytes; a test shortens it
 
 	mount    sync.Mutex // held while a new host table is made
 	hosts    atomic.Pointer[hosts]
@@ -112,7 +112,7 @@ type Gateway struct {
 // New returns a Gateway without Apps.
 func New(o Options) *Gateway {
 	g := &Gateway{log: o.Log, invoker: o.Invoker, open: o.AllowUnprotected, maxBody: o.MaxBody, access: o.Access, newID: o.NewID,
-		grace: o.ShutdownGrace, bodyIdle: 30 * time.Second}
+		grace: o.ShutdownGrace, idle: 30 * time.Second}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}

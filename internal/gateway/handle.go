@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -208,7 +209,7 @@ func (v *visit) mock(m *app.Mock) {
 	}
 }
 
-// readBody reads the request's body to its end. Each read may wait bodyIdle.
+// readBody reads the request's body to its end. Each read may wait g.idle.
 func (v *visit) readBody() (*bytes.Buffer, error) {
 	n := v.r.ContentLength
 	if n > v.g.maxBody {
@@ -221,7 +222,7 @@ func (v *visit) readBody() (*bytes.Buffer, error) {
 	if n > 0 {
 		buf.Grow(int(min(n, 64<<10)) + bytes.MinRead)
 	}
-	src := &idleReader{r: v.r.Body, c: http.NewResponseController(v.w), idle: v.g.bodyIdle}
+	src := &idleReader{r: v.r.Body, c: http.NewResponseController(v.w), idle: v.g.idle}
 	_, err := buf.ReadFrom(io.LimitReader(src, v.g.maxBody+1))
 	if err != nil {
 		return nil, err
@@ -276,7 +277,7 @@ func (v *visit) invoke(kind app.APIKind, body *bytes.Buffer) {
 	} else {
 		inv.Payload = v.request(body)
 	}
-	s.w, s.cors, s.head, s.stream, s.signal = v.w, v.m.front.cors, v.r.Method == http.MethodHead, rt.stream, make(chan struct{}, 1)
+	s.w, s.cors, s.head, s.stream, s.idle, s.signal = v.w, v.m.front.cors, v.r.Method == http.MethodHead, rt.stream, g.idle, make(chan struct{}, 1)
 	if s.cors != nil {
 		s.origin = v.r.Header.Get("Origin")
 	}
@@ -284,11 +285,22 @@ func (v *visit) invoke(kind app.APIKind, body *bytes.Buffer) {
 	g.running.Add(1)
 	go func() {
 		defer g.running.Done()
-		err := g.invoker.Invoke(ctx, inv, s)
+		err := g.run(ctx, inv, s)
 		cancel()
 		s.end(err)
 	}()
 	v.await(kind, cancel)
+}
+
+// run invokes. A panic ends the Invocation, as net/http lets one end a request, and not the process.
+func (g *Gateway) run(ctx context.Context, inv *invocation.Invocation, s *sink) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			g.log.Error("panic in an invocation", "request", inv.ID, "function", inv.Function, "panic", p, "stack", string(debug.Stack()))
+			err = errs.New(errs.Internal, "the invocation panicked")
+		}
+	}()
+	return g.invoker.Invoke(ctx, inv, s)
 }
 
 // await waits for the first of: the answer, the end of the Invocation, the client's leaving, the integration timeout.

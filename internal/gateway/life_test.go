@@ -91,7 +91,7 @@ func TestGateway_DoesNotInvokeForASlowClient(t *testing.T) {
 		t.Error("invoked without a whole body")
 		return nil
 	})
-	hasty := func(g *Gateway) { g.bodyIdle = 30 * time.Millisecond }
+	hasty := func(g *Gateway) { g.idle = 30 * time.Millisecond }
 	s := startWith(t, Options{Invoker: inv}, hasty, Mount{App: shop(app.HTTP, "$default", "POST /x")})
 	c, err := net.Dial("tcp", s.addr)
 	if err != nil {
@@ -109,6 +109,50 @@ func TestGateway_DoesNotInvokeForASlowClient(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != 408 || !resp.Close {
 		t.Errorf("status %d, close %v", resp.StatusCode, resp.Close)
+	}
+}
+
+func TestGateway_LetsGoOfAClientThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	for _, stream := range []bool{false, true} {
+		done, logged := make(chan error, 1), make(chan Access, 1)
+		inv := invokerFunc(func(_ context.Context, _ *invocation.Invocation, s invocation.Sink) error {
+			const parts, size = 64, 1 << 20
+			err := s.Start(invocation.Head{Status: 200, Length: parts * size})
+			for i := 0; i < parts && err == nil; i++ {
+				_, err = s.Write(make([]byte, size))
+			}
+			done <- err
+			return err
+		})
+		hasty := func(g *Gateway) { g.idle = 100 * time.Millisecond }
+		s := startWith(t, Options{Invoker: inv, Access: func(a Access) { logged <- a }}, hasty, Mount{App: withURL(app.URL{Auth: "none", Stream: stream})})
+		c, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "GET /x HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		err = within(t, done, "the function's end")
+		if stream != (errs.CodeOf(err) == errs.Canceled) {
+			t.Errorf("stream %v: the function ended with %v", stream, err)
+		}
+		if a := within(t, logged, "the access record"); a.Bytes >= 64<<20 {
+			t.Errorf("stream %v: %d bytes are said to be sent", stream, a.Bytes)
+		}
+	}
+}
+
+func TestGateway_SurvivesAPanic(t *testing.T) {
+	t.Parallel()
+	inv := invokerFunc(func(context.Context, *invocation.Invocation, invocation.Sink) error { panic("boom") })
+	s := start(t, Options{Invoker: inv}, Mount{App: shop(app.HTTP, "$default", "GET /x")})
+	for range 2 {
+		if status, body, _ := ask(t, s, "GET", "/x"); status != 500 || body != `{"message":"Internal Server Error"}` {
+			t.Errorf("%d %s", status, body)
+		}
 	}
 }
 

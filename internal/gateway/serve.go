@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,12 +18,14 @@ const (
 	// drainWindow is how long connections that wait for their next request are kept when a shutdown begins: a request
 	// that is already on its way is answered, with Connection: close, and not reset.
 	drainWindow = 300 * time.Millisecond
+	// lastWait is how long Invocations have to end after they were told to.
+	lastWait = 2 * time.Second
 	// maxHeader is the limit of a head in bytes, to which net/http adds 4 KB of its own; more is 431.
 	maxHeader = 12 << 10
 )
 
 // Serve answers connections of l until ctx ends, then lets the requests in flight end. HTTP/1.1 and HTTP/2 with prior
-// knowledge. It closes l, and returns nil after a shutdown in which everything was answered.
+// knowledge. It is called once. It closes l, and returns nil after a shutdown in which everything was answered.
 func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{Handler: g, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ConnContext: connContext, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug), Protocols: new(http.Protocols)}
@@ -62,34 +65,38 @@ func (g *Gateway) drain(srv *http.Server, l *listener, ended <-chan error, conns
 		<-tick.C
 	}
 	err := srv.Shutdown(ctx)
-	if err == nil {
-		err = g.settle(ctx)
-	}
-	if err == nil {
+	if err == nil && g.settled(ctx) {
 		return nil
 	}
-	g.end() // what still runs is told to stop, and its connections are cut
-	_ = srv.Close()
+	g.end() // what still runs is told to stop
+	last, cut := context.WithTimeout(context.Background(), lastWait)
+	defer cut()
+	settled := g.settled(last)
+	if err == nil && settled {
+		return nil // every client had its answer before
+	}
+	_ = srv.Close() // its connections are cut
+	if err == nil {
+		err = ctx.Err()
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("shut the gateway down: requests were still running after %s: %w", g.grace, err)
 	}
 	return fmt.Errorf("shut the gateway down: %w", err)
 }
 
-// settle waits for Invocations whose clients have their answers.
-func (g *Gateway) settle(ctx context.Context) error {
+// settled waits until no Invocation runs any more, also those whose clients have their answers; false when ctx ends first.
+func (g *Gateway) settled(ctx context.Context) bool {
 	done := make(chan struct{})
-	go func() {
+	go func() { // ends when the last Invoke does
 		g.running.Wait()
 		close(done)
 	}()
 	select {
 	case <-done:
-		return nil
+		return true
 	case <-ctx.Done():
-		g.end()
-		<-done // the Invoker's contract: it returns soon after its context has ended
-		return nil
+		return false
 	}
 }
 
@@ -109,7 +116,7 @@ type listener struct {
 func (l *listener) Accept() (net.Conn, error) {
 	if l.stopped.Load() == 0 {
 		if c, err := l.Listener.Accept(); err == nil {
-			return &headConn{Conn: c}, nil
+			return remember(c), nil
 		} else if l.stopped.Load() == 0 {
 			return nil, err
 		}
@@ -120,11 +127,19 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = d.SetDeadline(time.Now().Add(sweepWait)) // where it fails the listener is closed, and Accept says so
 		}
 		if c, err := l.Listener.Accept(); err == nil {
-			return &headConn{Conn: c}, nil
+			return remember(c), nil
 		}
 	}
 	_ = l.Listener.Close()
 	return nil, net.ErrClosed
+}
+
+// remember wraps a connection, but not one of TLS, which net/http must know for what it is.
+func remember(c net.Conn) net.Conn {
+	if _, ok := c.(*tls.Conn); ok {
+		return c
+	}
+	return &headConn{Conn: c}
 }
 
 // stop lets Accept end once nothing is queued.

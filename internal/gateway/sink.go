@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/invocation"
@@ -24,6 +25,7 @@ type sink struct {
 	origin string
 	head   bool // the request is a HEAD
 	stream bool
+	idle   time.Duration // the longest wait for the client to take bytes
 
 	values []string      // behind the slices of the answer's header
 	signal chan struct{} // holds one: something of complete, over has changed
@@ -84,7 +86,7 @@ func (s *sink) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	if s.stream {
-		n, err := s.w.Write(p)
+		n, err := s.deliver(p)
 		s.mu.sent += int64(n)
 		if err == nil {
 			err = s.flush()
@@ -152,12 +154,43 @@ func safe(f invocation.Field) bool {
 	return f.Name != "" && !strings.ContainsAny(f.Name, "\r\n: ") && !strings.ContainsAny(f.Value, "\r\n")
 }
 
+// small is what a connection's own buffer takes without waiting for the client.
+const small = 16 << 10
+
+// deliver writes to the client, which has idle for every part it is to take.
+func (s *sink) deliver(p []byte) (n int, err error) {
+	if len(p) <= small && !s.stream {
+		return s.w.Write(p)
+	}
+	c := http.NewResponseController(s.w)
+	for n < len(p) && err == nil {
+		_ = c.SetWriteDeadline(time.Now().Add(s.idle)) // not every ResponseWriter has deadlines
+		var m int
+		m, err = s.w.Write(p[n:min(n+16*small, len(p))])
+		n += m
+	}
+	if err == nil && !s.stream {
+		// The rest lies in net/http's buffer: it goes out under a deadline too.
+		_ = c.SetWriteDeadline(time.Now().Add(s.idle))
+		err = c.Flush()
+	}
+	_ = c.SetWriteDeadline(time.Time{})
+	return n, err
+}
+
 // bodiless says whether the answer has no body whatever the function writes: RFC 9110, section 6.4.1.
 func (s *sink) bodiless() bool {
 	return s.head || s.mu.head.Status == http.StatusNoContent || s.mu.head.Status == http.StatusNotModified
 }
 
-func (s *sink) flush() error { return http.NewResponseController(s.w).Flush() }
+// flush sends what is buffered of a stream.
+func (s *sink) flush() error {
+	c := http.NewResponseController(s.w)
+	_ = c.SetWriteDeadline(time.Now().Add(s.idle)) // not every ResponseWriter has deadlines
+	err := c.Flush()
+	_ = c.SetWriteDeadline(time.Time{})
+	return err
+}
 
 func (s *sink) finish() {
 	if !s.mu.complete {
@@ -287,8 +320,8 @@ func (s *sink) send() (status int, n int64) {
 	}
 	s.sendHead(length)
 	if len(s.mu.body) > 0 {
-		m, _ := s.w.Write(s.mu.body) // the client may be gone, which changes nothing here
-		n = int64(m)
+		m, err := s.deliver(s.mu.body)
+		s.mu.failed, n = err != nil, int64(m)
 	}
 	s.mu.detached = true
 	return s.mu.head.Status, n
