@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ebb-run/ebb/internal/guest"
 )
 
 func TestCode_GivesAScriptForShToBash(t *testing.T) {
@@ -22,7 +24,7 @@ func TestCode_GivesAScriptForShToBash(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "bootstrap"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c, err := p.Code(unit("provided", "x", dir), "127.0.0.1:1")
+	c, err := p.Code(&guest.Unit{Function: "f", Runtime: "provided", Handler: "x", Root: dir}, "127.0.0.1:1")
 	if err != nil {
 		t.Fatal(err)
 	}
