@@ -43,7 +43,7 @@ type Options struct {
 	Environ  func() []string             // the same as a list, "K=V"; nil is os.Environ
 	Finder   *runtimes.Finder
 	Progress func(Progress) // called from one goroutine at a time; may be nil
-	Arch     string         // "x86_64" or "arm64": what functions without an Arch are built for; empty is this machine's
+	Arch     string         // "x86_64" or "arm64": the processor of the place that runs the code; empty is this machine's
 	Stdout   io.Writer      // takes the output of tools that fail; may be nil
 	Verbose  bool           // all tools' output goes to Stdout
 }
@@ -221,6 +221,7 @@ func (b *builder) ready(f *app.Function) bool {
 	case f.Package.Inline != "":
 		b.inline(f)
 	case f.Package.Artifact != "":
+		b.makeArtifact(f)
 		tree, ok := b.readyTree(f.Package.Artifact, fmt.Sprintf("the artifact of function %q", f.Key))
 		if ok {
 			b.done(f, tree, f.Handler)

@@ -31,6 +31,7 @@ const esmPrelude = `import { createRequire as ebbCreateRequire } from "node:modu
 
 // bundleFunc makes one JavaScript file of a handler in TypeScript and all it imports, beside the package's other files.
 func (b *builder) bundleFunc(nf *nodeFunc) {
+	b.warnMetadata(nf)
 	esm := isModule(nf.entry)
 	out := nf.module + ".js"
 	switch {
@@ -58,6 +59,20 @@ func (b *builder) bundleFunc(nf *nodeFunc) {
 		}
 	}
 	b.errorf(diag.Pos{}, "package-failed", errs.HintOf(err), "package %s: %v", nf.fn.Key, err)
+}
+
+// warnMetadata warns of the one thing of TypeScript that a bundle lacks and code at run time may look for.
+func (b *builder) warnMetadata(nf *nodeFunc) {
+	var ts struct {
+		CompilerOptions struct {
+			Metadata bool `json:"emitDecoratorMetadata"`
+		} `json:"compilerOptions"`
+	}
+	file := filepath.Join(nf.base, "tsconfig.json")
+	if readJSONC(file, &ts) == nil && ts.CompilerOptions.Metadata {
+		b.warnf(diag.Pos{File: b.rel(file)}, "decorator-metadata", "Compile with tsc first and name the compiled file as handler, if the code injects by type.",
+			"emitDecoratorMetadata has no effect: types are removed without being written down")
+	}
 }
 
 // isSource says whether a file is only what a bundle is made of.

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"debug/elf"
 	"fmt"
 	"io"
 	"maps"
@@ -75,18 +76,33 @@ func (b *builder) goWork(dir string) string {
 	return "off"
 }
 
+// goArch is the processor a program has to be for: that of the place it will run at, whatever the cloud's would be.
 func (b *builder) goArch(f *app.Function) string {
-	arch := f.Arch
+	names := map[string]string{"x86_64": "amd64", "amd64": "amd64", "arm64": "arm64", "aarch64": "arm64"}
+	arch := names[b.o.Arch]
 	if arch == "" {
-		arch = b.o.Arch
+		arch = runtime.GOARCH
 	}
-	switch arch {
-	case "x86_64", "amd64":
-		return "amd64"
-	case "arm64", "aarch64":
-		return "arm64"
+	if asked := names[f.Arch]; asked != "" && asked != arch {
+		b.notef(diag.Pos{}, "other-processor", "", "function %q asks for %s; it is compiled for %s, which it runs on here", f.Key, f.Arch, arch)
 	}
-	return runtime.GOARCH
+	return arch
+}
+
+// runsOn says whether a program is for the processor; what is no ELF file is a script, which runs anywhere.
+func runsOn(file, arch string) bool {
+	f, err := elf.Open(file)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	switch f.Machine {
+	case elf.EM_X86_64:
+		return arch == "amd64"
+	case elf.EM_AARCH64:
+		return arch == "arm64"
+	}
+	return true
 }
 
 func (b *builder) hasModule(base string) bool {

@@ -3,6 +3,7 @@ package build
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -97,6 +98,9 @@ func (b *builder) nodeGroup(group []*nodeFunc) {
 			}
 		}
 		tree, err := b.packageTree(plain[0], c, nil)
+		if dev := b.developmentTree(plain, graphs); err == nil && dev != nil {
+			tree = artifact.Merge(tree, dev)
+		}
 		if err != nil {
 			b.errorf(diag.Pos{}, "package-failed", errs.HintOf(err), "package %s: %v", plain[0].fn.Key, err)
 			return
@@ -113,6 +117,46 @@ func (b *builder) nodeGroup(group []*nodeFunc) {
 	for _, nf := range bundled {
 		b.bundleFunc(nf)
 	}
+}
+
+// developmentTree gives the development dependencies that code imports and that are not installed: what runs under every
+// local tool should run here, and the cloud's packaging would leave them out.
+func (b *builder) developmentTree(group []*nodeFunc, graphs map[string]*graph) *artifact.Tree {
+	specs := map[string]string{}
+	for _, nf := range group {
+		g := graphs[nf.entry]
+		if g == nil {
+			continue
+		}
+		for _, d := range b.packageDirs(nf) {
+			p, err := readPackage(d)
+			if err != nil {
+				continue
+			}
+			for _, x := range g.Externals {
+				if _, there := resolvePackage(x.Dir, x.Name); !there && !isSDK(x.Name) && p.Dev[x.Name] != "" {
+					specs[x.Name] = p.Dev[x.Name]
+				}
+			}
+		}
+	}
+	if len(specs) == 0 {
+		return nil
+	}
+	names := strings.Join(slices.Sorted(maps.Keys(specs)), ", ")
+	set := b.packages(specs)
+	if set.err == nil {
+		t, err := b.fixed(set.dir, "node_modules", func(p string, _ fs.DirEntry) bool { return p != ".bin" && p != ".package-lock.json" })
+		if err == nil {
+			b.notef(diag.Pos{}, "dev-dependency", "Move it to dependencies: the cloud's packaging leaves it out.", "%s is a development dependency, and functions import it", names)
+			return t.Under("node_modules")
+		}
+		set.err = err
+	}
+	if b.ctx.Err() == nil {
+		b.warnf(diag.Pos{}, "dev-dependency", "Run `npm install`.", "%s, a development dependency that functions import, cannot be installed: %v", names, set.err)
+	}
+	return nil
 }
 
 // packageTree is the folder of a package with the user's patterns, and of node_modules what the closure holds.

@@ -259,3 +259,20 @@ func TestNode_WithoutTheSDKItGoesOn(t *testing.T) {
 		t.Errorf("got %+v", r.Functions["f"])
 	}
 }
+
+func TestNode_ImportedDevelopmentDependencyIsThere(t *testing.T) {
+	t.Parallel()
+	p := newProject(t, map[string]string{
+		"package.json": `{"devDependencies":{"uuid":"^9","jest":"1"}}`, "index.js": `const { v4 } = require("uuid")`, "index.test.js": `require("jest")`,
+	})
+	writeFiles(t, p.bin, map[string]string{"npm": fakeNpm})
+	r, l := p.build(node("f", "index.h"))
+	wantDiag(t, l, diag.Note, "dev-dependency", "", "uuid is a development dependency")
+	if got := paths(r.Functions["f"].Code); got != "index.js index.test.js node_modules/uuid/index.js package.json" {
+		t.Errorf("got %s", got)
+	}
+	p.env["PATH"] = p.root
+	if p.build(node("f", "index.h")); len(p.steps) != 0 {
+		t.Errorf("a second build took the steps %v", p.steps)
+	}
+}

@@ -152,10 +152,12 @@ func (b *builder) installWith(tool, dir string, p *packageJSON, data []byte, loc
 	have := isFolder(filepath.Join(dir, "node_modules"))
 	if tool != "npm" {
 		args := []string{"install", "--frozen-lockfile"}
-		if !have {
+		if tool == "yarn" && isRegular(filepath.Join(dir, ".yarnrc.yml")) { // Yarn 2 and later
+			args = []string{"install", "--immutable"}
+		} else if !have {
 			args = append(args, "--prod")
 		}
-		out, err := b.run(command{dir: dir, name: tool, args: args, env: []string{"CI=1"}, pass: b.npmSecrets(dir)})
+		out, err := b.run(command{dir: dir, name: tool, args: args, env: []string{"CI=1", "YARN_NODE_LINKER=node-modules"}, pass: b.npmSecrets(dir)})
 		if err == nil {
 			return nil
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/ebb-run/ebb/internal/artifact"
 	"github.com/ebb-run/ebb/internal/diag"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/runtimes"
 )
 
 // provided builds Functions that bring their own program: what is there is taken, Go sources are compiled.
@@ -59,7 +60,12 @@ func (b *builder) program(f *app.Function) (*artifact.Tree, error) {
 		if err != nil {
 			return nil, err
 		}
-		if made == "" && (len(src) > 0 && f.Package.Makefile == "") && !b.ownProgram(at, src) {
+		if made != "" && len(src) > 0 && !runsOn(made, b.goArch(f)) {
+			made = "" // its Makefile is for the cloud's processor
+		} else if made == "" && b.ownProgram(at, src) && runsOn(at, b.goArch(f)) {
+			made = at
+		}
+		if made == "" && len(src) > 0 && f.Package.Makefile == "" {
 			if made, err = b.goProgram(f, base, src, state); err != nil {
 				return nil, err
 			}
@@ -181,6 +187,21 @@ func (b *builder) ownProgram(at string, src []string) bool {
 		s, err := os.Stat(p)
 		return err == nil && s.ModTime().After(info.ModTime())
 	})
+}
+
+// makeArtifact runs the Makefile that makes a Function's artifact out of Go sources, when it is not there or older than they are.
+func (b *builder) makeArtifact(f *app.Function) {
+	full := filepath.Join(b.root, filepath.FromSlash(f.Package.Artifact))
+	if runtimes.Family(f.Runtime) != runtimes.Provided || path.IsAbs(f.Package.Artifact) || isFolder(full) || !isRegular(filepath.Join(b.root, "Makefile")) {
+		return
+	}
+	src := b.goSources(b.root)
+	if len(src) == 0 {
+		return
+	}
+	if state, err := b.digestOf(src); err == nil {
+		_, _ = b.makeProgram(f, b.root, full, state) // what it did not make is missed by the caller
+	}
 }
 
 var makeTarget = regexp.MustCompile(`(?m)^([A-Za-z0-9_.-]+)[ \t]*:([^=]|$)`)

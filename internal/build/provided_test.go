@@ -3,6 +3,7 @@ package build
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -135,4 +136,42 @@ func TestGo_WithoutGo(t *testing.T) {
 	p.env["PATH"] = p.bin
 	_, l := p.build(program("f", "bootstrap", "provided.al2023"))
 	wantDiag(t, l, diag.Error, "build-failed", "", "Install Go")
+}
+
+func TestGo_MakefileMakesTheArtifact(t *testing.T) {
+	t.Parallel()
+	need(t, "make")
+	p := newProject(t, map[string]string{"main.go": goMain, "go.mod": "module shop\n", "Makefile": "build:\n\tmkdir -p out/f && cp main.go out/f/bootstrap\n"})
+	f := program("f", "bootstrap", "provided.al2023")
+	f.Package.Artifact = "out/f"
+	if b := p.one(f); paths(b.Code) != "bootstrap" {
+		t.Errorf("got %s", paths(b.Code))
+	}
+}
+
+func TestGo_IsCompiledForTheMachineThatRunsIt(t *testing.T) {
+	t.Parallel()
+	need(t, "go")
+	p := newProject(t, map[string]string{"main.go": goMain, "go.mod": "module shop\n\ngo 1.21\n", "Makefile": "build:\n\tCGO_ENABLED=0 GOOS=linux GOARCH=" + foreignArch() + " go build -o bootstrap .\n"})
+	f := program("f", "bootstrap", "provided.al2023")
+	f.Arch = map[string]string{"arm64": "arm64", "amd64": "x86_64"}[foreignArch()]
+	r, l := p.build(f)
+	if r.Functions["f"] == nil {
+		t.Fatalf("%v\n%s", l, p.out.String())
+	}
+	wantDiag(t, l, diag.Note, "other-processor", "", "it is compiled for "+runtime.GOARCH)
+	name := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(name, []byte(content(t, r.Functions["f"].Code, "bootstrap")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if runsOn(name, foreignArch()) || !runsOn(name, runtime.GOARCH) {
+		t.Error("the program is for another processor")
+	}
+}
+
+func foreignArch() string {
+	if runtime.GOARCH == "arm64" {
+		return "amd64"
+	}
+	return "arm64"
 }
