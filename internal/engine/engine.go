@@ -31,6 +31,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -204,11 +205,9 @@ func (e *Engine) shut(kill bool) {
 	}
 }
 
-// addPoolLocked makes p known to the reaper, to eviction and to Stats. The caller holds mu.
-func (e *Engine) addPoolLocked(p *pool) {
-	old := *e.pools.Load()
-	next := append(make([]*pool, 0, len(old)+1), old...)
-	next = append(next, p)
+// addPoolsLocked makes pools known to the reaper, to eviction and to Stats. The caller holds mu.
+func (e *Engine) addPoolsLocked(pools []*pool) {
+	next := slices.Concat(*e.pools.Load(), pools)
 	e.pools.Store(&next)
 }
 

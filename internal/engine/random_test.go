@@ -206,7 +206,7 @@ func TestEngine_RandomInterleavings(t *testing.T) {
 					if peak := l.driver.Peak.Load(); peak > int64(room) {
 						t.Errorf("%d sandboxes in a budget for %d", peak, room)
 					}
-					if rnd.IntN(2) == 0 {
+					if c.n(2) == 0 {
 						if err := l.e.Drain(background); err != nil {
 							t.Errorf("Drain: %v", err)
 						}

@@ -84,9 +84,9 @@ func (e *Engine) Stage(ctx context.Context, stack string, units []*Unit, probe b
 			if before, same := current.find(u); !same {
 				p := e.newPool(stack, u, before)
 				s.fresh[u] = p
-				e.addPoolLocked(p)
 			}
 		}
+		e.addPoolsLocked(slices.Collect(maps.Values(s.fresh)))
 	}
 	e.mu.Unlock()
 
@@ -178,19 +178,21 @@ func (s *Staged) Commit() {
 		next := &deployed{seq: e.mu.seq, units: s.units}
 		e.mu.seq++
 		keep := map[*pool]bool{}
+		var added []*pool
 		for _, u := range s.units {
 			p, same := old.find(u)
 			if !same {
 				before := p
 				if p = s.fresh[u]; p == nil {
 					p = e.newPool(s.stack, u, before)
-					e.addPoolLocked(p)
+					added = append(added, p)
 				}
 			}
 			p.latest.Store(u)
 			keep[p] = true
 			next.pools = append(next.pools, p)
 		}
+		e.addPoolsLocked(added)
 		var gone []*pool
 		for _, p := range s.fresh {
 			if !keep[p] {
