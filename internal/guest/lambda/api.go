@@ -149,13 +149,14 @@ func (s *apiSession) Invoke(ctx context.Context, inv *invocation.Invocation, sin
 			keep(s.pool, call.buf)
 		}
 	}()
+	last := c.last // the connection's own again after its turn
 	if _, err := c.conn.Write(b.out); err != nil {
 		// The client acts on a whole answer only.
 		s.spent = true
 		return fmt.Errorf("send the invocation: %w: %w", guest.ErrUnseen, err)
 	}
 	c.turn <- struct{}{}
-	if c.last {
+	if last {
 		c.conn.Close()
 	}
 	if err := s.wait(ctx, func() bool { return call.answered }); err != nil {
