@@ -26,6 +26,7 @@ type lab struct {
 	states  map[string][]engine.State // by Instance
 	started map[string]int            // by Invocation
 	reports []engine.Report
+	ended   map[string]bool
 	lines   []line
 	busy    map[string]string // where an Invocation that has not ended was started
 	most    int               // Invocations on one Instance
@@ -36,7 +37,7 @@ type line struct{ instance, invocation, text string }
 
 func newLab(t testing.TB, o engine.Options) *lab {
 	l := &lab{
-		t: t, driver: &fake.Driver{}, states: map[string][]engine.State{}, started: map[string]int{}, busy: map[string]string{},
+		t: t, driver: &fake.Driver{}, states: map[string][]engine.State{}, started: map[string]int{}, busy: map[string]string{}, ended: map[string]bool{},
 	}
 	o.Observer = l
 	l.e = engine.New(o)
@@ -106,10 +107,8 @@ func (l *lab) Output(_ *engine.Unit, instance, id string, _ time.Time, text []by
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, line{instance, id, string(text)})
-	for _, r := range l.reports {
-		if id != "" && r.InvocationID == id {
-			l.after = append(l.after, string(text))
-		}
+	if l.ended[id] {
+		l.after = append(l.after, string(text))
 	}
 }
 
@@ -117,6 +116,7 @@ func (l *lab) InvocationEnded(_ *engine.Unit, r engine.Report) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reports = append(l.reports, r)
+	l.ended[r.InvocationID] = true
 	delete(l.busy, r.InvocationID)
 }
 

@@ -130,7 +130,7 @@ func TestOverload_KeepsGoodputAndThrottlesTheRest(t *testing.T) {
 		l.deploy(l.unit("f", "1", &fake.Program{InitDelay: 50 * time.Millisecond, Handle: answer(10 * time.Millisecond)}))
 		var good, refused atomic.Int64
 		var wg sync.WaitGroup
-		const rate, seconds = 2000, 10 // the budget is for 4 Instances: 400 a second
+		const rate, seconds = 2000, 4 // the budget is for 4 Instances: 400 a second
 		for range rate * seconds {
 			wg.Go(func() {
 				r := l.invoke(background, "f")
