@@ -9,6 +9,7 @@
 //  3. Errors are JSON {"error":{"code","message","hint"}} with the code's HTTP status; text of an
 //     internal fault stays in the server's log.
 //  4. Uploads are bounded and verified before they are used.
+//  5. An answer that breaks off half-way is cut, so that no caller takes it for whole.
 //
 // It runs no project code: builds happen on the client's side.
 package api
@@ -156,7 +157,8 @@ type Backend interface {
 
 	// Invoke runs a Function given by full name or key and answers through the Sink.
 	Invoke(ctx context.Context, function string, inv *invocation.Invocation, s invocation.Sink) error
-	Logs(ctx context.Context, q LogQuery, each func(LogRecord) error) error
+	// Logs calls begun once the query is known to be good, then each for every record.
+	Logs(ctx context.Context, q LogQuery, begun func(), each func(LogRecord) error) error
 }
 
 // Headers of an invocation call.

@@ -55,7 +55,10 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, si
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			return nil, errs.New(errs.Unavailable, "no ebb answers at %s", c.base).WithHint("Start one with `ebb up` or `ebb serve`.")
 		}
-		return nil, fmt.Errorf("call control API: %w", err)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, errs.New(errs.Unavailable, "call control API: %w", err).WithHint("See whether ebb still runs; its own output may say why it went.")
 	}
 	if resp.StatusCode < 300 {
 		return resp, nil

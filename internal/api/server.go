@@ -103,11 +103,44 @@ func (s *Server) guard(h func(http.ResponseWriter, *http.Request) error) http.Ha
 				WithHint("Send the text of the file `token` in the data directory as `Authorization: Bearer …`."))
 			return
 		}
-		if err := h(w, r); err != nil {
+		answer := &answer{ResponseWriter: w}
+		err := h(answer, r)
+		switch {
+		case err == nil:
+		case answer.begun:
+			if r.Context().Err() == nil {
+				s.log.Error("control API answer broke off", "method", r.Method, "path", r.URL.Path, "error", err)
+			}
+			panic(http.ErrAbortHandler) // cuts the connection
+		default:
 			s.fail(w, r, err)
 		}
 	})
 }
+
+// answer knows whether a part of the answer is out already.
+type answer struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (a *answer) WriteHeader(status int) {
+	a.begun = true
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	a.begun = true
+	return a.ResponseWriter.Write(p)
+}
+
+// FlushError is how a ResponseController flushes.
+func (a *answer) FlushError() error {
+	a.begun = true
+	return http.NewResponseController(a.ResponseWriter).Flush()
+}
+
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var tooBig *http.MaxBytesError
@@ -137,6 +170,9 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
 		return errs.New(errs.Invalid, "read body: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errs.New(errs.Invalid, "read body: more follows the JSON document")
 	}
 	return nil
 }
@@ -241,7 +277,7 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxPayload))
 	if err != nil {
-		return errs.New(errs.TooLarge, "read payload: %w", err)
+		return errs.New(errs.Invalid, "read payload: %w", err)
 	}
 	inv := &invocation.Invocation{
 		Mode: invocation.ModeRequest, Attempt: 1, Received: time.Now(), ClientContext: r.Header.Get(HeaderClientContext),
@@ -264,7 +300,7 @@ func (s *rawSink) Start(h invocation.Head) error {
 		hd.Set(HeaderFunctionError, string(h.Error.Cause))
 		message := h.Error.Type + ": " + h.Error.Message
 		if len(message) > maxMessage { // a header line; the payload has the whole of it
-			message = message[:maxMessage] + "…"
+			message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
 		}
 		text, _ := json.Marshal(message)
 		hd.Set(HeaderErrorMessage, string(text))
@@ -299,10 +335,12 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	enc := json.NewEncoder(w)
 	flush := http.NewResponseController(w)
-	if q.Follow {
-		_ = flush.Flush() // the caller learns that following has begun
+	begun := func() {
+		if q.Follow {
+			_ = flush.Flush() // the caller learns that following has begun
+		}
 	}
-	return s.backend.Logs(r.Context(), q, func(rec LogRecord) error {
+	return s.backend.Logs(r.Context(), q, begun, func(rec LogRecord) error {
 		if err := enc.Encode(rec); err != nil {
 			return err
 		}

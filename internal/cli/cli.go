@@ -22,10 +22,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/ebb-run/ebb/internal/api"
@@ -71,7 +73,8 @@ func OS() System {
 // command carries what every command needs.
 type command struct {
 	System
-	json bool
+	json        bool
+	rootCommand *cobra.Command
 	// where a running Node is looked for
 	apiURL, data string
 }
@@ -80,6 +83,7 @@ type command struct {
 func Main(sys System, args []string) int {
 	ctx, stop := onSignal(context.Background(), sys.Exit)
 	defer stop()
+	sys.Stdout, sys.Stderr = &lineWriter{w: sys.Stdout}, &lineWriter{w: sys.Stderr}
 	c := &command{System: sys}
 	root := c.root()
 	root.SetArgs(args)
@@ -87,7 +91,22 @@ func Main(sys System, args []string) int {
 	if err == nil {
 		return exitOK
 	}
+	if ctx.Err() != nil && errs.CodeOf(err) == errs.Canceled {
+		err = errs.New(errs.Canceled, "interrupted")
+	}
 	return c.report(err)
+}
+
+// lineWriter keeps what several goroutines print apart: each Write is whole.
+type lineWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lineWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }
 
 // onSignal returns a context that ends with the first SIGINT or SIGTERM, for a clean stop. A later one ends the process at once;
@@ -142,7 +161,7 @@ func (c *command) report(err error) int {
 	switch {
 	case errors.As(err, &silent):
 		return exitFailed
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
+	case errors.As(err, &usage):
 		c.failure(err)
 		return exitUsage
 	}
@@ -182,12 +201,13 @@ func (c *command) root() *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q; `ebb --help` lists them", args[0])}
+				return unknownCommand(args[0], c.rootCommand)
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	c.rootCommand = root
 	root.SetIn(c.Stdin)
 	root.SetOut(c.Stdout)
 	root.SetErr(c.Stderr)
@@ -195,11 +215,56 @@ func (c *command) root() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print results as JSON")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
+		return unknownFlag(cmd, err)
 	})
+	root.SetHelpCommand(c.help())
 	root.AddCommand(c.up(), c.serve(), c.deploy(), c.invoke(), c.logs(), c.ls(), c.rollback(), c.rm(), c.inspect(),
 		c.initCommand(), c.doctor(), c.version(), c.docs())
 	return root
+}
+
+// unknownCommand names the nearest command.
+func unknownCommand(name string, root *cobra.Command) error {
+	var names []string
+	for _, cmd := range root.Commands() {
+		if !cmd.Hidden {
+			names = append(names, cmd.Name())
+		}
+	}
+	e := errs.New(errs.Invalid, "unknown command %q", name).WithHint("`ebb --help` lists the commands.")
+	if near := diag.Nearest(name, names); near != "" {
+		e = e.WithHint("Did you mean `ebb %s`?", near)
+	}
+	return usageError{e}
+}
+
+// unknownFlag names the nearest flag.
+func unknownFlag(cmd *cobra.Command, err error) error {
+	e := errs.New(errs.Invalid, "%w", err).WithHint("`%s --help` lists the flags.", cmd.CommandPath())
+	var missing *pflag.NotExistError
+	if errors.As(err, &missing) && missing.GetSpecifiedShortnames() == "" {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		if near := diag.Nearest(missing.GetSpecifiedName(), names); near != "" {
+			e = e.WithHint("Did you mean --%s?", near)
+		}
+	}
+	return usageError{e}
+}
+
+// help explains a command; one that does not exist is wrong usage.
+func (c *command) help() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Explain a command",
+		RunE: func(cmd *cobra.Command, a []string) error {
+			found, rest, err := c.rootCommand.Find(a)
+			if err != nil || found == c.rootCommand && len(rest) > 0 {
+				return unknownCommand(strings.Join(a, " "), c.rootCommand)
+			}
+			found.InitDefaultHelpFlag()
+			return found.Help()
+		},
+	}
 }
 
 // args turns a cobra argument check into a usage error.
@@ -255,7 +320,7 @@ func (c *command) abs(path string) string {
 // reachFlags adds the flags that say which Node a command talks to.
 func (c *command) reachFlags(cmd *cobra.Command, dataFlag string) {
 	cmd.Flags().StringVar(&c.apiURL, "api", "", "URL of the control API (default: found by the data directory)")
-	cmd.Flags().StringVar(&c.data, dataFlag, "", "data directory of the running ebb (default: .ebb here or above, else that of `ebb serve`)")
+	cmd.Flags().StringVar(&c.data, dataFlag, "", "data directory of the running ebb (default: .ebb here or above, else that of ebb serve)")
 }
 
 // client finds the running Node: by --api, by the data directory, by .ebb in this folder or above, or the default of `ebb serve`.
@@ -301,6 +366,9 @@ func (c *command) dataDirs() []string {
 	for i, d := range dirs {
 		if _, err := os.Stat(d); err == nil || i == 0 {
 			exist = append(exist, d)
+		}
+		if elsewhere, err := os.ReadFile(filepath.Join(d, server.ElsewhereFile)); err == nil {
+			exist = append(exist, strings.TrimSuffix(string(elsewhere), "\n"))
 		}
 	}
 	return append(exist, c.defaultData())

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/server"
 )
 
 func (c *command) deploy() *cobra.Command {
@@ -40,6 +42,9 @@ func (c *command) deploy() *cobra.Command {
 		}
 		loaded, err := p.load(cmd.Context())
 		if err != nil {
+			return err
+		}
+		if err := server.MakeOwnFolder(filepath.Join(p.root, ".ebb")); err != nil {
 			return err
 		}
 		r, err := p.build(cmd.Context(), loaded, p.work())

@@ -17,13 +17,13 @@ func (c *command) invoke() *cobra.Command {
 	var payload, file, clientContext string
 	var showLog bool
 	cmd := &cobra.Command{
-		Use:   "invoke FUNCTION",
+		Use:   "invoke FUNCTION [-]",
 		Short: "Run a function directly and print its answer",
 		Long: "Sends the payload byte for byte and prints the answer's payload alone on standard output.\n" +
 			"A function error ends with exit code 1 and its message on standard error; the error document is still printed.\n" +
-			"FUNCTION is the key in the project file, the full name, or an ARN.",
-		Example: "  ebb invoke hello --data '{\"name\":\"ann\"}'\n  ebb invoke hello --data-file event.json --log\n  cat event.json | ebb invoke hello --data-file -",
-		Args:    args(cobra.ExactArgs(1)),
+			"FUNCTION is the key in the project file, the full name, or an ARN. A lone - reads the payload from standard input.",
+		Example: "  ebb invoke hello --data '{\"name\":\"ann\"}'\n  ebb invoke hello --data-file event.json --log\n  cat event.json | ebb invoke hello -",
+		Args:    args(cobra.RangeArgs(1, 2)),
 	}
 	cmd.Flags().StringVarP(&payload, "data", "d", "", "payload, JSON (default: {})")
 	cmd.Flags().StringVarP(&file, "data-file", "f", "", "file with the payload; - is standard input")
@@ -31,6 +31,12 @@ func (c *command) invoke() *cobra.Command {
 	cmd.Flags().StringVar(&clientContext, "client-context", "", "client context, JSON")
 	c.reachFlags(cmd, "server-data")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
+		if len(a) == 2 {
+			if a[1] != "-" || file != "" {
+				return usageError{fmt.Errorf("unexpected %q: the payload is given once, with --data, --data-file or -", a[1])}
+			}
+			file = "-"
+		}
 		body, err := c.payload(cmd, payload, file)
 		if err != nil {
 			return err
@@ -74,7 +80,9 @@ func (c *command) invoke() *cobra.Command {
 func (c *command) payload(cmd *cobra.Command, inline, file string) ([]byte, error) {
 	switch {
 	case cmd.Flags().Changed("data") && file != "":
-		return nil, usageError{fmt.Errorf("--data and --data-file exclude each other")}
+		return nil, usageError{fmt.Errorf("the payload is given once, with --data, --data-file or -")}
+	case inline == "-":
+		file = "-"
 	case cmd.Flags().Changed("data"):
 		return []byte(inline), nil
 	case file == "":

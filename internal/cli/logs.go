@@ -39,6 +39,9 @@ func (c *command) logs() *cobra.Command {
 				return usageError{fmt.Errorf("--since %q is neither a duration (10m) nor a time (2006-01-02T15:04:05Z)", since)}
 			}
 		}
+		if q.Tail < 0 {
+			return usageError{fmt.Errorf("--tail %d: want a number from 0", q.Tail)}
+		}
 		client, err := c.client()
 		if err != nil {
 			return err

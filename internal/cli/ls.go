@@ -2,12 +2,14 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/diag"
 	"github.com/ebb-run/ebb/internal/errs"
 )
 
@@ -53,8 +55,9 @@ func (c *command) ls() *cobra.Command {
 				chosen = append(chosen, s)
 			}
 		}
-		if len(chosen) == 0 && name != "" {
-			return errs.New(errs.NotFound, "no app %s is deployed", name)
+		if len(chosen) == 0 && (name != "" || stage != "") {
+			_, err := pickStack(stacks, name, stage)
+			return err
 		}
 		if c.json {
 			c.printJSON(map[string]any{"stacks": chosen})
@@ -131,11 +134,7 @@ func pickStack(stacks []api.Stack, name, stage string) (*api.Stack, error) {
 	case 1:
 		return fit[0], nil
 	case 0:
-		what := "nothing is deployed"
-		if name != "" || stage != "" {
-			what = fmt.Sprintf("no app %s at stage %s is deployed", orAny(name), orAny(stage))
-		}
-		return nil, errs.New(errs.NotFound, "%s", what).WithHint("`ebb ls` shows what is deployed.")
+		return nil, noStack(stacks, name, stage)
 	}
 	list := ""
 	for _, s := range fit {
@@ -144,9 +143,28 @@ func pickStack(stacks []api.Stack, name, stage string) (*api.Stack, error) {
 	return nil, errs.New(errs.Conflict, "several apps fit:%s", list).WithHint("Name the app, and --stage if it has several.")
 }
 
-func orAny(s string) string {
-	if s == "" {
-		return "(any)"
+// noStack says what is not deployed, with the nearest that is.
+func noStack(stacks []api.Stack, name, stage string) error {
+	if len(stacks) == 0 {
+		return errs.New(errs.NotFound, "nothing is deployed").WithHint("`ebb deploy` deploys the project in this folder.")
 	}
-	return s
+	var apps, stages []string
+	for _, s := range stacks {
+		apps = append(apps, s.App)
+		if s.App == name || name == "" {
+			stages = append(stages, s.Stage)
+		}
+	}
+	what, near := "no app "+name+" is deployed", diag.Nearest(name, apps)
+	if name == "" || slices.Contains(apps, name) {
+		what, near = "app "+name+" is not deployed at stage "+stage, diag.Nearest(stage, stages)
+		if name == "" {
+			what = "nothing is deployed at stage " + stage
+		}
+	}
+	e := errs.New(errs.NotFound, "%s", what)
+	if near != "" {
+		return e.WithHint("Did you mean %s?", near)
+	}
+	return e.WithHint("`ebb ls` shows what is deployed.")
 }

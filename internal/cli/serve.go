@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ebb-run/ebb/internal/config"
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/server"
 	"github.com/ebb-run/ebb/internal/telemetry"
 )
@@ -26,6 +27,9 @@ func (c *command) serve() *cobra.Command {
 			Config: cfg, Version: Version, Log: c.serverLog(cfg), Env: c.Env,
 		})
 		if err != nil {
+			if cmd.Context().Err() != nil && errs.CodeOf(err) == errs.Canceled {
+				return nil // stopped before it was ready, as asked
+			}
 			return err
 		}
 		defer func() { _ = s.Close() }()

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -79,7 +80,11 @@ func (c *command) up() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return (&upRun{c: c, p: p, cfg: cfg, watch: !noWatch, begun: time.Now()}).run(cmd.Context())
+		err = (&upRun{c: c, p: p, cfg: cfg, watch: !noWatch, begun: time.Now()}).run(cmd.Context())
+		if cmd.Context().Err() != nil && errs.CodeOf(err) == errs.Canceled {
+			return nil // stopped before it was ready, as asked
+		}
+		return err
 	}
 	return cmd
 }
@@ -99,6 +104,11 @@ func (u *upRun) run(ctx context.Context) error {
 	if _, _, err := u.p.find(); err != nil {
 		return err
 	}
+	own := filepath.Join(u.p.root, ".ebb")
+	if u.cfg.Data != own && within(u.p.root, u.cfg.Data) && !within(own, u.cfg.Data) {
+		return errs.New(errs.Invalid, "the data directory %s lies in the project, whose files are packaged and watched", u.cfg.Data).
+			WithHint("Choose a folder outside the project with --data, or leave the flag out for %s.", own)
+	}
 	// Reading the project and opening the server take about as long; neither needs the other.
 	var a *app.App
 	var loadErr error
@@ -117,6 +127,12 @@ func (u *upRun) run(ctx context.Context) error {
 	defer func() { _ = s.Close() }()
 	if loadErr != nil {
 		return loadErr
+	}
+	if u.cfg.Data != own {
+		if err := server.PointElsewhere(own, u.cfg.Data); err != nil {
+			return err
+		}
+		defer func() { _ = os.Remove(filepath.Join(own, server.ElsewhereFile)) }()
 	}
 	u.client = api.NewClient(s.APIURL(), s.Token())
 	runCtx, stop := context.WithCancel(ctx)
@@ -233,8 +249,8 @@ type readyRoute struct {
 	Method   string `json:"method"`
 	Path     string `json:"path"`
 	Function string `json:"function"`
-	URL      string `json:"url,omitempty"`
-	Inactive string `json:"inactive,omitempty"`
+	URL      string `json:"url,omitempty"`      // path on the gateway, where it is not Path
+	Inactive string `json:"inactive,omitempty"` // why it answers 501
 }
 
 // readyEvent is the line scripts wait for. AWS and WS are null until ebb serves them.
@@ -258,7 +274,11 @@ func (u *upRun) ready(s *server.Server, d *api.Deployed) {
 		e.Functions = append(e.Functions, readyFunction{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime, URL: f.URL})
 	}
 	for _, r := range d.Routes {
-		e.Routes = append(e.Routes, readyRoute{Method: r.Method, Path: r.Path, Function: r.Function, URL: r.URL, Inactive: r.Inactive})
+		route := readyRoute{Method: r.Method, Path: r.Path, Function: r.Function, Inactive: r.Inactive}
+		if r.URL != r.Path {
+			route.URL = r.URL
+		}
+		e.Routes = append(e.Routes, route)
 	}
 	if u.c.json {
 		u.c.printJSON(e)
@@ -271,14 +291,13 @@ func (u *upRun) ready(s *server.Server, d *api.Deployed) {
 	}
 	for _, r := range e.Routes {
 		path := r.Path
+		if r.URL != "" {
+			path = r.URL
+		}
 		if path == "*" {
 			path = "/*"
 		}
-		line := fmt.Sprintf("  %-*s %s%s", width, r.Method, e.Gateway, path)
-		if r.URL != "" {
-			line = fmt.Sprintf("  %-*s %s", width, r.Method, r.URL)
-		}
-		u.c.say("%s %s %s", line, u.c.paint(dim, "->"), r.Function)
+		u.c.say("  %-*s %s%s %s %s", width, r.Method, e.Gateway, path, u.c.paint(dim, "->"), r.Function)
 		if r.Inactive != "" {
 			u.c.say("    %s %s", u.c.paint(yellow, "answers 501:"), r.Inactive)
 		}
@@ -331,12 +350,15 @@ func (u *upRun) log(r api.LogRecord) error {
 	case "start", "end", "report": // the request's own line says it
 		return nil
 	}
-	name := r.Function
-	if parts := strings.SplitN(name, r.Stage+"-", 2); len(parts) == 2 && parts[1] != "" {
-		name = parts[1]
-	}
+	name := strings.TrimPrefix(r.Function, r.App+"-"+r.Stage+"-")
 	u.c.say("%s %s", u.c.paint(cyan, name+" |"), r.Text)
 	return nil
+}
+
+// within says whether path is dir or below it.
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
 // firstLine cuts an error's text to its first line, keeping its code and hint.

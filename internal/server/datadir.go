@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -54,15 +55,81 @@ func makeDataDir(dir string) error {
 	data, err := os.ReadFile(marker)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o644); err != nil {
-			return dataDirError(dir, err)
+		if err := onlyOurs(dir); err != nil {
+			return err
 		}
-		return dataDirError(dir, os.WriteFile(marker, []byte(dataFormat+"\n"), 0o644))
+		if err := MakeOwnFolder(dir); err != nil {
+			return err
+		}
+		return dataDirError(dir, writeWhole(dir, "FORMAT", dataFormat+"\n", 0o644))
 	case err != nil:
 		return dataDirError(dir, err)
 	case string(data) != dataFormat+"\n":
 		return errs.New(errs.Unsupported, "the data directory %s has format %.20q, this ebb reads %s", dir, data, dataFormat).
 			WithHint("Use the ebb that wrote it, or another directory with --data DIR. Nothing in it was changed.")
+	}
+	return nil
+}
+
+// ElsewhereFile, in a project's own folder, names the data directory of a running ebb that keeps it elsewhere.
+const ElsewhereFile = "ELSEWHERE"
+
+const ignoreAll = "*\n"
+
+// onlyOurs refuses a folder that holds what ebb did not write, before anything is added to it.
+func onlyOurs(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return dataDirError(dir, err)
+	}
+	for _, e := range entries {
+		switch name := e.Name(); name {
+		case "build", "lost+found", ElsewhereFile, ".FORMAT.tmp", ".gitignore.tmp", "." + ElsewhereFile + ".tmp":
+			continue
+		case ".gitignore":
+			if data, err := os.ReadFile(filepath.Join(dir, name)); err == nil && string(data) == ignoreAll {
+				continue
+			}
+		}
+		return errs.New(errs.Invalid, "%s is not a data directory of ebb: it holds %s and no file FORMAT", dir, e.Name()).
+			WithHint("Choose an empty folder with --data DIR; if ebb did write this one, write the line %s into %s. Nothing in it was changed.",
+				dataFormat, filepath.Join(dir, "FORMAT"))
+	}
+	return nil
+}
+
+// MakeOwnFolder makes a folder of ebb's that git ignores by itself.
+func MakeOwnFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return dataDirError(dir, err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, ".gitignore")); err == nil {
+		return nil
+	}
+	return dataDirError(dir, writeWhole(dir, ".gitignore", ignoreAll, 0o644))
+}
+
+// PointElsewhere tells commands that look in own where the data directory is.
+func PointElsewhere(own, data string) error {
+	if err := MakeOwnFolder(own); err != nil {
+		return err
+	}
+	return dataDirError(own, writeWhole(own, ElsewhereFile, data+"\n", 0o600))
+}
+
+// writeWhole writes a small file so that it is there in full or not at all, also when the disk is full or the power fails.
+func writeWhole(dir, name, text string, mode fs.FileMode) error {
+	tmp := filepath.Join(dir, "."+strings.TrimPrefix(name, ".")+".tmp")
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(tmp, filepath.Join(dir, name))
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp))
 	}
 	return nil
 }
@@ -88,7 +155,13 @@ func lockData(dir string) (*dataLock, error) {
 	if err != nil {
 		return nil, dataDirError(dir, err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	// A command that looks whether somebody is there holds it for an instant.
+	for try := 0; err != nil && try < 10; try++ {
+		time.Sleep(10 * time.Millisecond)
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
 		_ = f.Close()
 		who := "another ebb"
 		if r, err := ReadRunFile(dir); err == nil {
@@ -119,11 +192,7 @@ func (l *dataLock) Announce(r RunFile) error {
 	if err != nil {
 		return fmt.Errorf("announce server: %w", err)
 	}
-	tmp := filepath.Join(l.dir, ".server.json.tmp")
-	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
-		return dataDirError(l.dir, err)
-	}
-	return dataDirError(l.dir, os.Rename(tmp, filepath.Join(l.dir, "server.json")))
+	return dataDirError(l.dir, writeWhole(l.dir, "server.json", string(data)+"\n", 0o600))
 }
 
 // Release lets go of the directory.

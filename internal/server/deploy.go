@@ -109,11 +109,7 @@ func (s *Server) restoreStack(ctx context.Context, k state.StackKey, p state.Poi
 // serve swaps engine and gateway to a Deployment that is already durable.
 func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Staged) error {
 	staged.Commit()
-	r := s.resolver(d)
-	if err := s.gateway.Mount(gateway.Mount{
-		Tenant: d.Stack.Tenant, App: d.App, Account: s.o.Config.Account, Region: region(d.App),
-		StageVars: func(v app.Value) (string, error) { return v.Resolve(r.values()) },
-	}); err != nil {
+	if err := s.gateway.Mount(s.mount(d)); err != nil {
 		return fmt.Errorf("mount routes: %w", err)
 	}
 	now := &serving{deployment: d.ID, changed: p.Changed}
@@ -133,8 +129,24 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 	return nil
 }
 
+func (s *Server) mount(d *state.Deployment) gateway.Mount {
+	r := s.resolver(d)
+	return gateway.Mount{
+		Tenant: d.Stack.Tenant, App: d.App, Account: s.o.Config.Account, Region: region(d.App),
+		StageVars: func(v app.Value) (string, error) { return v.Resolve(r.values()) },
+	}
+}
+
 // Deploy makes an App current: records first, then the first Instances, then one pointer, then the traffic.
 func (s *Server) Deploy(ctx context.Context, req api.DeployRequest) (*api.Deployed, error) {
+	out, err := s.deploy(ctx, req)
+	if err != nil {
+		s.metrics.Deploy("failed")
+	}
+	return out, err
+}
+
+func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deployed, error) {
 	start := time.Now()
 	d, warnings, err := s.newDeployment(ctx, req)
 	if err != nil {
@@ -143,6 +155,10 @@ func (s *Server) Deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	s.stacks.deploy.Lock()
 	defer s.stacks.deploy.Unlock()
 	if err := s.checkNames(d); err != nil {
+		return nil, err
+	}
+	// Routes that cannot be mounted are found before anything is written.
+	if err := gateway.New(gateway.Options{Log: s.o.Log, Invoker: invoker{s}}).Mount(s.mount(d)); err != nil {
 		return nil, err
 	}
 	before, err := s.state.Current(ctx, d.Stack)
@@ -168,18 +184,17 @@ func (s *Server) Deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	ref.held.Store(d)
 	staged, err := s.engine.Stage(ctx, stackID(d.Stack), s.units(ref, d), !first)
 	if err != nil {
-		s.metrics.Deploy("failed")
 		return nil, err
 	}
 	if err := s.state.Put(ctx, d); err != nil {
 		staged.Abort()
-		return nil, err
+		return nil, fmt.Errorf("keep deployment: %w", err)
 	}
 	ref.store(d)
 	p, err := s.state.SetCurrent(ctx, d.Stack, d.ID, before.Seq)
 	if err != nil {
 		staged.Abort()
-		return nil, err
+		return nil, fmt.Errorf("make deployment current: %w", err)
 	}
 	if err := s.serve(d, p, staged); err != nil {
 		return nil, err
@@ -488,7 +503,7 @@ func (s *Server) find(name string) (string, error) {
 	var all []string
 	for _, v := range s.stacks.all() {
 		for _, f := range v.functions {
-			all = append(all, f.Key)
+			all = append(all, f.Key, f.Name)
 			if f.Name == name {
 				names = append(names, f.Name)
 			} else if f.Key == name {

@@ -127,7 +127,7 @@ func (s *Server) PutBlob(sha string, size int64, r io.Reader) error {
 func (s *Server) PutManifest(m *artifact.Manifest) (string, error) { return s.artifacts.PutManifest(m) }
 
 // Logs reads kept output.
-func (s *Server) Logs(ctx context.Context, q api.LogQuery, each func(api.LogRecord) error) error {
+func (s *Server) Logs(ctx context.Context, q api.LogQuery, begun func(), each func(api.LogRecord) error) error {
 	function := ""
 	if q.Function != "" {
 		var err error
@@ -135,6 +135,12 @@ func (s *Server) Logs(ctx context.Context, q api.LogQuery, each func(api.LogReco
 			return err
 		}
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if q.Follow {
+		defer context.AfterFunc(s.following, cancel)()
+	}
+	begun()
 	return s.logs.Read(ctx, telemetry.Query{
 		App: q.App, Stage: q.Stage, Function: function, Invocation: q.Invocation, Since: q.Since, Tail: q.Tail, Follow: q.Follow,
 	}, func(r telemetry.Record) error {

@@ -72,6 +72,9 @@ type Server struct {
 	engine    *engine.Engine
 	gateway   *gateway.Gateway
 	stacks    stackTable
+	following context.Context // ends when followers of logs are to end
+
+	stopFollowers context.CancelFunc
 
 	gatewayListener, apiListener net.Listener
 	closers                      []func() error // in the order they were opened
@@ -83,6 +86,8 @@ type Server struct {
 // (Open then returns nil and has closed it).
 func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	s := &Server{o: o, started: time.Now()}
+	s.following, s.stopFollowers = context.WithCancel(context.Background())
+	s.closing(func() error { s.stopFollowers(); return nil })
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -119,6 +124,10 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	if err := s.restore(ctx); err != nil {
+		return nil, err
+	}
+	// From here on commands find it; what they ask waits in the listener until Run.
+	if err := s.lock.Announce(RunFile{PID: os.Getpid(), API: s.APIURL(), Gateway: s.GatewayURL(), Started: s.started, Version: s.o.Version}); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -202,11 +211,8 @@ func (s *Server) access(a gateway.Access) {
 // Run serves until ctx ends, then lets what runs end and stops. It returns nil after a clean stop.
 func (s *Server) Run(ctx context.Context) error {
 	apiServer := &http.Server{
-		Handler: api.NewServer(s, s.token, s.o.Log), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
+		Handler: api.NewServer(s, s.token, s.o.Log), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
-	}
-	if err := s.lock.Announce(RunFile{PID: os.Getpid(), API: s.APIURL(), Gateway: s.GatewayURL(), Started: s.started, Version: s.o.Version}); err != nil {
-		return err
 	}
 	// The engine outlives the front doors, so that what they let in can end.
 	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
@@ -236,8 +242,9 @@ func (s *Server) Run(ctx context.Context) error {
 	drainCtx, done := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer done()
 	err := s.engine.Drain(drainCtx)
+	s.stopFollowers() // they have seen the last lines, and would never end by themselves
 	if shutErr := apiServer.Shutdown(drainCtx); shutErr != nil {
-		_ = apiServer.Close() // a follower of logs never ends by itself
+		_ = apiServer.Close()
 	}
 	stopEngine()
 	wg.Wait()
@@ -294,7 +301,10 @@ func ignoreClosed(err error) error {
 }
 
 func listen(addr, flag string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
+	// Without multipath: only on plain sockets can the gateway empty the accept queue at a stop without resetting a client.
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	l, err := lc.Listen(context.Background(), "tcp", addr)
 	if err == nil {
 		return l, nil
 	}
