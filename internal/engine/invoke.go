@@ -266,7 +266,15 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 		r.Init, r.Queued = i.init, max(r.Queued-i.init, 0)
 	}
 	o := reuse
-	if failed != nil {
+	switch {
+	case failed == nil:
+		err = c.sink.missing()
+		r.Err = err
+	case errors.Is(failed, guest.ErrPayload):
+		// The caller's fault; the guest has not seen it and takes the next one.
+		err = failed
+		r.Err = failed
+	default:
 		o = discard
 		if again, err = c.fault(parent, i, why, failed, &r); again {
 			i.sandbox.Flush()
@@ -277,15 +285,11 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 			return true, false, nil
 		}
 	}
-	if failed == nil {
-		err = c.sink.missing()
-		r.Err = err
-	}
 	if r.Error == nil {
 		r.Error = c.sink.failure
 	}
 	i.sandbox.Flush()
-	r.MemoryPeak = i.memoryPeak(int64(began.Sub(c.e.epoch)), failed != nil)
+	r.MemoryPeak = i.memoryPeak(int64(began.Sub(c.e.epoch)), o == discard)
 	p.totals.invoked(&r)
 	i.feed.end(c.inv.ID, &r)
 	c.on = nil

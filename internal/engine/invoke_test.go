@@ -354,3 +354,26 @@ func TestOutput_IsSplitIntoLinesOfTheRightInvocation(t *testing.T) {
 		}
 	})
 }
+
+func TestInvoke_APayloadThatCannotBeReadKeepsTheInstance(t *testing.T) {
+	t.Parallel()
+	bubble(t, engine.Options{}, func(t *testing.T, l *lab) {
+		refuse := true
+		l.deploy(l.unit("f", "1", &fake.Program{Handle: func(*fake.Guest, *invocation.Invocation) fake.Answer {
+			if refuse {
+				return fake.Answer{Err: fmt.Errorf("%w: %w", guest.ErrPayload, errs.New(errs.TooLarge, "too much"))}
+			}
+			return fake.Answer{}
+		}}))
+		first := l.invoke(background, "f")
+		if errs.CodeOf(first.err) != errs.TooLarge {
+			t.Errorf("err = %v", first.err)
+		}
+		refuse = false
+		second := l.invoke(background, "f")
+		l.good(second)
+		if a, b := l.report(first.id), l.report(second.id); b.Cold || a.Instance != b.Instance {
+			t.Errorf("the instance was not kept: %+v, %+v", a, b)
+		}
+	})
+}
