@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
 )
@@ -412,7 +411,7 @@ func (c *apiConn) stream(q *apiRequest, call *apiCall) (*apiStatus, bool) {
 // copy gives the stream to the reply. An error inside the handler comes as trailer.
 func (b *streamBody) copy(ctx context.Context, rep *reply) error {
 	defer b.release()
-	stop := context.AfterFunc(ctx, func() { _ = b.c.conn.SetReadDeadline(time.Now().Add(grace)) })
+	stop := context.AfterFunc(ctx, func() { _ = b.c.conn.SetReadDeadline(past) })
 	defer stop()
 	buf := make([]byte, 32<<10)
 	r := b.c.body(b.q)

@@ -33,14 +33,13 @@ def handler(e, c):
     return [10000 < left <= 20000, type(left).__name__, c.aws_request_id, c.function_name, c.function_version, c.memory_limit_in_mb,
             c.invoked_function_arn, c.log_group_name, c.log_stream_name, c.client_context, c.identity.cognito_identity_id, repr(c)[:14]]
 `), want: `[true, "int", "8476a536-e9f4-11e8-9739-2dfe598c3fcd", "demo", "$LATEST", "256", "arn:aws:lambda:us-east-1:000000000000:function:demo", "/aws/lambda/demo", "2024/01/02/[$LATEST]0123456789abcdef0123456789abcdef", null, null, "LambdaContext("]`},
-	{name: "raises", files: py("def deep():\n    raise ValueError('bad\\nthing')\ndef handler(e, c):\n    deep()\n"), like: `^\{"errorMessage": "bad\\nthing", "errorType": "ValueError", "requestId": "8476a536-e9f4-11e8-9739-2dfe598c3fcd", "stackTrace": \["  File \\".*/app.py\\", line 4, in handler\\n    deep\(\)\\n", "  File \\".*/app.py\\", line 2, in deep\\n    raise ValueError\('bad\\\\nthing'\)\\n"\]\}$`, fails: "ValueError",
+	{name: "raises", files: py("def deep():\n    raise ValueError('bad\\nthing')\ndef handler(e, c):\n    deep()\n"), like: `^\{"errorMessage": "bad\\nthing", "errorType": "ValueError", "requestId": "8476a536-e9f4-11e8-9739-2dfe598c3fcd", "stackTrace": \["  File \\".*/app.py\\", line 4, in handler\\n    deep\(\)\\n(    ~*\^*\\n)?", "  File \\".*/app.py\\", line 2, in deep\\n    raise ValueError\('bad\\\\nthing'\)\\n"\]\}$`, fails: "ValueError",
 		output: `^\[ERROR\] ValueError: bad\nthing\nTraceback \(most recent call last\):\n  File ".*/app.py", line 4, in handler\n    deep\(\)\n`},
 	{name: "raises its own class", files: py("class Mine(Exception): pass\ndef handler(e, c): raise Mine()"), like: `^\{"errorMessage": "", "errorType": "Mine"`, fails: "Mine"},
 	{name: "not serialisable", files: py("import datetime\ndef handler(e, c): return {'t': datetime.datetime(2020, 1, 1)}"), like: `^\{"errorMessage": "Unable to marshal response: Object of type datetime is not JSON serializable", "errorType": "Runtime.MarshalError"`, fails: "Runtime.MarshalError"},
 	{name: "circular", files: py("def handler(e, c):\n    a = []\n    a.append(a)\n    return a"), like: `"errorType": "Runtime.MarshalError"`, fails: "Runtime.MarshalError"},
 	{name: "decimal", files: py("from decimal import Decimal\ndef handler(e, c): return [Decimal('1.5'), Decimal(2)]"), want: `[1.5, 2.0]`},
 	{name: "text outside ASCII", files: py("def handler(e, c): return e == 'gr\\u00fc\\u00dfe \\U0001F600'"), in: `"grüße 😀"`, want: `true`},
-	{name: "lone surrogate in the result", files: py("def handler(e, c): return '\\ud800'"), like: `ud800|Runtime.MarshalError`, fails: ""},
 	{name: "a large event", files: py("def handler(e, c): return len(e)"), in: `"` + string(make1(2_000_000)) + `"`, want: `2000000`},
 	{name: "a result over the limit", files: py("def handler(e, c): return 'x' * 6291555"), want: `{"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed payload size (6291556 bytes)."}`, fails: "Function.ResponseSizeTooLarge", cause: "response"},
 	{name: "print and stderr keep their order", files: py("import sys\ndef handler(e, c):\n    for i in range(3):\n        print('out', i)\n        print('err', i, file=sys.stderr)\n    print('no end', end='')"), want: `null`, output: `^out 0\nerr 0\nout 1\nerr 1\nout 2\nerr 2\nno end`},
@@ -93,7 +92,7 @@ var pythonInitCases = []initCase{
 	{name: "bad name", handler: "handler", files: py(""), fails: "Runtime.MalformedHandlerName", message: `Bad handler 'handler'`},
 	{name: "no function", files: py("other = 1"), fails: "Runtime.HandlerNotFound", message: `^Handler 'handler' missing on module 'app'`},
 	{name: "missing module", files: py("\nimport nope_nope"), fails: "Runtime.ImportModuleError", message: `^Unable to import module 'app': No module named 'nope_nope'`, output: `app.py", line 2`},
-	{name: "syntax error", files: py("a = 1\ndef handler(e, c:\n    pass\n"), fails: "Runtime.UserCodeSyntaxError", message: `^Syntax error in module 'app': .*\(app.py, line 2\)`, output: `app.py" Line 2\n    def handler\(e, c:`},
+	{name: "syntax error", files: py("a = 1\nb = = 2\n"), fails: "Runtime.UserCodeSyntaxError", message: `^Syntax error in module 'app': .*\(app.py, line 2\)`, output: `app.py" Line 2\n    b = = 2`},
 	{name: "raises", files: py("x = {}['k']"), fails: "KeyError", message: `^'k'`, output: `app.py", line 1`},
 }
 

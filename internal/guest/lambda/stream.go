@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +37,7 @@ func keep(pool *sync.Pool, b *scratch) {
 
 // streamSession serves Invocations as frames on one byte stream. Invoke is called by one goroutine at a time.
 type streamSession struct {
-	conn  net.Conn
+	line  lineReader
 	unit  *guest.Unit
 	pool  *sync.Pool // of *scratch
 	call  uint16
@@ -48,14 +49,44 @@ type streamSession struct {
 	}
 }
 
-// grace is how long the end of a context leaves to take what the guest has already sent: a guest that answers and exits ends both.
-const grace = 10 * time.Millisecond
+// past ends all reads and writes.
+var past = time.Unix(1, 0)
+
+const (
+	// grace is how long the end of a context leaves to take what the guest has already sent: a guest that answers and exits ends both.
+	grace = 10 * time.Millisecond
+	// graceAll bounds all of that together.
+	graceAll = 80 * time.Millisecond
+)
+
+// lineReader reads a line. When a context's end has cut it, what has arrived before is read all the same.
+type lineReader struct {
+	net.Conn
+	cut time.Time // when the end was first seen
+}
+
+func (l *lineReader) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, err
+	}
+	now := time.Now()
+	if l.cut.IsZero() {
+		l.cut = now
+	}
+	if now.Sub(l.cut) > graceAll {
+		return n, err
+	}
+	// A read looks at the line before it waits.
+	_ = l.SetReadDeadline(now.Add(grace))
+	return l.Conn.Read(p)
+}
 
 // openStream waits for the guest's first frame.
 func openStream(ctx context.Context, conn net.Conn, u *guest.Unit, pool *sync.Pool) (guest.Session, error) {
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now().Add(grace)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
 	defer stop()
-	r := frameReader{r: conn, buf: make([]byte, 512)}
+	r := frameReader{r: &lineReader{Conn: conn}, buf: make([]byte, 512)}
 	f, err := r.next()
 	if err != nil {
 		return nil, ended(ctx, "wait for the guest's init", err)
@@ -65,7 +96,7 @@ func openStream(ctx context.Context, conn net.Conn, u *guest.Unit, pool *sync.Po
 		if !stop() {
 			return nil, ended(ctx, "wait for the guest's init", ctx.Err())
 		}
-		return &streamSession{conn: conn, unit: u, pool: pool}, nil
+		return &streamSession{line: lineReader{Conn: conn}, unit: u, pool: pool}, nil
 	case f.kind == frameFailed && f.length <= maxResult:
 		doc, err := r.payload(f.length)
 		if err != nil {
@@ -102,7 +133,7 @@ func noted(u *guest.Unit, msg string) string {
 func (s *streamSession) Concurrency() int { return 1 }
 
 // Close closes the line.
-func (s *streamSession) Close() error { return s.conn.Close() }
+func (s *streamSession) Close() error { return s.line.Close() }
 
 // Invoke writes the Invocation in one go and reads the answer.
 func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, sink invocation.Sink) error {
@@ -126,7 +157,7 @@ func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, 
 	closeFrame(out, at)
 
 	defer s.watch(ctx)()
-	if _, err := s.conn.Write(out); err != nil {
+	if _, err := s.line.Write(out); err != nil {
 		// A guest acts on the last byte only.
 		s.spent = true
 		if c := ctx.Err(); c != nil {
@@ -134,7 +165,7 @@ func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, 
 		}
 		return fmt.Errorf("send the invocation: %w: %w", guest.ErrUnseen, err)
 	}
-	r := frameReader{r: s.conn, buf: b.in}
+	r := frameReader{r: &s.line, buf: b.in}
 	err = s.answer(&r, inv, sink)
 	b.in = r.buf
 	if err != nil {
@@ -154,7 +185,7 @@ func (s *streamSession) watch(ctx context.Context) func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.mu.call == mine {
-			_ = s.conn.SetDeadline(time.Now().Add(grace))
+			_ = s.line.SetDeadline(past)
 		}
 	})
 	return func() {
@@ -164,7 +195,8 @@ func (s *streamSession) watch(ctx context.Context) func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.mu.call = 0
-		_ = s.conn.SetDeadline(time.Time{})
+		s.line.cut = time.Time{}
+		_ = s.line.SetDeadline(time.Time{})
 	}
 }
 

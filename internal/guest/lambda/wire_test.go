@@ -570,7 +570,7 @@ func TestFrames_ACallerThatLeavesAtTheAnswerSpoilsNothing(t *testing.T) {
 	t.Parallel()
 	host, far := net.Pipe()
 	defer far.Close()
-	s := &streamSession{conn: host, unit: &guest.Unit{}, pool: newPool()}
+	s := &streamSession{line: lineReader{Conn: host}, unit: &guest.Unit{}, pool: newPool()}
 	go func() {
 		for i := byte(1); ; i++ {
 			r := frameReader{r: far, buf: make([]byte, 16)}
@@ -605,4 +605,37 @@ type cancelSink struct {
 func (s *cancelSink) Start(h invocation.Head) error {
 	s.cancel()
 	return s.Buffer.Start(h)
+}
+
+func TestFrames_WhatWasSentBeforeTheEndIsRead(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		far, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		host, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var doc []byte
+		doc, at := openFrame(doc, frameFailed, 0)
+		doc = append(doc, `{"errorType":"A","errorMessage":"`+strings.Repeat("x", 2000)+`"}`...)
+		closeFrame(doc, at)
+		_, _ = far.Write(doc)
+		far.Close()
+		// The guest's end ends the context before its last words are read.
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		var e *guest.InitError
+		if _, err := openStream(ctx, host, &guest.Unit{}, newPool()); !errors.As(err, &e) || e.Type != "A" {
+			t.Fatalf("%v", err)
+		}
+		host.Close()
+		ln.Close()
+	}
 }
