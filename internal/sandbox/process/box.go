@@ -20,6 +20,10 @@ import (
 // marker is the variable by which a Sandbox's processes are found.
 const marker = "EBB_SANDBOX"
 
+// minMemory is the smallest memory limit. A thread of the host is in the guest's cgroup while it forks, and what the kernel
+// then takes for it must fit, lest the host itself runs out of memory.
+const minMemory = 4 << 20
+
 type phase uint8
 
 const (
@@ -61,6 +65,10 @@ type box struct {
 var _ sandbox.Sandbox = (*box)(nil)
 
 func newBox(d *Driver, s sandbox.Spec, number string) (_ *box, err error) {
+	if s.Limits.MemoryBytes > 0 && s.Limits.MemoryBytes < minMemory {
+		return nil, errs.New(errs.Invalid, "a memory limit of %d bytes is too small for a process", s.Limits.MemoryBytes).
+			WithHint("Give at least %d MiB.", minMemory>>20)
+	}
 	b := &box{
 		d: d, spec: s, name: d.key + "-" + d.run + "-" + number,
 		tmp:     filepath.Join(tmpRoot(d.opts.Dir), d.run, number), // short: guests put Unix sockets there
@@ -171,9 +179,8 @@ func explain(c sandbox.Code, l sandbox.Limits, err error) error {
 	if info, serr := os.Stat(c.Dir); c.Dir != "" && (serr != nil || !info.IsDir()) {
 		return errs.New(errs.NotFound, "working directory %s: %w", c.Dir, syscall.ENOENT)
 	}
-	const tiny = 4 << 20 // below this the kernel's own part of a start may not fit, for which it has many errors
 	switch {
-	case l.MemoryBytes > 0 && l.MemoryBytes < tiny, errors.Is(err, syscall.ENOMEM) && l.MemoryBytes > 0:
+	case errors.Is(err, syscall.ENOMEM) && l.MemoryBytes > 0:
 		return errs.New(errs.Failed, "run %s within %d bytes of memory: %w", program, l.MemoryBytes, err).WithHint("Raise the memory limit.")
 	case errors.Is(err, syscall.ENOENT):
 		if _, serr := os.Stat(program); serr == nil {
