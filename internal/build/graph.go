@@ -2,6 +2,7 @@ package build
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +17,9 @@ type graph struct {
 	Inputs    map[string]string `json:"inputs"` // absolute file → digest
 	Externals []external        `json:"externals"`
 	Open      bool              `json:"open"` // something did not resolve: look again next time
+	// Compiled says that the sources are ES modules by their syntax and scripts by their name: the project counts on a plugin
+	// that bundles them, as Node before 22 refuses such files, and later ones those that leave out extensions.
+	Compiled bool `json:"compiled"`
 }
 
 // analyse reads the import graphs of plain JavaScript handlers, packages left out. A handler with a syntax error in what it
@@ -63,7 +67,7 @@ func (b *builder) analyseEntry(entry string, esm bool) *graph {
 		g.Open = true
 		return g
 	}
-	b.metaInputs(r.Metafile, g.Inputs)
+	g.Compiled = b.metaInputs(r.Metafile, g.Inputs)
 	return g
 }
 
@@ -100,15 +104,18 @@ func externals(g *graph) api.Plugin {
 	}}
 }
 
-// metaInputs adds the files a build read, with their digests.
-func (b *builder) metaInputs(metafile string, into map[string]string) {
+// metaInputs adds the files a build read, with their digests. It says whether one is a module that Node would take for a script.
+func (b *builder) metaInputs(metafile string, into map[string]string) (disguised bool) {
 	var meta struct {
-		Inputs map[string]json.RawMessage `json:"inputs"`
+		Inputs map[string]struct {
+			Format string `json:"format"`
+		} `json:"inputs"`
 	}
 	if json.Unmarshal([]byte(metafile), &meta) != nil {
-		return
+		return false
 	}
-	for name := range meta.Inputs {
+	self := false // something asks for its own place, which only a module can
+	for name, in := range meta.Inputs {
 		if strings.Contains(name, ":") { // another namespace
 			continue
 		}
@@ -124,7 +131,13 @@ func (b *builder) metaInputs(metafile string, into map[string]string) {
 		if !within(full, b.root) {
 			b.watch[full] = true
 		}
+		if in.Format == "esm" && filepath.Ext(full) == ".js" && !underModules(filepath.ToSlash(full)) && !isModule(full) {
+			disguised = true
+			text, err := os.ReadFile(full)
+			self = self || err != nil || strings.Contains(string(text), "import.meta")
+		}
 	}
+	return disguised && !self
 }
 
 // unchanged says whether files still have the digests.

@@ -12,7 +12,7 @@ import (
 	"github.com/ebb-run/ebb/internal/errs"
 )
 
-const memoFormat = 1
+const memoFormat = 2
 
 // memo remembers small results of earlier builds by key. What it holds can always be made again.
 type memo struct {

@@ -82,8 +82,15 @@ func (b *builder) nodeGroup(group []*nodeFunc) {
 			plain = append(plain, nf)
 		}
 	}
+	graphs := b.analyse(plain)
+	plain = slices.DeleteFunc(plain, func(nf *nodeFunc) bool {
+		compiled := graphs[nf.entry] != nil && graphs[nf.entry].Compiled
+		if compiled {
+			bundled = append(bundled, nf)
+		}
+		return compiled
+	})
 	if len(plain) > 0 {
-		graphs := b.analyse(plain)
 		c := b.newClosure(plain[0].base)
 		for _, nf := range plain {
 			g := graphs[nf.entry]

@@ -276,3 +276,23 @@ func TestNode_ImportedDevelopmentDependencyIsThere(t *testing.T) {
 		t.Errorf("a second build took the steps %v", p.steps)
 	}
 }
+
+func TestNode_ModulesNamedAsScriptsAreBundled(t *testing.T) {
+	t.Parallel()
+	p := newProject(t, map[string]string{
+		"package.json": "{}", "src/a.js": `import { x } from "./lib"; export const h = async () => x`, "src/lib.js": `export const x = "from-lib"`,
+		"self.js": `export const h = import.meta.url`, "script.js": `exports.h = 1`,
+	})
+	r, l := p.build(node("a", "src/a.h"), node("self", "self.h"), node("script", "script.h"))
+	if l.HasErrors() {
+		t.Fatal(l)
+	}
+	if code := content(t, r.Functions["a"].Code, "src/a.js"); !strings.Contains(code, "from-lib") || strings.Contains(code, "import {") {
+		t.Errorf("not bundled: %s", code)
+	}
+	for _, key := range []string{"self", "script"} {
+		if code := content(t, r.Functions[key].Code, key+".js"); strings.Contains(code, "sourceMappingURL") {
+			t.Errorf("%s was bundled: %s", key, code)
+		}
+	}
+}
