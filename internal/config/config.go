@@ -33,6 +33,7 @@ type Config struct {
 	Data             string        // data directory
 	NATS             string        // URL of an external NATS cluster; empty means embedded
 	MemoryMB         int           // MiB that Instances may use together; 0 means 80 % of the machine
+	Overcommit       int           // how many times MemoryMB the Instances may declare together
 	KeepAlive        time.Duration // how long an Instance may stay Idle
 	QueueTimeout     time.Duration // how long an Invocation may wait for an Instance
 	Queue            int           // Invocations that may wait per Unit
@@ -65,6 +66,7 @@ func Settings() []Setting {
 		str("data", "", "data directory (default: .ebb in the project for up, the user's data folder for serve)", func(c *Config) *string { return &c.Data }),
 		str("nats", "", "URL of an external NATS cluster (default: embedded)", func(c *Config) *string { return &c.NATS }),
 		num("memory", "0", "MiB that Instances may use together; 0 is 80 % of the machine", func(c *Config) *int { return &c.MemoryMB }),
+		num("overcommit", "4", "how many times that memory Instances may declare together; each stays within its own limit", func(c *Config) *int { return &c.Overcommit }),
 		dur("keep-alive", "5m", "how long an Instance may stay idle before it is stopped", func(c *Config) *time.Duration { return &c.KeepAlive }),
 		dur("queue-timeout", "10s", "how long an Invocation may wait for an Instance before it gets 429", func(c *Config) *time.Duration { return &c.QueueTimeout }),
 		num("queue", "1000", "Invocations that may wait per Unit", func(c *Config) *int { return &c.Queue }),

@@ -3,6 +3,8 @@ package gateway
 import (
 	"net"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // narrow makes the system drop new connections to l unseen, so that the queue of those that are complete runs empty and
@@ -19,8 +21,10 @@ func narrow(l net.Listener) {
 	_ = rc.Control(func(fd uintptr) {
 		// A filter of one instruction: keep 0 bytes of every packet. Multipath TCP, which net.Listen asks for, has no
 		// filters; there the queue is made as short as it can be, and a reset is possible, but unlikely.
-		if syscall.AttachLsf(int(fd), []syscall.SockFilter{{Code: syscall.BPF_RET | syscall.BPF_K, K: 0}}) != nil {
-			_ = syscall.Listen(int(fd), 0)
+		drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
+		program := unix.SockFprog{Len: 1, Filter: &drop}
+		if unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program) != nil {
+			_ = unix.Listen(int(fd), 0)
 		}
 	})
 }
