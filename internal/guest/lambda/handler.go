@@ -48,16 +48,9 @@ func checkHandler(u *guest.Unit, f family) error {
 	} else if resolvable(u, stem) {
 		return nil
 	}
-	want := stem + exts[len(exts)-1]
-	if f == node {
-		want = stem + ".js, .mjs or .cjs"
-	} else {
-		want = stem + ".py"
-	}
-	name := strings.ReplaceAll(stem, "/", "/")
-	msg := fmt.Sprintf("Cannot find module '%s': handler %s needs the file %s in %s", name, u.Handler, want, u.Root)
+	msg := fmt.Sprintf("Cannot find module '%s': handler %s needs the file %s.js, .mjs or .cjs in %s", stem, u.Handler, stem, u.Root)
 	if f == python {
-		msg = fmt.Sprintf("Unable to import module '%s': handler %s needs the file %s in %s", name, u.Handler, want, u.Root)
+		msg = fmt.Sprintf("Unable to import module '%s': handler %s needs the file %s.py in %s", stem, u.Handler, stem, u.Root)
 	}
 	e := initFault(u, "Runtime.ImportModuleError", msg)
 	for _, ext := range []string{".ts", ".tsx", ".mts", ".jsx"} {

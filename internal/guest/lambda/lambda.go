@@ -34,7 +34,7 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox"
 )
 
-//go:embed bootstrap/node.cjs bootstrap/node-hooks.mjs bootstrap/python.py
+//go:embed bootstrap
 var bootstraps embed.FS
 
 // Protocol speaks AWS Lambda's side of a function.

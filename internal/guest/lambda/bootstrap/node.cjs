@@ -72,28 +72,8 @@ function plain(level, args) {
   put(`${new Date().toISOString()}\t${requestId}\t${level}\t${text}\n`);
 }
 
-function structured(level, args) {
-  const line = { timestamp: new Date().toISOString(), level, requestId };
-  const one = args.length === 1 ? args[0] : undefined;
-  if (isError(one)) {
-    Object.assign(line, { errorType: one.name, errorMessage: one.message, stackTrace: String(one.stack).split('\n'), message: one });
-  } else {
-    line.message = one !== undefined ? one : util.format(...args);
-    const err = args.find(isError);
-    if (err) Object.assign(line, { errorType: err.name, errorMessage: err.message, stackTrace: String(err.stack).split('\n') });
-  }
-  const seen = [];
-  put(JSON.stringify(line, function (key, v) {
-    if (typeof v === 'bigint') return v.toString();
-    if (isError(v)) return errorFields(v);
-    if (typeof v === 'object' && v !== null) {
-      while (seen.length > 0 && seen[seen.length - 1] !== this) seen.pop();
-      if (seen.includes(v)) return '[Circular]';
-      seen.push(v);
-    }
-    return v;
-  }) + '\n');
-}
+// Set when the log format is JSON.
+const structured = json ? require('./node-json.cjs')({ put, isError, errorFields, id: () => requestId }) : null;
 
 function patchConsole() {
   const emit = json ? structured : plain;
@@ -579,7 +559,7 @@ async function start() {
   try {
     app = await load(root, moduleRoot, m[1]);
   } catch (err) {
-    if (err instanceof SyntaxError) throw named('Runtime.UserCodeSyntaxError', String(err), syntaxPlace(err, path.resolve(root, moduleRoot, m[1])));
+    if (err instanceof SyntaxError) throw named('Runtime.UserCodeSyntaxError', String(err), require('./node-place.cjs')(err, path.resolve(root, moduleRoot, m[1])));
     if (err && (err.code === 'MODULE_NOT_FOUND' || err.code === 'ERR_MODULE_NOT_FOUND')) throw named('Runtime.ImportModuleError', String(err), err);
     throw err;
   }
@@ -592,36 +572,6 @@ async function start() {
   if (f === undefined || f === null) throw named('Runtime.HandlerNotFound', `${full} is undefined or not exported`);
   if (typeof f !== 'function') throw named('Runtime.HandlerNotFound', `${full} is not a function`);
   return f;
-}
-
-// A SyntaxError's stack begins with the place, which the name and message must not push out. Of an ES module's the place is known to
-// Node alone, which tells it when it checks the file.
-function syntaxPlace(err, base) {
-  let lines = String(err.stack).split('\n');
-  let at = lines.findIndex((l) => l.startsWith('SyntaxError'));
-  if (at <= 0) {
-    const place = modulePlace(['.js', '.mjs', ''].map((e) => base + e));
-    lines = [...place, ...lines.slice(1)];
-    at = place.length;
-  } else {
-    lines.splice(at, 1);
-  }
-  return { stack: ['', ...lines.filter((l, i) => i >= at || l !== '')].join('\n') };
-}
-
-function modulePlace(files) {
-  const { spawnSync } = require('child_process');
-  const seen = new Set();
-  for (let i = 0; i < files.length && seen.size < 30; i++) {
-    const file = files[i];
-    if (seen.has(file) || !fs.statSync(file, { throwIfNoEntry: false })?.isFile()) continue;
-    seen.add(file);
-    const lines = spawnSync(process.execPath, ['--check', file], { encoding: 'utf8' }).stderr.split('\n');
-    const end = lines.findIndex((l) => l.startsWith('SyntaxError'));
-    if (end > 0) return lines.slice(0, end).filter((l) => l !== '');
-    for (const m of fs.readFileSync(file, 'utf8').matchAll(/(?:from|import)\s*\(?\s*['"](\.[^'"]+)['"]/g)) files.push(path.resolve(path.dirname(file), m[1]));
-  }
-  return [];
 }
 
 function initFailed(err, title = 'Uncaught Exception', code = 1) {
