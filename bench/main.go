@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/ebb-run/ebb/bench/load"
 )
 
 // options are what the flags say.
@@ -30,6 +33,8 @@ type options struct {
 	idle     bool
 	json     string
 	ebb      string // a binary to measure in place of one built here
+	url      string // only load this
+	conns    int
 	markdown bool
 }
 
@@ -64,6 +69,8 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.BoolVar(&o.markdown, "markdown", false, "print the tables as Markdown")
 	fs.StringVar(&o.json, "json", "", "write everything that was measured to this file")
 	fs.StringVar(&o.ebb, "ebb", "", "measure this ebb binary (default: built from this tree)")
+	fs.StringVar(&o.url, "url", "", "only put load on this URL, which must give the benchmarks' answer, for -duration; for profiling")
+	fs.IntVar(&o.conns, "conns", many, "connections for -url")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
@@ -105,6 +112,9 @@ type bench struct {
 }
 
 func run(ctx context.Context, o options, out, progress io.Writer) error {
+	if o.url != "" {
+		return only(o, out)
+	}
 	begun := time.Now()
 	b := &bench{o: o, absent: map[string]string{}}
 	b.say = func(format string, args ...any) {
@@ -131,6 +141,20 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	if o.json != "" {
 		return b.report.save(o.json)
 	}
+	return nil
+}
+
+// only puts load on a server that runs already.
+func only(o options, out io.Writer) error {
+	u, err := url.Parse(o.url)
+	if err != nil || u.Host == "" {
+		return fmt.Errorf("%q is not a URL like http://127.0.0.1:3000/hello", o.url)
+	}
+	l, err := checked(load.Closed(load.Target{Addr: u.Host, Path: u.Path, Body: len(wantBody)}, o.conns, o.duration))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%.0f/s, p50 %.0f µs, p99 %.0f µs\n", l.Rate, l.P50*1e6, l.P99*1e6)
 	return nil
 }
 

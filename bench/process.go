@@ -219,6 +219,32 @@ func descendants(pid int) []int {
 	return all
 }
 
+// tick is the unit of processor time in /proc, in seconds: USER_HZ, which Linux keeps at 100 for programs.
+const tick = 0.01
+
+// processors is the processor time that the server's process, and those below it, have taken so far, in seconds.
+func (s *server) processors() (host, guests float64) {
+	for _, pid := range descendants(s.cmd.Process.Pid) {
+		guests += taken(pid)
+	}
+	return taken(s.cmd.Process.Pid), guests
+}
+
+// taken is the processor time of one process; 0 where it has ended.
+func taken(pid int) float64 {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(f) < 13 {
+		return 0
+	}
+	user, _ := strconv.ParseFloat(f[11], 64) // the system writes digits
+	system, _ := strconv.ParseFloat(f[12], 64)
+	return (user + system) * tick
+}
+
 // memory reads proportional and resident set size in MiB.
 func memory(pid int) (pss, rss float64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))

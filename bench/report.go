@@ -67,7 +67,7 @@ func (r *report) added(name string, f func(Sample) float64) stat {
 	return stats(r.pair(name, "bare", func(a, b Sample) float64 { return f(a) - f(b) }))
 }
 
-var header = []string{"contender", "req/s at 16", "of bare Go (spread)", "of floor", "p50/p99 at 1, µs", "p50/p99 at 16, µs", "p50/p99 open 80 %, µs", "start to first 200", "cold request"}
+var header = []string{"contender", "req/s at 16", "of bare Go (spread)", "of floor", "CPU µs host + guests", "p50/p99 at 1, µs", "p50/p99 at 16, µs", "p50/p99 open 80 %, µs", "start to first 200", "cold request"}
 
 // conclude makes the table's rows and judges the targets.
 func (r *report) conclude(b *bench) {
@@ -99,13 +99,23 @@ func (r *report) row(c contender) []string {
 			row = append(row, "")
 		}
 	}
-	for _, pick := range []func(Sample) Load{one, busy, open} {
+	host, guests := stats(r.of(c.name, func(s Sample) float64 { return s.HostCPU })), stats(r.of(c.name, func(s Sample) float64 { return s.GuestCPU }))
+	row = append(row, fmt.Sprintf("%.0f + %.0f", host.mid*1e6, guests.mid*1e6))
+	for _, pick := range []func(Sample) Load{one, busy} {
 		p50, p99 := func(s Sample) float64 { return pick(s).P50 }, func(s Sample) float64 { return pick(s).P99 }
 		if c.name == "bare" {
 			row = append(row, fmt.Sprintf("%.0f / %.0f", stats(r.of(c.name, p50)).mid*1e6, stats(r.of(c.name, p99)).mid*1e6))
 		} else {
-			row = append(row, fmt.Sprintf("+%.0f / +%.0f", r.added(c.name, p50).mid*1e6, r.added(c.name, p99).mid*1e6))
+			row = append(row, fmt.Sprintf("%+.0f / %+.0f", r.added(c.name, p50).mid*1e6, r.added(c.name, p99).mid*1e6))
 		}
+	}
+	if at := func(f func(Load) float64) float64 {
+		return stats(r.of(c.name, func(s Sample) float64 { return f(s.Open) - f(s.Base) })).mid * 1e6
+	}; c.name == "bare" {
+		row = append(row, fmt.Sprintf("%.0f / %.0f", stats(r.of(c.name, func(s Sample) float64 { return s.Open.P50 })).mid*1e6,
+			stats(r.of(c.name, func(s Sample) float64 { return s.Open.P99 })).mid*1e6))
+	} else {
+		row = append(row, fmt.Sprintf("%+.0f / %+.0f", at(func(l Load) float64 { return l.P50 }), at(func(l Load) float64 { return l.P99 })))
 	}
 	row = append(row, seconds(stats(r.of(c.name, func(s Sample) float64 { return s.First }))))
 	if cold := stats(r.of(c.name, func(s Sample) float64 { return s.Cold })); cold.mid > 0 {
@@ -116,7 +126,6 @@ func (r *report) row(c contender) []string {
 
 func one(s Sample) Load  { return s.One }
 func busy(s Sample) Load { return s.Many }
-func open(s Sample) Load { return s.Open }
 
 func seconds(s stat) string { return fmt.Sprintf("%.0f ms (%.0f-%.0f)", s.mid*1e3, s.lo*1e3, s.hi*1e3) }
 

@@ -69,7 +69,6 @@ func Closed(t Target, n int, d time.Duration) (*Result, error) {
 			if !done {
 				continue
 			}
-			// An answer that comes after the end is checked but not counted: its request was part of the load.
 			if now = r.now(); now < int64(d) {
 				if err := r.send(l, now); err != nil {
 					return nil, err
@@ -239,11 +238,10 @@ func (r *run) send(l *line, due int64) error {
 	if err != nil || n < len(r.req) {
 		return fmt.Errorf("send a request: %d of %d bytes: %w", n, len(r.req), err)
 	}
-	r.res.Requests++
 	return nil
 }
 
-// receive reads what has come, and says whether it completes an answer. An error is one of the connection, which ends the run.
+// receive reads what has come, and says whether it completes an answer.
 func (r *run) receive(l *line) (done bool, err error) {
 	n, err := unix.Read(l.fd, l.input[l.have:])
 	switch {
@@ -268,8 +266,6 @@ func (r *run) receive(l *line) (done bool, err error) {
 	}
 	l.busy = false
 	if bad != nil {
-		// Where the answer ends is not sure any more, so nothing after it on this connection could be trusted.
-		r.res.fail(bad)
 		return false, fmt.Errorf("check an answer: %w: %q", bad, l.input[:min(l.have, 300)])
 	}
 	r.res.Latency = append(r.res.Latency, time.Duration(r.now()-l.due))
