@@ -81,7 +81,8 @@ func TestManifest_DigestTellsContentsApart(t *testing.T) {
 		}
 		seen[d] = name
 	}
-	if manifest(base).Digest() != manifest(base).Digest() {
+	again := manifest(base)
+	if manifest(base).Digest() != again.Digest() {
 		t.Error("the digest of one manifest changes")
 	}
 }

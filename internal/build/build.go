@@ -173,12 +173,12 @@ func (b *builder) functions() {
 		switch {
 		case f.Package.Image != "":
 			refused = append(refused, func(last bool) {
-				b.refuse(last, "container-image", "Give the function a handler and a runtime.", "function %q is a container image, which has no engine here", f.Key)
+				b.refuse(last, f.Place, "container-image", "Give the function a handler and a runtime.", "function %q is a container image, which has no engine here", f.Key)
 			})
 		case family == "":
 			_, err := b.o.Finder.Resolve(b.ctx, f.Runtime)
 			refused = append(refused, func(last bool) {
-				b.refuse(last, "unsupported-runtime", errs.HintOf(err), "function %q: %v", f.Key, err)
+				b.refuse(last, f.Place, "unsupported-runtime", errs.HintOf(err), "function %q: %v", f.Key, err)
 			})
 		default:
 			families[family] = append(families[family], f)
@@ -207,12 +207,12 @@ func (b *builder) functions() {
 }
 
 // refuse reports a Function that has no engine: an error when the App has no other.
-func (b *builder) refuse(last bool, code, hint, format string, args ...any) {
+func (b *builder) refuse(last bool, pos diag.Pos, code, hint, format string, args ...any) {
 	if last {
-		b.errorf(diag.Pos{}, code, hint, format, args...)
+		b.errorf(pos, code, hint, format, args...)
 		return
 	}
-	b.warnf(diag.Pos{}, code, hint, format+"; it is left out", args...)
+	b.warnf(pos, code, hint, format+"; it is left out", args...)
 }
 
 // ready takes code that needs no building: a zip, a folder, or the source text itself. It says whether f was such.

@@ -267,7 +267,7 @@ func (b *builder) missingHandler(f *app.Function, module string) {
 	if near != "" {
 		hint = fmt.Sprintf("The nearest file is %s; its handler would be %q.", byMod[near], near+"."+suffixOf(f.Handler))
 	}
-	b.errorf(diag.Pos{}, "missing-handler", hint, "function %q: the handler %q needs a file %s.js (or .mjs, .cjs, .ts), and there is none",
+	b.errorf(f.Place, "missing-handler", hint, "function %q: the handler %q needs a file %s.js (or .mjs, .cjs, .ts), and there is none",
 		f.Key, f.Handler, path.Join(dir, path.Base(module)))
 }
 

@@ -79,7 +79,7 @@ func (b *builder) program(f *app.Function) (*artifact.Tree, error) {
 		if near := b.nearestFile(path.Join(f.Package.Root, name), ""); near != "" {
 			hint = near
 		}
-		b.errorf(diag.Pos{}, "missing-handler", hint, "function %q: the program %s is not there, and nothing here builds it", f.Key, path.Join(f.Package.Root, name))
+		b.errorf(f.Place, "missing-handler", hint, "function %q: the program %s is not there, and nothing here builds it", f.Key, path.Join(f.Package.Root, name))
 		return nil, nil
 	}
 	return b.programTree(f, at, name)

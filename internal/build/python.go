@@ -121,7 +121,7 @@ func (b *builder) pythonHandler(f *app.Function, code *artifact.Tree) bool {
 	case module == "wsgi_handler":
 		hint = "The plugin serverless-wsgi brings that file at deploy: add serverless-wsgi to requirements.txt to have it here."
 	}
-	b.errorf(diag.Pos{}, "missing-handler", hint, "function %q: the handler %q needs a file %s, and there is none", f.Key, f.Handler, path.Join(f.Package.Root, module+".py"))
+	b.errorf(f.Place, "missing-handler", hint, "function %q: the handler %q needs a file %s, and there is none", f.Key, f.Handler, path.Join(f.Package.Root, module+".py"))
 	return false
 }
 

@@ -209,11 +209,14 @@ func (p *project) send(ctx context.Context, client *api.Client, a *app.App, r *b
 	}
 	// Only the newest build's trees are worth remembering.
 	p.sent = map[*artifact.Tree]string{}
+	nothing := artifact.FromFiles()
 	for i := range a.Functions {
 		key := a.Functions[i].Key
 		b := r.Functions[key]
 		if b == nil {
-			return nil, errs.New(errs.Internal, "function %s was not built", key)
+			// A runtime without an engine beside others that have one: the build has said so. It stays declared, without code,
+			// and a call says again why it cannot run.
+			b = &build.Built{Code: nothing, Runtime: a.Functions[i].Runtime, Handler: a.Functions[i].Handler}
 		}
 		u := api.Unit{Key: key, Runtime: b.Runtime, Handler: b.Handler}
 		var err error
