@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -38,12 +39,22 @@ func FormatTimeout(at time.Time, id string, after time.Duration) string {
 
 // FormatReport gives the REPORT line. A plain one ends with a tab, as Lambda's does; one with a Status does not.
 func FormatReport(r Report) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB\tMax Memory Used: %d MB\t",
-		r.ID, millis(r.Duration), ceilMillis(r.Billed), r.MemoryMB, r.MaxMemoryMB)
+	// Every Invocation writes one: appending takes a fraction of what fmt does.
+	n := make([]byte, 0, 192)
+	n = append(append(n, "REPORT RequestId: "...), r.ID...)
+	n = appendMillis(append(n, "\tDuration: "...), r.Duration)
+	n = strconv.AppendInt(append(n, " ms\tBilled Duration: "...), ceilMillis(r.Billed), 10)
+	n = strconv.AppendInt(append(n, " ms\tMemory Size: "...), int64(r.MemoryMB), 10)
+	n = strconv.AppendInt(append(n, " MB\tMax Memory Used: "...), int64(r.MaxMemoryMB), 10)
+	n = append(n, " MB\t"...)
 	if r.Init > 0 {
-		fmt.Fprintf(&b, "Init Duration: %.2f ms\t", millis(r.Init))
+		n = append(appendMillis(append(n, "Init Duration: "...), r.Init), " ms\t"...)
 	}
+	if r.TraceID == "" && r.Status == "" {
+		return string(n)
+	}
+	var b strings.Builder
+	b.Write(n)
 	if r.TraceID != "" {
 		fmt.Fprintf(&b, "\nXRAY TraceId: %s\tSegmentId: %s\tSampled: true\t", r.TraceID, r.SegmentID)
 	}
@@ -66,6 +77,10 @@ func writeStatus(b *strings.Builder, status, errorType string) {
 			b.WriteString("\tError Type: " + errorType)
 		}
 	}
+}
+
+func appendMillis(dst []byte, d time.Duration) []byte {
+	return strconv.AppendFloat(dst, millis(d), 'f', 2, 64)
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
