@@ -68,6 +68,7 @@ type Deployed struct {
 	Stage      string         `json:"stage"`
 	Deployment string         `json:"deployment"`
 	Previous   string         `json:"previous,omitempty"`
+	Gateway    string         `json:"gateway"` // URL at which the Stack answers
 	Changed    []string       `json:"changed"` // keys of Functions with a new Revision
 	Functions  []FunctionInfo `json:"functions"`
 	Routes     []RouteInfo    `json:"routes"`
@@ -101,6 +102,7 @@ type Stack struct {
 	Stage      string         `json:"stage"`
 	Deployment string         `json:"deployment"`
 	Changed    time.Time      `json:"changed"`
+	Gateway    string         `json:"gateway"` // URL at which it answers
 	Functions  []FunctionInfo `json:"functions"`
 	Routes     []RouteInfo    `json:"routes"`
 	Instances  int            `json:"instances"`

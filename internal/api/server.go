@@ -224,6 +224,9 @@ func (s *Server) deploy(w http.ResponseWriter, r *http.Request) error {
 	if err := readJSON(w, r, maxDeploy, &req); err != nil {
 		return err
 	}
+	if req.App == nil {
+		return errs.New(errs.Invalid, "the call carries no app")
+	}
 	// The change of the current pointer must not depend on the caller staying connected.
 	d, err := s.backend.Deploy(context.WithoutCancel(r.Context()), req)
 	if err != nil {

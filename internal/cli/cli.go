@@ -136,6 +136,8 @@ func onSignal(parent context.Context, exit func(int)) (context.Context, func()) 
 // usageError is a wrong command line.
 type usageError struct{ error }
 
+func (e usageError) Unwrap() error { return e.error }
+
 // silentError ends with exit code 1 and nothing more to say.
 type silentError struct{ error }
 
@@ -220,6 +222,13 @@ func (c *command) root() *cobra.Command {
 	root.SetHelpCommand(c.help())
 	root.AddCommand(c.up(), c.serve(), c.deploy(), c.invoke(), c.logs(), c.ls(), c.rollback(), c.rm(), c.inspect(),
 		c.initCommand(), c.doctor(), c.version(), c.docs())
+	root.InitDefaultCompletionCmd("completion")
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" { // a shell that it does not know would print help and succeed
+			cmd.Args = args(noArgs)
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 	return root
 }
 
@@ -265,6 +274,13 @@ func (c *command) help() *cobra.Command {
 			return found.Help()
 		},
 	}
+}
+
+func noArgs(_ *cobra.Command, a []string) error {
+	if len(a) > 0 {
+		return fmt.Errorf("unexpected argument %q", a[0])
+	}
+	return nil
 }
 
 // args turns a cobra argument check into a usage error.

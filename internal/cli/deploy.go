@@ -36,10 +36,6 @@ func (c *command) deploy() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		info, err := client.Info(cmd.Context())
-		if err != nil {
-			return err
-		}
 		loaded, err := p.load(cmd.Context())
 		if err != nil {
 			return err
@@ -62,17 +58,17 @@ func (c *command) deploy() *cobra.Command {
 		for _, text := range d.Warnings {
 			c.say("%s %s", c.paint(yellow, "warning:"), text)
 		}
-		c.printDeployed(d, info.Gateway, "deployed")
+		c.printDeployed(d, "deployed")
 		return nil
 	}
 	return cmd
 }
 
-func (c *command) printDeployed(d *api.Deployed, gatewayURL, verb string) {
+func (c *command) printDeployed(d *api.Deployed, verb string) {
 	what := "nothing changed"
 	if len(d.Changed) > 0 {
 		what = "changed: " + strings.Join(d.Changed, ", ")
 	}
 	fmt.Fprintf(c.Stdout, "%s %s, stage %s, as %s (%s; %d ms)\n", verb, d.App, d.Stage, d.Deployment, what, d.DurationMS)
-	fmt.Fprintf(c.Stdout, "%s\n", gatewayURL)
+	fmt.Fprintf(c.Stdout, "%s\n", d.Gateway)
 }

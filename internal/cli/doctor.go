@@ -21,7 +21,7 @@ func (c *command) doctor() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Show what this machine can do, what is missing, and the mend",
-		Args:  args(cobra.NoArgs),
+		Args:  args(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			checks, err := c.checks(cmd.Context())
 			if err != nil {
@@ -114,7 +114,7 @@ func (c *command) version() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  args(cobra.NoArgs),
+		Args:  args(noArgs),
 		RunE: func(*cobra.Command, []string) error {
 			if c.json {
 				c.printJSON(map[string]string{"version": Version, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})

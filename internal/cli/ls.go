@@ -75,7 +75,7 @@ func (c *command) ls() *cobra.Command {
 }
 
 func (c *command) printStack(s api.Stack) {
-	fmt.Fprintf(c.Stdout, "%s  stage %s  %s  %s  %d running\n", s.App, s.Stage, s.Deployment, ago(s.Changed), s.Instances)
+	fmt.Fprintf(c.Stdout, "%s  stage %s  %s  %s  %s  %d running\n", s.App, s.Stage, s.Gateway, s.Deployment, ago(s.Changed), s.Instances)
 	if s.Error != "" {
 		fmt.Fprintf(c.Stdout, "  not served: %s\n", s.Error)
 	}

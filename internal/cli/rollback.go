@@ -30,11 +30,7 @@ func (c *command) rollback() *cobra.Command {
 			c.printJSON(d)
 			return nil
 		}
-		info, err := client.Info(cmd.Context())
-		if err != nil {
-			return err
-		}
-		c.printDeployed(d, info.Gateway, "rolled back")
+		c.printDeployed(d, "rolled back")
 		return nil
 	}
 	return cmd

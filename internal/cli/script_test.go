@@ -33,9 +33,11 @@ func TestMain(m *testing.M) {
 //
 //	start NAME ARGS…    runs `ebb ARGS…` in the background until it prints that it is ready; its URLs are in
 //	                    $NAME_gateway and $NAME_api, its output in the files NAME.out and NAME.err
+//	spawn NAME ARGS…    the same without waiting
+//	ended NAME [N]      waits for its end with exit code N (0)
 //	interrupt NAME [N]  sends SIGINT and wants exit code N (0)
 //	await NAME REGEXP   waits until its output, of both kinds, matches
-//	get STATUS URL      wants that status of a GET; the body is stdout of what follows
+//	get STATUS URL [HOST] wants that status of a GET; the body is stdout of what follows
 //	code N ebb ARGS…    wants that exit code
 func TestScript(t *testing.T) {
 	t.Parallel()
@@ -69,7 +71,7 @@ func TestScript(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %s", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": start, "interrupt": interrupt, "await": await, "get": get, "code": code,
+			"start": start, "spawn": spawn, "ended": ended, "interrupt": interrupt, "await": await, "get": get, "code": code,
 		},
 	})
 }
@@ -145,11 +147,29 @@ func (s *server) until(re *regexp.Regexp) error {
 }
 
 // ready is both the event and the line for people.
-var ready = regexp.MustCompile(`(?m)^\{"event":"ready".*$|^ready http|^serving http`)
+var ready = regexp.MustCompile(`(?m)^\{.*"event":"ready".*$|^ready http|^serving http`)
 
 func start(ts *testscript.TestScript, neg bool, args []string) {
+	spawn(ts, neg, args)
+	name := args[0]
+	s := named(ts, name)
+	if err := s.until(ready); err != nil {
+		ts.Fatalf("start %s: %v", name, err)
+	}
+	text, _ := s.seen()
+	line := ready.FindString(text)
+	var e struct{ Gateway, API string }
+	if json.Unmarshal([]byte(line), &e) == nil {
+		ts.Setenv(name+"_gateway", e.Gateway)
+		ts.Setenv(name+"_api", e.API)
+	} else if m := regexp.MustCompile(`(?:ready|serving) (http://[^ ,]+)`).FindStringSubmatch(text); m != nil {
+		ts.Setenv(name+"_gateway", m[1])
+	}
+}
+
+func spawn(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
-		ts.Fatalf("usage: start NAME ARGS…")
+		ts.Fatalf("usage: start or spawn NAME ARGS…")
 	}
 	name := args[0]
 	s := &server{
@@ -195,18 +215,6 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	all.mu.Lock()
 	all.all[name] = s
 	all.mu.Unlock()
-	if err := s.until(ready); err != nil {
-		ts.Fatalf("start %s: %v", name, err)
-	}
-	text, _ := s.seen()
-	line := ready.FindString(text)
-	var e struct{ Gateway, API string }
-	if json.Unmarshal([]byte(line), &e) == nil {
-		ts.Setenv(name+"_gateway", e.Gateway)
-		ts.Setenv(name+"_api", e.API)
-	} else if m := regexp.MustCompile(`(?:ready|serving) (http://[^ ,]+)`).FindStringSubmatch(text); m != nil {
-		ts.Setenv(name+"_gateway", m[1])
-	}
 }
 
 func named(ts *testscript.TestScript, name string) *server {
@@ -224,15 +232,22 @@ func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: interrupt NAME [CODE]")
 	}
+	ts.Check(named(ts, args[0]).cmd.Process.Signal(syscall.SIGINT))
+	ended(ts, neg, args)
+}
+
+func ended(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: ended NAME [CODE]")
+	}
 	s, want := named(ts, args[0]), "0"
 	if len(args) > 1 {
 		want = args[1]
 	}
-	ts.Check(s.cmd.Process.Signal(syscall.SIGINT))
 	select {
 	case <-s.done:
 	case <-time.After(40 * time.Second):
-		ts.Fatalf("%s has not ended within 40 s of SIGINT", args[0])
+		ts.Fatalf("%s has not ended within 40 s", args[0])
 	}
 	text, _ := s.seen()
 	if got := fmt.Sprint(s.cmd.ProcessState.ExitCode()); got != want {
@@ -252,11 +267,16 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func get(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: get STATUS URL")
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: get STATUS URL [HOST]")
+	}
+	req, err := http.NewRequest("GET", args[1], nil)
+	ts.Check(err)
+	if len(args) > 2 {
+		req.Host = args[2]
 	}
 	client := &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get(args[1])
+	resp, err := client.Do(req)
 	ts.Check(err)
 	defer func() { _ = resp.Body.Close() }()
 	_, err = io.Copy(ts.Stdout(), resp.Body)

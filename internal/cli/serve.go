@@ -15,7 +15,7 @@ func (c *command) serve() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a server that `ebb deploy` deploys to",
-		Args:  args(cobra.NoArgs),
+		Args:  args(noArgs),
 	}
 	load := c.settingFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -294,8 +294,8 @@ func (u *upRun) ready(s *server.Server, d *api.Deployed) {
 		if r.URL != "" {
 			path = r.URL
 		}
-		if path == "*" {
-			path = "/*"
+		if r.Path == "*" {
+			path = strings.TrimRight(strings.TrimSuffix(path, "*"), "/") + "/*"
 		}
 		u.c.say("  %-*s %s%s %s %s", width, r.Method, e.Gateway, path, u.c.paint(dim, "->"), r.Function)
 		if r.Inactive != "" {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -223,16 +224,13 @@ func (s *Server) same(ctx context.Context, p state.Pointer, d *state.Deployment)
 func (s *Server) deployed(d *state.Deployment, previous string, changed []string, start time.Time) *api.Deployed {
 	now := s.stacks.get(d.Stack)
 	return &api.Deployed{
-		App: d.Stack.App, Stage: d.Stack.Stage, Deployment: d.ID, Previous: previous, Changed: changed,
+		App: d.Stack.App, Stage: d.Stack.Stage, Deployment: d.ID, Previous: previous, Changed: changed, Gateway: s.stackURL(d.Stack),
 		Functions: now.functions, Routes: s.routes(d.Stack), DurationMS: time.Since(start).Milliseconds(),
 	}
 }
 
 // newDeployment checks what a client sent and gives each Function its Revision.
 func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*state.Deployment, []string, error) {
-	if req.App == nil {
-		return nil, nil, errs.New(errs.Invalid, "the call carries no app")
-	}
 	if faults := req.App.Validate(); len(faults) > 0 {
 		return nil, nil, errs.New(errs.Invalid, "%s", strings.Join(faults, "; "))
 	}
@@ -463,7 +461,7 @@ func (s *Server) Stacks(context.Context) ([]api.Stack, error) {
 	list := []api.Stack{}
 	for k, v := range s.stacks.all() {
 		list = append(list, api.Stack{
-			App: k.App, Stage: k.Stage, Deployment: v.deployment, Changed: v.changed, Functions: v.functions,
+			App: k.App, Stage: k.Stage, Deployment: v.deployment, Changed: v.changed, Gateway: s.stackURL(k), Functions: v.functions,
 			Routes: s.routes(k), Instances: instances[stackID(k)], Error: v.broken,
 		})
 	}
@@ -487,6 +485,15 @@ func (s *Server) History(ctx context.Context, appName, stage string) ([]api.Depl
 		return nil, noStack(errs.New(errs.NotFound, "empty"), appName, stage)
 	}
 	return out, nil
+}
+
+// stackURL is where a Stack answers: every host leads to the only one, and each of several has a host of its own.
+func (s *Server) stackURL(k state.StackKey) string {
+	if len(s.stacks.all()) < 2 {
+		return s.GatewayURL()
+	}
+	_, port, _ := net.SplitHostPort(s.gatewayListener.Addr().String()) // an address that a listener gave
+	return "http://" + strings.ToLower(k.App+"-"+k.Stage) + ".localhost:" + port
 }
 
 func (s *Server) routes(k state.StackKey) []api.RouteInfo {

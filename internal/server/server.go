@@ -105,14 +105,14 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.token, err = identity.EnsureToken(filepath.Join(dir, "token")); err != nil {
 		return nil, err
 	}
+	if err := loopbackOnly(o.Config.APIListen); err != nil {
+		return nil, err
+	}
 	// Listen early: a port in use is the most likely mistake, and is told before the slower steps.
 	if s.gatewayListener, err = listen(o.Config.Listen, "--listen"); err != nil {
 		return nil, err
 	}
 	s.closing(func() error { return ignoreClosed(s.gatewayListener.Close()) })
-	if err := loopbackOnly(o.Config.APIListen); err != nil {
-		return nil, err
-	}
 	if s.apiListener, err = listen(o.Config.APIListen, "--api-listen"); err != nil {
 		return nil, err
 	}
@@ -189,7 +189,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 	}
 	s.observer = &observer{logs: s.logs, metrics: s.metrics}
 	s.engine = engine.New(engine.Options{
-		MemoryMB: memory, Queue: s.o.Config.Queue, QueueTimeout: s.o.Config.QueueTimeout,
+		MemoryMB: memory * int64(max(s.o.Config.Overcommit, 1)), Queue: s.o.Config.Queue, QueueTimeout: s.o.Config.QueueTimeout,
 		Observer: s.observer, Log: s.o.Log,
 	})
 	s.closing(s.engine.Close)
