@@ -192,8 +192,8 @@ func (p *Protocol) Code(u *guest.Unit, addr string) (sandbox.Code, error) {
 			return c, err
 		}
 		c.Command = []string{file}
-		if p.sh != "" && forShell(file) {
-			c.Command = []string{p.sh, file}
+		if args, ok := forShell(file); ok && p.sh != "" {
+			c.Command = append(append([]string{p.sh}, args...), file)
 		}
 	default:
 		return c, errs.New(errs.Unsupported, "function %s: runtime %q is not supported", u.Function, u.Runtime).

@@ -1,11 +1,11 @@
 package lambda
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // On Lambda's Amazon Linux /bin/sh is bash, and bootstrap scripts rely on it (set -o pipefail, source). On Debian and others it is
@@ -32,15 +32,27 @@ func shell(dir string) (string, error) {
 	return "", nil
 }
 
-// forShell says whether the file is a script for /bin/sh.
-func forShell(file string) bool {
+// forShell says whether the file is a script for /bin/sh, and with which argument its first line calls it.
+func forShell(file string) (args []string, ok bool) {
 	f, err := os.Open(file)
 	if err != nil {
-		return false
+		return nil, false
 	}
 	defer func() { _ = f.Close() }()
-	head := make([]byte, 64)
+	head := make([]byte, 128)
 	n, _ := f.Read(head)
-	line, _, _ := bytes.Cut(head[:n], []byte("\n"))
-	return bytes.Equal(bytes.Join(bytes.Fields(line), nil), []byte("#!/bin/sh"))
+	line, _, _ := strings.Cut(string(head[:n]), "\n")
+	rest, ok := strings.CutPrefix(line, "#!")
+	if !ok {
+		return nil, false
+	}
+	// The kernel splits at the first white space only: the rest is one argument.
+	program, arg, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	if program != "/bin/sh" {
+		return nil, false
+	}
+	if arg = strings.TrimSpace(arg); arg != "" {
+		args = []string{arg}
+	}
+	return args, true
 }

@@ -36,13 +36,14 @@ func TestCode_GivesAScriptForShToBash(t *testing.T) {
 
 func TestForShell_KnowsOnlySh(t *testing.T) {
 	t.Parallel()
-	for line, want := range map[string]bool{"#!/bin/sh": true, "#! /bin/sh": true, "#!/bin/bash": false, "#!/bin/sh -x": false, "#!/usr/bin/env sh": false, "\x7fELF": false} {
+	for line, want := range map[string]bool{"#!/bin/sh": true, "#! /bin/sh": true, "#!/bin/bash": false, "#!/bin/sh -e": true, "#!/bin/shx": false, "#!/usr/bin/env sh": false, "\x7fELF": false} {
 		file := filepath.Join(t.TempDir(), "bootstrap")
 		if err := os.WriteFile(file, []byte(line+"\nexit\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if got := forShell(file); got != want {
-			t.Errorf("forShell(%q) = %v", line, got)
+		args, got := forShell(file)
+		if got != want || strings.HasSuffix(line, " -e") != (len(args) == 1 && args[0] == "-e") {
+			t.Errorf("forShell(%q) = %q, %v", line, args, got)
 		}
 	}
 }
