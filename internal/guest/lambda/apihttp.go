@@ -38,16 +38,15 @@ type apiConn struct {
 
 // apiRequest is the head of one request.
 type apiRequest struct {
-	method   string
-	path     string
-	length   int64 // -1 with chunked
-	chunked  bool
-	expect   bool
-	closes   bool
-	errType  string
-	mode     string
-	media    string
-	trailers bool
+	method  string
+	path    string
+	length  int64 // -1 with chunked
+	chunked bool
+	expect  bool
+	closes  bool
+	errType string
+	mode    string
+	media   string
 }
 
 func (c *apiConn) serve() {
