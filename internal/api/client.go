@@ -34,6 +34,9 @@ func NewClient(base string, token identity.Token) *Client {
 	}}}
 }
 
+// CloseIdle closes connections that no call uses.
+func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
+
 // do sends a call and returns its answer, which the caller closes; an error answer becomes an error.
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader, size int64, header map[string]string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)

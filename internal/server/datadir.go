@@ -134,6 +134,18 @@ func writeWhole(dir, name, text string, mode fs.FileMode) error {
 	return nil
 }
 
+// keyThere refuses to make a new key beside a store that an older one has sealed.
+func keyThere(keyFile, store string) error {
+	if _, err := os.Lstat(keyFile); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if _, err := os.Lstat(store); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errs.New(errs.Failed, "%s is missing, which the deployments in %s are sealed with", keyFile, store).
+		WithHint("Put the key file back, or move %s away to start empty and deploy again. Nothing was changed.", store)
+}
+
 func dataDirError(dir string, err error) error {
 	switch {
 	case err == nil:

@@ -136,7 +136,11 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 // openStores opens what is durable.
 func (s *Server) openStores(ctx context.Context) (err error) {
 	dir := s.o.Config.Data
-	key, err := state.LoadKey(filepath.Join(dir, "seal.key"))
+	keyFile := filepath.Join(dir, "seal.key")
+	if err := keyThere(keyFile, filepath.Join(dir, "nats")); err != nil {
+		return err
+	}
+	key, err := state.LoadKey(keyFile)
 	if err != nil {
 		return err
 	}
@@ -145,7 +149,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	}
 	s.closing(s.nats.Close)
 	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: key}); err != nil {
-		return err
+		return fmt.Errorf("open deployments with %s: %w", keyFile, err)
 	}
 	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, "artifacts")); err != nil {
 		return err
