@@ -29,19 +29,23 @@ func TestParse_RefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-func sample(name string, repeat int, rate, p50 float64) Sample {
-	return Sample{Contender: name, Repeat: repeat, One: Load{P50: p50}, Many: Load{Rate: rate}}
+func sample(name string, repeat int, rate, base float64) Sample {
+	return Sample{Contender: name, Repeat: repeat, One: Load{P50: 1.1e-4}, Many: Load{Rate: rate},
+		Base: Base{One: Load{P50: 1e-5}, Many: Load{Rate: base}}}
 }
 
 func TestReport_ComparesWithinRepeats(t *testing.T) {
 	t.Parallel()
 	// The machine is three times as fast in the second repeat; the ratio is the same in both.
 	r := &report{Samples: []Sample{
-		sample("bare", 0, 100, 1e-5), sample("ebb-node", 0, 30, 1.1e-4),
-		sample("ebb-node", 1, 90, 1.1e-4), sample("bare", 1, 300, 1e-5),
+		sample("bare", 0, 100, 100), sample("ebb-node", 0, 30, 100), sample("floor-node", 0, 60, 200),
+		sample("floor-node", 1, 90, 300), sample("ebb-node", 1, 90, 300), sample("bare", 1, 300, 300),
 	}}
 	if s := r.ratio("ebb-node", "bare"); s.lo < 0.299 || s.hi > 0.301 {
 		t.Errorf("ratio %+v, want 0.3 in both repeats", s)
+	}
+	if s := r.ratio("ebb-node", "floor-node"); s.lo < 0.99 || s.hi > 1.01 {
+		t.Errorf("ratio to the floor %+v, want 1 in both repeats", s)
 	}
 	b := &bench{absent: map[string]string{}, o: options{only: []string{"ebb-node"}}}
 	r.conclude(b)
@@ -56,7 +60,7 @@ func TestReport_ComparesWithinRepeats(t *testing.T) {
 
 func TestReport_PrintsNoFiguresOfWhatDidNotRun(t *testing.T) {
 	t.Parallel()
-	r := &report{Samples: []Sample{sample("bare", 0, 100, 1e-5), sample("ebb-node", 0, 30, 1e-4)}}
+	r := &report{Samples: []Sample{sample("bare", 0, 100, 100), sample("ebb-node", 0, 30, 100)}}
 	r.conclude(&bench{absent: map[string]string{"ebb-node": "an answer was wrong"}, o: options{only: []string{"ebb-node"}}})
 	var out strings.Builder
 	r.print(&out, false)

@@ -26,7 +26,14 @@ type Sample struct {
 	HostCPU   float64 `json:"hostCPU"`               // processor seconds of the server's own process for each request of Many
 	GuestCPU  float64 `json:"guestCPU"`              // and of the processes below it
 	Open      Load    `json:"open"`                  // many connections at openShare of Many's rate
-	Base      Load    `json:"base"`                  // bare Go at that rate, right after
+	Base      Base    `json:"base"`
+}
+
+// Base is bare Go under the same load, each measured right after the contender's: what others do on the machine falls on both.
+type Base struct {
+	One  Load `json:"one"`
+	Many Load `json:"many"`
+	Open Load `json:"open"` // at the contender's rate
 }
 
 // Load is what one measurement gave.
@@ -47,6 +54,10 @@ func (b *bench) measure(ctx context.Context) error {
 		return fmt.Errorf("start bare Go: %w", err)
 	}
 	order := slices.DeleteFunc(contenders(), func(c contender) bool { return c.name != "bare" && !b.wanted(c.name) })
+	since, busy, own := time.Now(), busyTime(), ownTime()
+	defer func() {
+		b.report.Others = max(0, (busyTime()-busy)-(ownTime()-own)) / time.Since(since).Seconds() / float64(cpus())
+	}()
 	for repeat := range b.o.repeats {
 		for _, c := range order {
 			if b.absent[c.name] != "" {
@@ -90,8 +101,12 @@ func (b *bench) sample(ctx context.Context, c contender, repeat int, base *serve
 	if _, err := checked(load.Closed(s.target(), many, b.o.warm)); err != nil {
 		return out, fmt.Errorf("warm up: %w", err)
 	}
+	short := b.o.duration / 2
 	if out.One, err = checked(load.Closed(s.target(), 1, b.o.duration)); err != nil {
 		return out, fmt.Errorf("one connection: %w", err)
+	}
+	if out.Base.One, err = checked(load.Closed(base.target(), 1, short)); err != nil {
+		return out, fmt.Errorf("one connection to bare Go: %w", err)
 	}
 	host, guests := s.processors()
 	result, err := load.Closed(s.target(), many, b.o.duration)
@@ -100,11 +115,15 @@ func (b *bench) sample(ctx context.Context, c contender, repeat int, base *serve
 	}
 	hostThen, guestsThen := s.processors()
 	out.HostCPU, out.GuestCPU = (hostThen-host)/float64(len(result.Latency)), max(0, guestsThen-guests)/float64(len(result.Latency))
-	if out.Open, err = checked(load.Open(s.target(), many, openShare*out.Many.Rate, b.o.duration)); err != nil {
+	if out.Base.Many, err = checked(load.Closed(base.target(), many, short)); err != nil {
+		return out, fmt.Errorf("%d connections to bare Go: %w", many, err)
+	}
+	rate := openShare * out.Many.Rate
+	if out.Open, err = checked(load.Open(s.target(), many, rate, b.o.duration)); err != nil {
 		return out, fmt.Errorf("open loop: %w", err)
 	}
-	if out.Base, err = checked(load.Open(base.target(), many, openShare*out.Many.Rate, b.o.duration/2)); err != nil {
-		return out, fmt.Errorf("open loop of bare Go: %w", err)
+	if out.Base.Open, err = checked(load.Open(base.target(), many, rate, short)); err != nil {
+		return out, fmt.Errorf("open loop to bare Go: %w", err)
 	}
 	return out, nil
 }

@@ -245,6 +245,31 @@ func taken(pid int) float64 {
 	return (user + system) * tick
 }
 
+// busyTime is the processor time that all programs of the machine have taken so far, in seconds.
+func busyTime() float64 {
+	text, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(text), "\n")
+	sum := 0.0
+	for i, f := range strings.Fields(line) {
+		if n, err := strconv.ParseFloat(f, 64); err == nil && i <= 8 && i != 4 && i != 5 { // idle and waiting for a disk
+			sum += n
+		}
+	}
+	return sum * tick
+}
+
+// ownTime is the processor time of this process and of those below it that have ended, in seconds.
+func ownTime() float64 {
+	sum := 0.0
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var u syscall.Rusage
+		if syscall.Getrusage(who, &u) == nil {
+			sum += time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+		}
+	}
+	return sum
+}
+
 // memory reads proportional and resident set size in MiB.
 func memory(pid int) (pss, rss float64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))

@@ -14,6 +14,7 @@ type report struct {
 	Date    string            `json:"date"`
 	Machine string            `json:"machine"`
 	Took    float64           `json:"tookSeconds"`
+	Others  float64           `json:"others"` // share of the processors that others took while rates were measured
 	Guests  int               `json:"floorGuests"`
 	Samples []Sample          `json:"samples"`
 	NotRun  map[string]string `json:"notRun,omitempty"`
@@ -45,26 +46,28 @@ func (r *report) of(name string, f func(Sample) float64) []float64 {
 	return v
 }
 
-// pair collects a figure of two contenders, repeat by repeat.
-func (r *report) pair(name, other string, f func(a, b Sample) float64) []float64 {
+// share is a contender's rate over that of bare Go right after it.
+func share(s Sample) float64 { return s.Many.Rate / s.Base.Many.Rate }
+
+// ratio compares two contenders, repeat by repeat. With bare Go it is the contender's own share.
+func (r *report) ratio(name, other string) stat {
+	if other == "bare" {
+		return stats(r.of(name, share))
+	}
 	var v []float64
 	for _, a := range r.Samples {
 		for _, b := range r.Samples {
 			if a.Contender == name && b.Contender == other && a.Repeat == b.Repeat {
-				v = append(v, f(a, b))
+				v = append(v, share(a)/share(b))
 			}
 		}
 	}
-	return v
+	return stats(v)
 }
 
-func (r *report) ratio(name, other string) stat {
-	return stats(r.pair(name, other, func(a, b Sample) float64 { return a.Many.Rate / b.Many.Rate }))
-}
-
-// added is a latency over that of bare Go, in seconds.
-func (r *report) added(name string, f func(Sample) float64) stat {
-	return stats(r.pair(name, "bare", func(a, b Sample) float64 { return f(a) - f(b) }))
+// added is a latency over that of bare Go right after, in seconds.
+func (r *report) added(name string, f func(own Sample, base Base) float64) stat {
+	return stats(r.of(name, func(s Sample) float64 { return f(s, s.Base) }))
 }
 
 var header = []string{"contender", "req/s at 16", "of bare Go (spread)", "of floor", "CPU µs host + guests", "p50/p99 at 1, µs", "p50/p99 at 16, µs", "p50/p99 open 80 %, µs", "start to first 200", "cold request"}
@@ -101,21 +104,25 @@ func (r *report) row(c contender) []string {
 	}
 	host, guests := stats(r.of(c.name, func(s Sample) float64 { return s.HostCPU })), stats(r.of(c.name, func(s Sample) float64 { return s.GuestCPU }))
 	row = append(row, fmt.Sprintf("%.0f + %.0f", host.mid*1e6, guests.mid*1e6))
-	for _, pick := range []func(Sample) Load{one, busy} {
-		p50, p99 := func(s Sample) float64 { return pick(s).P50 }, func(s Sample) float64 { return pick(s).P99 }
+	for _, pick := range []func(Sample) (own, base Load){
+		func(s Sample) (Load, Load) { return s.One, s.Base.One },
+		func(s Sample) (Load, Load) { return s.Many, s.Base.Many },
+		func(s Sample) (Load, Load) { return s.Open, s.Base.Open },
+	} {
+		sign := "%+.0f / %+.0f"
 		if c.name == "bare" {
-			row = append(row, fmt.Sprintf("%.0f / %.0f", stats(r.of(c.name, p50)).mid*1e6, stats(r.of(c.name, p99)).mid*1e6))
-		} else {
-			row = append(row, fmt.Sprintf("%+.0f / %+.0f", r.added(c.name, p50).mid*1e6, r.added(c.name, p99).mid*1e6))
+			sign = "%.0f / %.0f"
 		}
-	}
-	if at := func(f func(Load) float64) float64 {
-		return stats(r.of(c.name, func(s Sample) float64 { return f(s.Open) - f(s.Base) })).mid * 1e6
-	}; c.name == "bare" {
-		row = append(row, fmt.Sprintf("%.0f / %.0f", stats(r.of(c.name, func(s Sample) float64 { return s.Open.P50 })).mid*1e6,
-			stats(r.of(c.name, func(s Sample) float64 { return s.Open.P99 })).mid*1e6))
-	} else {
-		row = append(row, fmt.Sprintf("%+.0f / %+.0f", at(func(l Load) float64 { return l.P50 }), at(func(l Load) float64 { return l.P99 })))
+		over := func(f func(Load) float64) float64 {
+			return stats(r.of(c.name, func(s Sample) float64 {
+				own, base := pick(s)
+				if c.name == "bare" {
+					return f(own)
+				}
+				return f(own) - f(base)
+			})).mid * 1e6
+		}
+		row = append(row, fmt.Sprintf(sign, over(func(l Load) float64 { return l.P50 }), over(func(l Load) float64 { return l.P99 })))
 	}
 	row = append(row, seconds(stats(r.of(c.name, func(s Sample) float64 { return s.First }))))
 	if cold := stats(r.of(c.name, func(s Sample) float64 { return s.Cold })); cold.mid > 0 {
@@ -123,9 +130,6 @@ func (r *report) row(c contender) []string {
 	}
 	return append(row, "")
 }
-
-func one(s Sample) Load  { return s.One }
-func busy(s Sample) Load { return s.Many }
 
 func seconds(s stat) string { return fmt.Sprintf("%.0f ms (%.0f-%.0f)", s.mid*1e3, s.lo*1e3, s.hi*1e3) }
 
@@ -161,7 +165,7 @@ func (r *report) judge(b *bench) {
 		if has(floor) {
 			atLeast(x.what+": rate at 16 connections, of the floor", 0.85, r.ratio(x.name, floor).mid)
 		}
-		atMost(x.what+": added p50 at one connection", "µs", x.p50, r.added(x.name, func(s Sample) float64 { return s.One.P50 }).mid*1e6)
+		atMost(x.what+": added p50 at one connection", "µs", x.p50, r.added(x.name, func(s Sample, base Base) float64 { return s.One.P50 - base.One.P50 }).mid*1e6)
 	}
 	for _, peer := range []string{"functions-framework", "serverless-offline"} {
 		if has("ebb-node", peer) {
@@ -183,8 +187,8 @@ func (r *report) judge(b *bench) {
 
 // print writes the tables for people.
 func (r *report) print(w io.Writer, markdown bool) {
-	fmt.Fprintf(w, "\n%s, %s; median of %d repeats (spread); the floor has %d guests; latencies of bare Go absolute, others added to it\n\n",
-		r.Date, r.Machine, len(r.of("bare", func(Sample) float64 { return 1 })), r.Guests)
+	fmt.Fprintf(w, "\n%s, %s; median of %d repeats (spread); the floor has %d guests;\nlatencies of bare Go absolute, the others' added to it; other programs took %.0f %% of the processors meanwhile\n\n",
+		r.Date, r.Machine, len(r.of("bare", func(Sample) float64 { return 1 })), r.Guests, r.Others*100)
 	table(w, markdown, append([][]string{header}, r.rows...))
 	if len(r.Deploy) > 0 {
 		rows := [][]string{{"deploy to first 200", "new app", "changed app"}}
