@@ -1,0 +1,43 @@
+package test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// calls says how each example is called, and what it answers.
+var calls = map[string]struct{ path, want string }{ // never written
+	"hello-api":            {"/hello/ann", `{"message":"Hello, ann!"}`},
+	"hello-cloudformation": {"/hello/ann", `{"message": "Hello, ann!"}`},
+}
+
+func TestExamples_AllRunAsTheyStand(t *testing.T) {
+	t.Parallel()
+	entries, err := os.ReadDir(filepath.Join("..", "examples"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		t.Run(e.Name(), func(t *testing.T) {
+			t.Parallel()
+			call, ok := calls[e.Name()]
+			if !ok {
+				t.Fatalf("example %s has no call in this test", e.Name())
+			}
+			dir := t.TempDir()
+			if err := os.CopyFS(filepath.Join(dir, e.Name()), os.DirFS(filepath.Join("..", "examples", e.Name()))); err != nil {
+				t.Fatal(err)
+			}
+			s := ebb.Start(t, dir, filepath.Join(dir, "data"), "up", e.Name(), "--listen", "127.0.0.1:0", "--no-watch")
+			if status, body := get(http.DefaultClient, s.Ready.Gateway+call.path); status != 200 || strings.TrimSpace(body) != call.want {
+				t.Errorf("GET %s gives %d %s", call.path, status, body)
+			}
+			if code := s.Interrupt(t); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+		})
+	}
+}
