@@ -104,7 +104,7 @@ func (c *command) printHistory(list []api.Deployment) {
 		if d.Current {
 			mark = "*"
 		}
-		fmt.Fprintf(w, "%s %s\t%s\t%s\t%d functions\t%s\n", mark, d.ID, d.Created.Local().Format(time.DateTime), d.By, d.Functions, d.Message)
+		fmt.Fprintf(w, "%s %s\t%s\t%s\t%s\t%s\n", mark, d.ID, d.Created.Local().Format(time.DateTime), d.By, count(d.Functions, "function"), d.Message)
 	}
 	_ = w.Flush()
 }

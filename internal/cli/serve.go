@@ -40,7 +40,7 @@ func (c *command) serve() *cobra.Command {
 		if c.json {
 			c.printJSON(map[string]any{"event": "ready", "gateway": s.GatewayURL(), "api": s.APIURL(), "data": cfg.Data, "stacks": len(stacks)})
 		} else {
-			c.say("serving %s, control API %s, data in %s, %d apps; Ctrl-C stops", s.GatewayURL(), s.APIURL(), cfg.Data, len(stacks))
+			c.say("serving %s, control API %s, data in %s, %s; Ctrl-C stops", s.GatewayURL(), s.APIURL(), cfg.Data, count(len(stacks), "app"))
 			for _, st := range stacks {
 				if st.Error != "" {
 					c.say("%s %s at stage %s is not served: %s", c.paint(red, "warning:"), st.App, st.Stage, st.Error)

@@ -98,6 +98,7 @@ type upRun struct {
 	begun  time.Time
 	mu     sync.Mutex // one line at a time
 	client *api.Client
+	only   func(*app.App) // serves nothing else
 }
 
 func (u *upRun) run(ctx context.Context) error {
@@ -163,6 +164,9 @@ func (u *upRun) serve(ctx context.Context, wg *sync.WaitGroup, s *server.Server,
 		return err
 	}
 	defer w.Close()
+	if f := u.p.options.EnvFile; f != "" {
+		w.Also([]string{f})
+	}
 	following := make(chan struct{})
 	wg.Go(func() {
 		var once sync.Once
@@ -177,10 +181,13 @@ func (u *upRun) serve(ctx context.Context, wg *sync.WaitGroup, s *server.Server,
 	case <-following:
 	case <-ctx.Done():
 	}
+	// Another stage or name that an earlier run has left here is not this project: it would take part in addresses and names.
+	s.Only(a.Name, a.Stage)
 	d, err := u.deploy(ctx, a, w)
 	if err != nil {
 		return err
 	}
+	u.only = func(a *app.App) { s.Only(a.Name, a.Stage) }
 	u.ready(s, d)
 	for {
 		select {
@@ -218,6 +225,9 @@ func (u *upRun) reload(ctx context.Context, files []string, w *watcher) {
 	var d *api.Deployed
 	if err == nil {
 		d, err = u.deploy(ctx, a, w)
+	}
+	if err == nil {
+		u.only(a)
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -308,7 +318,7 @@ func (u *upRun) ready(s *server.Server, d *api.Deployed) {
 		}
 	}
 	u.c.say("\n%s %s %s", u.c.paint(green, "ready"), u.c.paint(bold, e.Gateway),
-		u.c.paint(dim, fmt.Sprintf("%s, stage %s, %d functions, %.1f s; Ctrl-C stops", d.App, d.Stage, len(d.Functions), time.Since(u.begun).Seconds())))
+		u.c.paint(dim, fmt.Sprintf("%s, stage %s, %s, %.1f s; Ctrl-C stops", d.App, d.Stage, count(len(d.Functions), "function"), time.Since(u.begun).Seconds())))
 	for _, check := range s.Checks() {
 		if !check.OK {
 			u.c.say("%s %s: %s", u.c.paint(yellow, "warning:"), check.Name, check.Detail)
@@ -332,7 +342,7 @@ func (u *upRun) access(a gateway.Access) {
 		col = yellow
 	}
 	u.c.say("%s %s %s %s %s", u.c.paint(dim, time.Now().Format("15:04:05")), u.c.paint(col, fmt.Sprint(a.Status)), a.Method, a.Path,
-		u.c.paint(dim, fmt.Sprintf("%.1f ms %s", float64(a.Duration.Microseconds())/1000, a.Function)))
+		u.c.paint(dim, strings.TrimSpace(fmt.Sprintf("%.1f ms %s", float64(a.Duration.Microseconds())/1000, a.Function))))
 }
 
 // log shows a line of output.
@@ -353,6 +363,14 @@ func (u *upRun) log(r api.LogRecord) error {
 	name := strings.TrimPrefix(r.Function, r.App+"-"+r.Stage+"-")
 	u.c.say("%s %s", u.c.paint(cyan, name+" |"), r.Text)
 	return nil
+}
+
+// count gives a number with its noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // within says whether path is dir or below it.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -18,7 +19,10 @@ type watcher struct {
 	fs      *fsnotify.Watcher // nil when nothing is watched
 	changes chan []string
 	done    chan struct{}
-	also    map[string]bool // files outside the root
+	mu      struct {
+		sync.Mutex
+		also map[string]bool // files and folders outside the root that a build has read
+	}
 }
 
 // quiet is how long the files must rest before a bundle is told: an editor writes in several steps.
@@ -28,7 +32,8 @@ const quiet = 30 * time.Millisecond
 var unwatched = map[string]bool{".git": true, ".ebb": true, ".serverless": true, "node_modules": true, "__pycache__": true, ".venv": true, "venv": true, ".idea": true, ".vscode": true, ".build": true}
 
 func (u *upRun) startWatch() (*watcher, error) {
-	w := &watcher{root: u.p.root, changes: make(chan []string), done: make(chan struct{}), also: map[string]bool{}}
+	w := &watcher{root: u.p.root, changes: make(chan []string), done: make(chan struct{})}
+	w.mu.also = map[string]bool{}
 	if !u.watch {
 		close(w.done)
 		return w, nil
@@ -54,10 +59,19 @@ func (w *watcher) Also(paths []string) {
 		return
 	}
 	for _, p := range paths {
-		if rel, err := filepath.Rel(w.root, p); err != nil || rel == ".." || strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
-			if !w.also[p] {
-				w.also[p] = true
-				_ = w.fs.Add(p) // what cannot be watched is only not watched
+		if !within(w.root, p) {
+			w.mu.Lock()
+			known := w.mu.also[p]
+			w.mu.also[p] = true
+			w.mu.Unlock()
+			if known {
+				continue
+			}
+			// What cannot be watched is only not watched.
+			if info, err := os.Stat(p); err == nil && info.IsDir() {
+				_ = w.add(p)
+			} else {
+				_ = w.fs.Add(filepath.Dir(p)) // an editor replaces the file itself
 			}
 		}
 	}
@@ -83,7 +97,7 @@ func (w *watcher) add(dir string) error {
 		if !d.IsDir() {
 			return nil
 		}
-		if path != w.root && unwatched[d.Name()] {
+		if path != dir && unwatched[d.Name()] {
 			return filepath.SkipDir
 		}
 		return w.fs.Add(path)
@@ -133,11 +147,30 @@ func (w *watcher) run() {
 	}
 }
 
+// outside says whether a path outside the root was asked for, itself or a folder above it.
+func (w *watcher) outside(path string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		if w.mu.also[path] {
+			return true
+		}
+		above := filepath.Dir(path)
+		if above == path || unwatched[filepath.Base(path)] {
+			return false
+		}
+		path = above
+	}
+}
+
 // matters leaves out what editors and tools write beside the sources.
 func (w *watcher) matters(path string) bool {
 	rel, err := filepath.Rel(w.root, path)
 	if err != nil {
 		return true
+	}
+	if !within(w.root, path) {
+		return w.outside(path)
 	}
 	for _, part := range strings.Split(filepath.ToSlash(rel), "/") {
 		if unwatched[part] {

@@ -436,12 +436,7 @@ func (s *Server) Remove(ctx context.Context, appName, stage string) error {
 	if err := s.state.Remove(ctx, k); err != nil {
 		return err
 	}
-	s.gateway.Unmount(tenant, appName, stage)
-	s.engine.Remove(stackID(k))
-	if now := s.stacks.get(k); now != nil {
-		s.observer.forget(k, now.functions)
-	}
-	s.stacks.set(k, nil)
+	s.unserve(k)
 	used, err := s.state.Artifacts(ctx)
 	if err != nil {
 		return fmt.Errorf("collect artifacts: %w", err)
@@ -450,6 +445,27 @@ func (s *Server) Remove(ctx context.Context, appName, stage string) error {
 		return fmt.Errorf("collect artifacts: %w", err)
 	}
 	return nil
+}
+
+// Only serves one Stack from now on. The others keep their records, and serve again after a restart.
+func (s *Server) Only(appName, stage string) {
+	s.stacks.deploy.Lock()
+	defer s.stacks.deploy.Unlock()
+	for k := range s.stacks.all() {
+		if k.App != appName || k.Stage != stage {
+			s.unserve(k)
+		}
+	}
+}
+
+// unserve takes a Stack out of traffic, then ends its Instances.
+func (s *Server) unserve(k state.StackKey) {
+	s.gateway.Unmount(k.Tenant, k.App, k.Stage)
+	s.engine.Remove(stackID(k))
+	if now := s.stacks.get(k); now != nil {
+		s.observer.forget(k, now.functions)
+	}
+	s.stacks.set(k, nil)
 }
 
 // Stacks lists what is deployed.
