@@ -306,7 +306,7 @@ func TestClient_GivesCodeMessageAndHintOfAnError(t *testing.T) {
 	if errs.CodeOf(err) != errs.Unavailable || errs.HintOf(err) == "" {
 		t.Errorf("nobody there: %v", err)
 	}
-	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", 418) }))
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", http.StatusTeapot) }))
 	defer other.Close()
 	if _, err = api.NewClient(other.URL, token).Info(t.Context()); err == nil || !strings.Contains(err.Error(), "418") {
 		t.Errorf("another program: %v", err)

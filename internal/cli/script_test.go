@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -78,11 +77,9 @@ func TestScript(t *testing.T) {
 
 func goEnv(t *testing.T, name string) string {
 	t.Helper()
-	out, err := exec.Command(filepath.Join(runtime.GOROOT(), "bin", "go"), "env", name).Output()
+	out, err := exec.Command("go", "env", name).Output()
 	if err != nil {
-		if out, err = exec.Command("go", "env", name).Output(); err != nil {
-			t.Fatalf("go env %s: %v", name, err)
-		}
+		t.Fatalf("go env %s: %v", name, err)
 	}
 	return strings.TrimSpace(string(out))
 }
