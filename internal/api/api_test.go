@@ -129,7 +129,7 @@ func open(t testing.TB) *node {
 	t.Helper()
 	b := &backend{blobs: map[string][]byte{}}
 	b.invoke = func(_ *invocation.Invocation, body []byte, s invocation.Sink) error {
-		if err := s.Start(invocation.Head{}); err != nil {
+		if err := s.Start(invocation.Head{Length: -1}); err != nil {
 			return err
 		}
 		_, err := s.Write(body)
@@ -329,7 +329,7 @@ func TestInvoke_IsByteForByteAndTellsAFunctionErrorApart(t *testing.T) {
 	long := strings.Repeat("å", 4000) + "\n"
 	n.invoke = func(_ *invocation.Invocation, _ []byte, s invocation.Sink) error {
 		e := &invocation.FunctionError{Cause: invocation.CauseHandler, Type: "TypeError", Message: "line\r\none " + long}
-		if err := s.Start(invocation.Head{Error: e}); err != nil {
+		if err := s.Start(invocation.Head{Error: e, Length: 2}); err != nil {
 			return err
 		}
 		_, err := io.WriteString(s, "{}")
@@ -345,7 +345,7 @@ func TestServer_CutsAnAnswerThatBreaksOff(t *testing.T) {
 	t.Parallel()
 	n := open(t)
 	n.invoke = func(_ *invocation.Invocation, _ []byte, s invocation.Sink) error {
-		if err := s.Start(invocation.Head{}); err != nil {
+		if err := s.Start(invocation.Head{Length: -1}); err != nil {
 			return err
 		}
 		if _, err := io.WriteString(s, `{"half":`); err != nil {

@@ -286,13 +286,20 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 		Mode: invocation.ModeRequest, Attempt: 1, Received: time.Now(), ClientContext: r.Header.Get(HeaderClientContext),
 		Trace: r.Header.Get("Traceparent"), Payload: invocation.Raw(body),
 	}
-	return s.backend.Invoke(r.Context(), r.PathValue("name"), inv, &rawSink{w: w, inv: inv})
+	sink := &rawSink{w: w, inv: inv, left: -1}
+	if err := s.backend.Invoke(r.Context(), r.PathValue("name"), inv, sink); err != nil && sink.left != 0 {
+		return err
+	}
+	// What goes wrong in the guest's work after a whole answer is no fault of the answer.
+	return nil
 }
 
-// rawSink answers a direct Invocation: the payload alone as body, what became of it in headers.
+// rawSink answers a direct Invocation: the payload alone as body, what became of it in headers. An answer of known length goes
+// out when its last byte is there, as the guest may work on for long after it.
 type rawSink struct {
-	w   http.ResponseWriter
-	inv *invocation.Invocation
+	w    http.ResponseWriter
+	inv  *invocation.Invocation
+	left int64 // bytes still to come; negative where that is not known
 }
 
 func (s *rawSink) Start(h invocation.Head) error {
@@ -308,11 +315,30 @@ func (s *rawSink) Start(h invocation.Head) error {
 		text, _ := json.Marshal(message)
 		hd.Set(HeaderErrorMessage, string(text))
 	}
+	s.left = h.Length
+	if s.left >= 0 {
+		hd.Set("Content-Length", strconv.FormatInt(s.left, 10))
+	}
 	s.w.WriteHeader(200)
-	return nil
+	return s.flush()
 }
 
-func (s *rawSink) Write(p []byte) (int, error) { return s.w.Write(p) }
+func (s *rawSink) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	if err != nil || s.left < 0 || n == 0 {
+		return n, err
+	}
+	s.left -= int64(n)
+	return n, s.flush()
+}
+
+// flush sends an answer that is whole.
+func (s *rawSink) flush() error {
+	if s.left != 0 {
+		return nil
+	}
+	return http.NewResponseController(s.w).Flush()
+}
 
 func (s *rawSink) Upgrade(invocation.Head) (net.Conn, error) {
 	return nil, errs.New(errs.Unsupported, "a direct invocation has no connection to upgrade")
