@@ -17,7 +17,8 @@ const (
 )
 
 // feed gives the Observer what happens to one Instance, in order. It is the io.Writer of the Sandbox's output, which it
-// splits into lines and labels with the Invocation that runs.
+// splits into lines and labels with the Invocation that runs, or else with the one that ran last: a guest may work on, or
+// write, after its answer.
 type feed struct {
 	obs  Observer
 	unit *Unit
@@ -27,6 +28,7 @@ type feed struct {
 		sync.Mutex
 		state   State
 		running []string // IDs
+		last    string   // ID of the Invocation that ended last
 		partial []byte   // a line that has not ended yet
 		tail    []string // last lines, while Starting
 	}
@@ -71,6 +73,7 @@ func (f *feed) end(id string, r *Report) {
 		f.mu.running = slices.Delete(f.mu.running, k, k+1)
 	}
 	if r != nil {
+		f.mu.last = id
 		f.obs.InvocationEnded(f.unit, *r)
 	}
 	if len(f.mu.running) == 0 {
@@ -134,7 +137,10 @@ func (f *feed) cutLocked() {
 func (f *feed) lineLocked(line []byte) {
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	id := ""
-	if len(f.mu.running) == 1 {
+	switch len(f.mu.running) {
+	case 0:
+		id = f.mu.last
+	case 1:
 		id = f.mu.running[0]
 	}
 	if f.mu.state == Starting {

@@ -72,7 +72,33 @@ func TestFeed_OutputOfSeveralAtOnceIsNobodys(t *testing.T) {
 		step()
 		_, _ = f.Write([]byte("x\n"))
 	}
-	if want := []string{"a", "", "b", ""}; !slices.Equal(got, want) {
+	if want := []string{"a", "", "b", "b"}; !slices.Equal(got, want) {
+		t.Errorf("labels %q, want %q", got, want)
+	}
+}
+
+func TestFeed_OutputAfterAnInvocationIsThatOnes(t *testing.T) {
+	t.Parallel()
+	var got []string
+	f := &feed{obs: labels{got: &got}, unit: &Unit{}}
+	f.change(Starting)
+	for _, step := range []func(){
+		func() {}, // Init
+		func() { f.change(Idle) },
+		func() { f.begin(&invocation.Invocation{ID: "unseen"}, true) },
+		func() { f.end("unseen", nil) }, // another Instance gets it
+		func() { f.begin(&invocation.Invocation{ID: "a"}, true) },
+		func() { f.end("a", &Report{}) },
+		func() { // begin ends the line
+			_, _ = f.Write([]byte("half a line of a"))
+			f.begin(&invocation.Invocation{ID: "b"}, true)
+		},
+		func() { f.end("b", &Report{}); f.change(Draining); f.change(Stopped) },
+	} {
+		step()
+		_, _ = f.Write([]byte("x\n"))
+	}
+	if want := []string{"", "", "unseen", "", "a", "a", "a", "b", "b"}; !slices.Equal(got, want) {
 		t.Errorf("labels %q, want %q", got, want)
 	}
 }

@@ -69,8 +69,9 @@ const (
 type Observer interface {
 	// InvocationStarted is called once for an Invocation that reached an Instance, or whose Instance failed to start.
 	InvocationStarted(u *Unit, instance string, inv *invocation.Invocation)
-	// Output gives one line without its newline. The invocationID is empty outside an Invocation, in Init for instance,
-	// and where several run at once.
+	// Output gives one line without its newline. Between two Invocations, and after the last, the invocationID is that of
+	// the one which ended last, whose code may still write after InvocationEnded. It is empty before the first, in Init
+	// for instance, and where several run at once.
 	Output(u *Unit, instance, invocationID string, at time.Time, line []byte)
 	// InvocationEnded is called once for each InvocationStarted.
 	InvocationEnded(u *Unit, r Report)
