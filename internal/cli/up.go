@@ -185,7 +185,7 @@ func (u *upRun) serve(ctx context.Context, wg *sync.WaitGroup, s *server.Server,
 	s.Only(a.Name, a.Stage)
 	d, err := u.deploy(ctx, a, w)
 	if err != nil {
-		return err
+		return u.short(err)
 	}
 	u.only = func(a *app.App) { s.Only(a.Name, a.Stage) }
 	u.ready(s, d)
@@ -234,8 +234,7 @@ func (u *upRun) reload(ctx context.Context, files []string, w *watcher) {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		// The lines behind the first are output, which the followed logs have shown already.
-		u.c.failure(firstLine(err))
+		u.c.failure(u.short(err))
 		if !u.c.json {
 			u.c.say("%s", u.c.paint(dim, "the previous deployment keeps serving"))
 		}
@@ -379,10 +378,10 @@ func within(dir, path string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
-// firstLine cuts an error's text to its first line, keeping its code and hint.
-func firstLine(err error) error {
+// short cuts what a function printed off its error: the followed logs show it already.
+func (u *upRun) short(err error) error {
 	line, _, more := strings.Cut(err.Error(), "\n")
-	if !more {
+	if !more || errs.CodeOf(err) != errs.Failed {
 		return err
 	}
 	return &errs.Error{Code: errs.CodeOf(err), Msg: line, Hint: errs.HintOf(err)}
