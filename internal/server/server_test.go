@@ -211,7 +211,7 @@ func TestStacks_StandBesideEachOtherAndNamesAreTheirs(t *testing.T) {
 	n := open(t, filepath.Join(t.TempDir(), "data"))
 	n.mustDeploy(t, "shop", "dev", says("dev"))
 	d := n.mustDeploy(t, "shop", "prod", says("prod"))
-	if !strings.HasPrefix(d.Gateway, "http://shop-prod.localhost:") {
+	if !strings.HasPrefix(d.Gateway, "http://shop.prod.localhost:") {
 		t.Errorf("address %s", d.Gateway)
 	}
 	for host, want := range map[string]string{"shop-dev.localhost": "dev", "shop-prod.localhost": "prod"} {
@@ -260,6 +260,12 @@ func TestRollback_GoesBackStepByStepAndToAName(t *testing.T) {
 	}
 	if _, err := n.client.Rollback(t.Context(), "shop", "dev", "nothere"); errs.CodeOf(err) != errs.NotFound {
 		t.Errorf("to nowhere: %v", err)
+	}
+	n.answers(t, "one")
+	// What was rolled back from is not gone back to: a new deployment replaces the one that serves.
+	n.mustDeploy(t, "shop", "dev", says("four"))
+	if _, err := n.client.Rollback(t.Context(), "shop", "dev", ""); err != nil {
+		t.Fatal(err)
 	}
 	n.answers(t, "one")
 	if _, err := n.client.Rollback(t.Context(), "shop", "dev", ids[2]); err != nil {
@@ -445,6 +451,15 @@ func TestRemove_CollectsArtifactsThatNobodyNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.answers(t, "theirs")
+	// Instances of a removed app may run for a while; the next start finds what nothing needs.
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n = open(t, dir)
+	n.answers(t, "theirs")
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
 	for path := range tree(t, filepath.Join(dir, "artifacts")) {
 		if data, err := os.ReadFile(path); err == nil && bytes.Contains(data, []byte("mine xxxx")) {
 			t.Errorf("%s is still there", path)
