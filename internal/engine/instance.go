@@ -240,7 +240,7 @@ func (p *pool) startDone(i *instance, took time.Duration) {
 	if !i.quitting {
 		p.mu.serving++
 		p.mu.capacity += i.slots
-		p.mu.failures, p.mu.lastFault = 0, nil
+		p.mu.proven, p.mu.failures, p.mu.lastFault = true, 0, nil
 		p.mu.initAvg = average(p.mu.initAvg, took)
 		p.mu.lastFree = now
 		i.served, i.fresh = true, true

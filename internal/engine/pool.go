@@ -41,7 +41,8 @@ type pool struct {
 		initAvg  time.Duration // moving averages; 0 means not known
 		durAvg   time.Duration
 
-		failures    int // starts that failed since the last that did not
+		proven      bool // an Instance has started
+		failures    int  // starts that failed since the last that did not
 		lastFailure time.Time
 		lastFault   *startFailure
 

@@ -63,17 +63,24 @@ type Staged struct {
 	stack string
 	units []*Unit
 	fresh map[*Unit]*pool // probed
+	fails []error
 	once  sync.Once
 }
 
+// Failures are those of changed Units that do not start and are let through, because no Revision that starts would be
+// replaced by them.
+func (s *Staged) Failures() []error { return s.fails }
+
 // Stage prepares a new state of a Stack. With probe it starts one Instance of each changed Unit of a Stack that already
-// serves; when one does not start the error is an errs.Failed with a *StartError, and nothing has changed. A Unit that
-// cannot be probed because the Node has no room for another Instance now counts as good.
+// serves; when one does not start the error is an errs.Failed with a *StartError, and nothing has changed. But a Unit
+// that is new, or whose Revision until now does not start either, stops nobody: see Staged.Failures. A Unit that cannot
+// be probed because the Node has no room for another Instance now counts as good.
 func (e *Engine) Stage(ctx context.Context, stack string, units []*Unit, probe bool) (*Staged, error) {
 	if err := check(units); err != nil {
 		return nil, err
 	}
 	s := &Staged{e: e, stack: stack, units: slices.Clone(units), fresh: map[*Unit]*pool{}}
+	until := map[*Unit]*pool{} // what a changed Unit would replace
 	e.mu.Lock()
 	if e.mu.closed || e.closing.Load() {
 		e.mu.Unlock()
@@ -84,6 +91,7 @@ func (e *Engine) Stage(ctx context.Context, stack string, units []*Unit, probe b
 			if before, same := current.find(u); !same {
 				p := e.newPool(stack, u, before)
 				s.fresh[u] = p
+				until[u] = before
 			}
 		}
 		e.addPoolsLocked(slices.Collect(maps.Values(s.fresh)))
@@ -97,10 +105,17 @@ func (e *Engine) Stage(ctx context.Context, stack string, units []*Unit, probe b
 	defer cancel()
 	for u, p := range s.fresh {
 		wg.Go(func() {
-			if err := p.probe(ctx); err != nil {
-				mu.Lock()
+			err := p.probe(ctx)
+			if err == nil {
+				return
+			}
+			veto := ctx.Err() != nil || e.closing.Load() || until[u].starts(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			if veto {
 				failed[u] = err
-				mu.Unlock()
+			} else {
+				s.fails = append(s.fails, err)
 			}
 		})
 	}
@@ -142,6 +157,17 @@ func check(units []*Unit) error {
 		}
 	}
 	return nil
+}
+
+// starts says whether Instances of this Revision start. One that has not been asked to yet is tried.
+func (p *pool) starts(ctx context.Context) bool {
+	if p == nil {
+		return false
+	}
+	p.mu.Lock()
+	proven := p.mu.proven
+	p.mu.Unlock()
+	return proven || p.probe(ctx) == nil
 }
 
 // probe starts one Instance, which is Idle afterwards.

@@ -226,3 +226,37 @@ func TestStage_RefusesWhatCannotBeServed(t *testing.T) {
 		}
 	}
 }
+
+func TestStage_WhatNeverStartedKeepsNobodyBack(t *testing.T) {
+	t.Parallel()
+	broken := func() *fake.Program {
+		return &fake.Program{Init: func(*fake.Guest) error { return &guest.InitError{Type: "E", Message: "DB_URL missing"} }}
+	}
+	bubble(t, engine.Options{}, func(t *testing.T, l *lab) {
+		l.deploy(l.unit("f", "1", says("old", 0)), l.unit("bad", "1", broken()))
+		s, err := l.e.Stage(background, "app-dev", []*engine.Unit{
+			l.unit("f", "2", says("new", 0)), l.unit("bad", "2", broken()), l.unit("added", "2", broken()),
+		}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fails := s.Failures(); len(fails) != 2 || !strings.Contains(fails[0].Error(), "DB_URL missing") {
+			t.Errorf("failures %v", fails)
+		}
+		s.Commit()
+		if r := l.invoke(background, "f"); r.Body.String() != "new" {
+			t.Errorf("f = %q, %v", r.Body.String(), r.err)
+		}
+		l.cause(l.invoke(background, "added"), invocation.CauseInit)
+	})
+	// What would start, though it has not been asked to yet, is not replaced by what does not.
+	bubble(t, engine.Options{}, func(t *testing.T, l *lab) {
+		l.deploy(l.unit("f", "1", says("old", 0)))
+		if _, err := l.e.Stage(background, "app-dev", []*engine.Unit{l.unit("f", "2", broken())}, true); errs.CodeOf(err) != errs.Failed {
+			t.Errorf("err = %v", err)
+		}
+		if r := l.invoke(background, "f"); r.Body.String() != "old" {
+			t.Errorf("f = %q, %v", r.Body.String(), r.err)
+		}
+	})
+}

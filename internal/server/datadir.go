@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,8 +41,13 @@ func ReadRunFile(dir string) (*RunFile, error) {
 	if err := json.Unmarshal(data, &r); err != nil || r.API == "" {
 		return nil, errs.New(errs.NotFound, "no ebb runs on %s", dir)
 	}
-	if held, err := isLocked(filepath.Join(dir, "lock")); err == nil && !held {
+	// The folder may have come with a project: only a Node of this machine holds its lock, and only loopback is called.
+	if held, err := isLocked(filepath.Join(dir, "lock")); err != nil || !held {
 		return nil, errs.New(errs.NotFound, "no ebb runs on %s", dir)
+	}
+	if u, err := url.Parse(r.API); err != nil || loopbackOnly(u.Host) != nil {
+		return nil, errs.New(errs.Invalid, "%s names a control API that is not on this machine", filepath.Join(dir, "server.json")).
+			WithHint("Delete that file; ebb writes it anew when it starts.")
 	}
 	return &r, nil
 }

@@ -3,12 +3,12 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -38,8 +38,8 @@ type stackTable struct {
 type serving struct {
 	deployment string
 	changed    time.Time
-	functions  []api.FunctionInfo
-	broken     string // why it does not serve
+	functions  []api.FunctionInfo // URL is a path
+	broken     string             // why it does not serve
 }
 
 func (t *stackTable) get(k state.StackKey) *serving {
@@ -84,14 +84,15 @@ func (s *Server) restore(ctx context.Context) error {
 		if errs.CodeOf(err) == errs.NotFound {
 			continue // written, and killed before it became current
 		}
-		if err != nil {
-			return fmt.Errorf("restore %s/%s: %w", k.App, k.Stage, err)
+		if err == nil {
+			err = s.restoreStack(ctx, k, p)
 		}
-		if err := s.restoreStack(ctx, k, p); err != nil {
+		if err != nil {
 			s.o.Log.Error("a deployment cannot be restored", "app", k.App, "stage", k.Stage, "error", err)
 			s.stacks.set(k, &serving{deployment: p.Deployment, changed: p.Changed, broken: err.Error()})
 		}
 	}
+	s.collectSoon()
 	return nil
 }
 
@@ -122,11 +123,12 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 			}
 		}
 		if f.URL != nil {
-			info.URL = s.GatewayURL() + "/_url/" + f.Key + "/"
+			info.URL = "/_url/" + f.Key + "/"
 		}
 		now.functions = append(now.functions, info)
 	}
 	s.stacks.set(d.Stack, now)
+	s.trash.used(d)
 	return nil
 }
 
@@ -167,7 +169,7 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	if err != nil && !first {
 		return nil, err
 	}
-	if now := s.stacks.get(d.Stack); !first && now != nil && now.broken == "" {
+	if now := s.stacks.get(d.Stack); !first && now != nil && now.broken == "" && now.deployment == before.Deployment {
 		// Sending the same again changes nothing, and makes no history.
 		if same, err := s.same(ctx, before, d); err != nil {
 			return nil, err
@@ -185,14 +187,15 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	ref.held.Store(d)
 	staged, err := s.engine.Stage(ctx, stackID(d.Stack), s.units(ref, d), !first)
 	if err != nil {
-		return nil, err
+		return nil, notStarted(err, d.Stack)
 	}
+	d.Parent = before.Deployment
 	if err := s.state.Put(ctx, d); err != nil {
 		staged.Abort()
 		return nil, fmt.Errorf("keep deployment: %w", err)
 	}
 	ref.store(d)
-	p, err := s.state.SetCurrent(ctx, d.Stack, d.ID, before.Seq)
+	p, err := s.setCurrent(ctx, d.Stack, d.ID, before.Seq)
 	if err != nil {
 		staged.Abort()
 		return nil, fmt.Errorf("make deployment current: %w", err)
@@ -202,8 +205,33 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	}
 	s.metrics.Deploy("ok")
 	out := s.deployed(d, before.Deployment, changed, start)
+	for _, fail := range staged.Failures() {
+		warnings = append(warnings, fail.Error())
+	}
 	out.Warnings = warnings
+	s.collectSoon()
 	return out, nil
+}
+
+// setCurrent moves the pointer. When the answer got lost it may have moved all the same: then the pointer itself says.
+func (s *Server) setCurrent(ctx context.Context, k state.StackKey, id string, expect uint64) (state.Pointer, error) {
+	p, err := s.state.SetCurrent(ctx, k, id, expect)
+	if code := errs.CodeOf(err); err == nil || code == errs.Conflict || code == errs.NotFound {
+		return p, err
+	}
+	if now, readErr := s.state.Current(ctx, k); readErr == nil && now.Deployment == id {
+		return now, nil
+	}
+	return p, err
+}
+
+// notStarted names Functions as people know them, where the engine names Units.
+func notStarted(err error, k state.StackKey) error {
+	hint := errs.HintOf(err)
+	if hint == "" {
+		hint = "Mend it and deploy again; the deployment before it stays current."
+	}
+	return &errs.Error{Code: errs.CodeOf(err), Msg: strings.ReplaceAll(err.Error(), stackID(k)+"/", "function "), Hint: hint}
 }
 
 // same says whether d is what the pointer leads to.
@@ -225,7 +253,7 @@ func (s *Server) deployed(d *state.Deployment, previous string, changed []string
 	now := s.stacks.get(d.Stack)
 	return &api.Deployed{
 		App: d.Stack.App, Stage: d.Stack.Stage, Deployment: d.ID, Previous: previous, Changed: changed, Gateway: s.stackURL(d.Stack),
-		Functions: now.functions, Routes: s.routes(d.Stack), DurationMS: time.Since(start).Milliseconds(),
+		Functions: s.functions(d.Stack, now), Routes: s.routes(d.Stack), DurationMS: time.Since(start).Milliseconds(),
 	}
 }
 
@@ -254,15 +282,15 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 			}
 		}
 		su := state.Unit{Key: u.Key, Code: u.Code, Layers: u.Layers, Supplied: u.Supplied, Runtime: u.Runtime, Handler: u.Handler}
-		su.Revision = revision(f, su)
 		d.Units = append(d.Units, su)
 	}
 	var warnings []string
 	r := s.resolver(d)
 	noted := map[string]bool{}
 	for i := range req.App.Functions {
-		_, w := r.env(&req.App.Functions[i])
+		env, w := r.env(&req.App.Functions[i])
 		warnings = append(warnings, w...)
+		d.Units[i].Revision = s.revision(&req.App.Functions[i], d.Units[i], env, region(d.App))
 		// What cannot run at all is said when it is called: the App's other Functions may well run.
 		found, err := s.runtimes.Resolve(ctx, d.Units[i].Runtime)
 		note := found.Note
@@ -277,19 +305,21 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 	return d, warnings, nil
 }
 
-// revision is the digest of code and configuration: what makes an Instance of one Function differ from another.
-func revision(f *app.Function, u state.Unit) string {
+// revision is the digest of code and configuration: what makes an Instance of one Function differ from another. What its
+// variables resolve to is part of it, so it is keyed: a digest must not help to guess a secret.
+func (s *Server) revision(f *app.Function, u state.Unit, env []string, region string) string {
 	conf := *f
 	conf.Description, conf.Package, conf.Tags, conf.Async, conf.URL = "", app.Package{}, nil, nil, nil
-	data, err := json.Marshal(struct {
-		Function app.Function
-		Unit     state.Unit
-	}{conf, u})
-	if err != nil { // plain data always encodes
+	mac := hmac.New(sha256.New, s.key)
+	if err := json.NewEncoder(mac).Encode(struct {
+		Function        app.Function
+		Unit            state.Unit
+		Env             []string
+		Region, Account string
+	}{conf, u, env, region, s.o.Config.Account}); err != nil { // plain data always encodes
 		panic(fmt.Sprintf("encode revision: %v", err))
 	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:12])
+	return hex.EncodeToString(mac.Sum(nil)[:12])
 }
 
 func changedUnits(before *serving, d *state.Deployment) []string {
@@ -373,175 +403,3 @@ func (r *deploymentRef) load(ctx context.Context, st *state.Store) (*state.Deplo
 
 // maxProcesses bounds processes and threads of an Instance: Lambda quotas, "Execution processes/threads".
 const maxProcesses = 1024
-
-// Rollback makes an earlier Deployment current: the one named, or with to empty the one before the current.
-func (s *Server) Rollback(ctx context.Context, appName, stage, to string) (*api.Deployed, error) {
-	start := time.Now()
-	k := state.StackKey{Tenant: tenant, App: appName, Stage: stage}
-	s.stacks.deploy.Lock()
-	defer s.stacks.deploy.Unlock()
-	before, err := s.state.Current(ctx, k)
-	if err != nil {
-		return nil, noStack(err, appName, stage)
-	}
-	history, err := s.state.History(ctx, k)
-	if err != nil {
-		return nil, err
-	}
-	if to == "" {
-		i := slices.IndexFunc(history, func(h state.Summary) bool { return h.ID == before.Deployment })
-		if i < 0 || i+1 >= len(history) {
-			return nil, errs.New(errs.NotFound, "%s at stage %s has no earlier deployment", appName, stage).
-				WithHint("`ebb ls --history` shows what there is.")
-		}
-		to = history[i+1].ID
-	}
-	d, err := s.state.Deployment(ctx, k, to)
-	if err != nil {
-		return nil, err
-	}
-	changed := changedUnits(s.stacks.get(k), d)
-	// It has served before, so nothing is probed: a rollback must be quick.
-	staged, err := s.engine.Stage(ctx, stackID(k), s.units(stored(d), d), false)
-	if err != nil {
-		return nil, err
-	}
-	p, err := s.state.SetCurrent(ctx, k, to, before.Seq)
-	if err != nil {
-		staged.Abort()
-		return nil, err
-	}
-	if err := s.serve(d, p, staged); err != nil {
-		return nil, err
-	}
-	s.metrics.Deploy("rollback")
-	return s.deployed(d, before.Deployment, changed, start), nil
-}
-
-func noStack(err error, appName, stage string) error {
-	if errs.CodeOf(err) != errs.NotFound {
-		return err
-	}
-	return errs.New(errs.NotFound, "no app %s at stage %s is deployed", appName, stage).WithHint("`ebb ls` shows what is deployed.")
-}
-
-// Remove takes a Stack away: no traffic first, then the Instances, then the records.
-func (s *Server) Remove(ctx context.Context, appName, stage string) error {
-	k := state.StackKey{Tenant: tenant, App: appName, Stage: stage}
-	s.stacks.deploy.Lock()
-	defer s.stacks.deploy.Unlock()
-	if _, err := s.state.Current(ctx, k); err != nil {
-		return noStack(err, appName, stage)
-	}
-	if err := s.state.Remove(ctx, k); err != nil {
-		return err
-	}
-	s.unserve(k)
-	used, err := s.state.Artifacts(ctx)
-	if err != nil {
-		return fmt.Errorf("collect artifacts: %w", err)
-	}
-	if _, err := s.artifacts.Collect(func(digest string) bool { return used[digest] }); err != nil {
-		return fmt.Errorf("collect artifacts: %w", err)
-	}
-	return nil
-}
-
-// Only serves one Stack from now on. The others keep their records, and serve again after a restart.
-func (s *Server) Only(appName, stage string) {
-	s.stacks.deploy.Lock()
-	defer s.stacks.deploy.Unlock()
-	for k := range s.stacks.all() {
-		if k.App != appName || k.Stage != stage {
-			s.unserve(k)
-		}
-	}
-}
-
-// unserve takes a Stack out of traffic, then ends its Instances.
-func (s *Server) unserve(k state.StackKey) {
-	s.gateway.Unmount(k.Tenant, k.App, k.Stage)
-	s.engine.Remove(stackID(k))
-	if now := s.stacks.get(k); now != nil {
-		s.observer.forget(k, now.functions)
-	}
-	s.stacks.set(k, nil)
-}
-
-// Stacks lists what is deployed.
-func (s *Server) Stacks(context.Context) ([]api.Stack, error) {
-	instances := map[string]int{}
-	for _, u := range s.engine.Stats() {
-		instances[u.Stack] += u.Starting + u.Idle + u.Busy + u.Draining
-	}
-	list := []api.Stack{}
-	for k, v := range s.stacks.all() {
-		list = append(list, api.Stack{
-			App: k.App, Stage: k.Stage, Deployment: v.deployment, Changed: v.changed, Gateway: s.stackURL(k), Functions: v.functions,
-			Routes: s.routes(k), Instances: instances[stackID(k)], Error: v.broken,
-		})
-	}
-	slices.SortFunc(list, func(a, b api.Stack) int {
-		return strings.Compare(a.App+"/"+a.Stage, b.App+"/"+b.Stage)
-	})
-	return list, nil
-}
-
-// History lists a Stack's Deployments, newest first.
-func (s *Server) History(ctx context.Context, appName, stage string) ([]api.Deployment, error) {
-	list, err := s.state.History(ctx, state.StackKey{Tenant: tenant, App: appName, Stage: stage})
-	if err != nil {
-		return nil, noStack(err, appName, stage)
-	}
-	out := make([]api.Deployment, 0, len(list))
-	for _, h := range list {
-		out = append(out, api.Deployment{ID: h.ID, Created: h.Created, By: h.By, Message: h.Message, Functions: h.Functions, Current: h.Current})
-	}
-	if len(out) == 0 {
-		return nil, noStack(errs.New(errs.NotFound, "empty"), appName, stage)
-	}
-	return out, nil
-}
-
-// stackURL is where a Stack answers: every host leads to the only one, and each of several has a host of its own.
-func (s *Server) stackURL(k state.StackKey) string {
-	if len(s.stacks.all()) < 2 {
-		return s.GatewayURL()
-	}
-	_, port, _ := net.SplitHostPort(s.gatewayListener.Addr().String()) // an address that a listener gave
-	return "http://" + strings.ToLower(k.App+"-"+k.Stage) + ".localhost:" + port
-}
-
-func (s *Server) routes(k state.StackKey) []api.RouteInfo {
-	list := []api.RouteInfo{}
-	for _, r := range s.gateway.Routes(k.Tenant, k.App, k.Stage) {
-		list = append(list, api.RouteInfo{Method: r.Method, Path: r.Path, Function: r.Function, Key: r.Key, URL: r.URL, Inactive: r.Inactive})
-	}
-	return list
-}
-
-// find returns the full name of the Function with the name or key.
-func (s *Server) find(name string) (string, error) {
-	var keys, names []string
-	var all []string
-	for _, v := range s.stacks.all() {
-		for _, f := range v.functions {
-			all = append(all, f.Key, f.Name)
-			if f.Name == name {
-				names = append(names, f.Name)
-			} else if f.Key == name {
-				keys = append(keys, f.Name)
-			}
-		}
-	}
-	switch {
-	case len(names) > 0:
-		return names[0], nil
-	case len(keys) == 1:
-		return keys[0], nil
-	case len(keys) > 1:
-		slices.Sort(keys)
-		return "", errs.New(errs.Conflict, "several functions have the key %s", name).WithHint("Give the full name: %s.", strings.Join(keys, " or "))
-	}
-	return "", nearestFunction(name, all)
-}

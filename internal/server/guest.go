@@ -72,8 +72,13 @@ func (s *Server) Info() api.Info {
 	return api.Info{Version: s.o.Version, PID: os.Getpid(), Started: s.started, Gateway: s.GatewayURL(), Data: s.o.Config.Data, Drivers: s.checks}
 }
 
-// Ready says whether calls will succeed.
-func (s *Server) Ready() error { return nil }
+// Ready says whether calls will succeed: it serves, and what Instances are started from can be read.
+func (s *Server) Ready() error {
+	if !s.ready.Load() {
+		return errs.New(errs.Unavailable, "starting or stopping")
+	}
+	return s.nats.Healthy()
+}
 
 // Metrics serves the Prometheus page.
 func (s *Server) Metrics() http.Handler { return s.metrics.Handler() }

@@ -80,7 +80,12 @@ func (o *observer) InvocationEnded(u *engine.Unit, r engine.Report) {
 		case invocation.CauseExit, invocation.CauseMemory, invocation.CauseInit:
 			status, errorType = "error", e.Type
 			records = append(records, record(u, r.Instance, id, telemetry.KindPlatform, now, "RequestId: "+id+" Error: "+e.Message))
+		case invocation.CauseResponse:
+			// AWS keeps this to itself; without it nobody finds out why the front answered 502.
+			records = append(records, record(u, r.Instance, id, telemetry.KindPlatform, now, "RequestId: "+id+" Error: the answer cannot be used: "+e.Message))
 		}
+	} else if code := errs.CodeOf(r.Err); code == errs.TooLarge || code == errs.Invalid {
+		records = append(records, record(u, r.Instance, id, telemetry.KindPlatform, now, "RequestId: "+id+" Error: "+r.Err.Error()))
 	}
 	report := telemetry.FormatReport(telemetry.Report{
 		ID: id, Duration: r.Duration, Billed: r.Duration, Init: r.Init, MemoryMB: u.MemoryMB,

@@ -20,7 +20,7 @@ type resolver struct {
 }
 
 func (s *Server) resolver(d *state.Deployment) resolver {
-	return resolver{app: d.App, account: s.o.Config.Account, gateway: s.GatewayURL()}
+	return resolver{app: d.App, account: s.o.Config.Account, gateway: s.stackURL(d.Stack)}
 }
 
 // env resolves a Function's variables. One that cannot be resolved is left out, with a warning.

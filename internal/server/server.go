@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/api"
@@ -72,6 +73,9 @@ type Server struct {
 	engine    *engine.Engine
 	gateway   *gateway.Gateway
 	stacks    stackTable
+	trash     trash
+	key       []byte // seals records, and keys Revisions
+	ready     atomic.Bool
 	following context.Context // ends when followers of logs are to end
 
 	stopFollowers context.CancelFunc
@@ -140,20 +144,20 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if err := keyThere(keyFile, filepath.Join(dir, "nats")); err != nil {
 		return err
 	}
-	key, err := state.LoadKey(keyFile)
-	if err != nil {
+	if s.key, err = state.LoadKey(keyFile); err != nil {
 		return err
 	}
 	if s.nats, err = nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats"), URL: s.o.Config.NATS, Name: "ebb", Log: s.o.Log}); err != nil {
 		return err
 	}
 	s.closing(s.nats.Close)
-	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: key}); err != nil {
+	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: s.key}); err != nil {
 		return fmt.Errorf("open deployments with %s: %w", keyFile, err)
 	}
 	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, "artifacts")); err != nil {
 		return err
 	}
+	s.closing(func() error { s.trash.wg.Wait(); return nil })
 	if s.logs, err = telemetry.OpenLogs(filepath.Join(dir, "logs"), telemetry.LogOptions{MaxBytes: int64(s.o.Config.LogMaxMB) << 20}); err != nil {
 		return err
 	}
@@ -241,7 +245,9 @@ func (s *Server) Run(ctx context.Context) error {
 			cancel(fmt.Errorf("serve gateway: %w", err))
 		}
 	})
+	s.ready.Store(true)
 	<-runCtx.Done()
+	s.ready.Store(false)
 	<-gatewayDone // it answers what it let in
 	drainCtx, done := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer done()

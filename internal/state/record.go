@@ -32,6 +32,7 @@ type head struct {
 type body struct {
 	By      string          `json:"by,omitempty"`
 	Message string          `json:"message,omitempty"`
+	Parent  string          `json:"parent,omitempty"`
 	App     json.RawMessage `json:"app"`
 	Units   []Unit          `json:"units,omitempty"`
 }
@@ -62,7 +63,7 @@ func (s *Store) seal(key string, d *Deployment) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode app: %w", err)
 	}
-	plain, err := json.Marshal(body{By: d.By, Message: d.Message, App: a, Units: d.Units})
+	plain, err := json.Marshal(body{By: d.By, Message: d.Message, Parent: d.Parent, App: a, Units: d.Units})
 	if err != nil {
 		return nil, fmt.Errorf("encode deployment: %w", err)
 	}
@@ -150,7 +151,7 @@ func (s *Store) open(key string, k StackKey, data []byte) (*Deployment, error) {
 	if err := json.Unmarshal(plain, &b); err != nil {
 		return nil, damaged(k, "deployment %s: %v", h.ID, err)
 	}
-	d := &Deployment{ID: h.ID, Stack: k, Created: h.Created, By: b.By, Message: b.Message, Units: b.Units}
+	d := &Deployment{ID: h.ID, Stack: k, Created: h.Created, By: b.By, Message: b.Message, Parent: b.Parent, Units: b.Units}
 	if d.App, err = app.Decode(b.App); err != nil {
 		return nil, errs.New(errs.Failed, "deployment %s of %s: %w", h.ID, k, err).
 			WithHint("Use the ebb that wrote it, or deploy again.")

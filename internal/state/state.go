@@ -65,6 +65,7 @@ type Deployment struct {
 	Created time.Time // set by Put when zero
 	By      string    // who deployed
 	Message string
+	Parent  string // ID of the one that was current before, or empty
 	App     *app.App
 	Units   []Unit
 }
