@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -136,11 +137,11 @@ func pickStack(stacks []api.Stack, name, stage string) (*api.Stack, error) {
 	case 0:
 		return nil, noStack(stacks, name, stage)
 	}
-	list := ""
+	list := make([]string, 0, len(fit))
 	for _, s := range fit {
-		list += fmt.Sprintf(" %s --stage %s;", s.App, s.Stage)
+		list = append(list, s.App+" --stage "+s.Stage)
 	}
-	return nil, errs.New(errs.Conflict, "several apps fit:%s", list).WithHint("Name the app, and --stage if it has several.")
+	return nil, errs.New(errs.Conflict, "several apps fit: %s", strings.Join(list, ", ")).WithHint("Name the app, and --stage if it has several.")
 }
 
 // noStack says what is not deployed, with the nearest that is.

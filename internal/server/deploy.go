@@ -206,7 +206,8 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	s.metrics.Deploy("ok")
 	out := s.deployed(d, before.Deployment, changed, start)
 	for _, fail := range staged.Failures() {
-		warnings = append(warnings, fail.Error())
+		first, _, _ := strings.Cut(notStarted(fail, d.Stack).Error(), "\n")
+		warnings = append(warnings, first)
 	}
 	out.Warnings = warnings
 	s.collectSoon()
