@@ -8,13 +8,17 @@
 //
 //  1. A Manifest's digest depends on paths, modes, contents and links alone; never on times, owners or the order of a walk.
 //  2. A Manifest that passes Validate cannot place or reach anything outside the folder it is unpacked in.
-//  3. A blob that can be seen holds exactly the bytes of its name; a Manifest that PutManifest has accepted is on disk
-//     together with all its blobs, also after a loss of power.
+//  3. A blob is given out or counted as here only when it holds exactly the bytes of its name: each process reads it once to see, and
+//     again when it was written to; a damaged one is dropped and counts as missing. A Manifest that PutManifest has accepted is on
+//     disk together with all its blobs, also after a loss of power.
 //  4. After kill -9 at any moment the Store opens, and nothing half-written is visible in it.
-//  5. A folder that Materialise returns holds exactly the Manifest's files; concurrent callers share one.
+//  5. A folder that Materialise returns for the first time in a process holds the Manifest's files exactly; concurrent callers share
+//     one. Where modes do not keep a guest from writing to its files (it is root), these are copies: what it writes is seen by
+//     those who share the folder until the process ends, and never reaches a blob or another Artifact.
 //  6. Collect removes nothing that a kept Manifest needs and nothing younger than ten minutes.
 //
-// It knows nothing of projects, builds or functions. Names that differ only in case are allowed, as the cloud allows them;
+// It does not withstand a guest that is the same user as the server and changes the modes of files to write to them: what such a
+// one spoils is noticed as in 3, no sooner. It knows nothing of projects, builds or functions. Names that differ only in case are allowed, as the cloud allows them;
 // unpacking them on a file system that cannot hold both is refused there.
 package artifact
 

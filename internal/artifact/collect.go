@@ -107,6 +107,9 @@ func (s *Store) dropBlobs(needed map[string]bool, before time.Time) (freed int64
 				return err
 			}
 			freed += info.Size()
+			s.mu.Lock()
+			delete(s.mu.whole, d.Name())
+			s.mu.Unlock()
 		}
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"syscall"
 
@@ -79,21 +80,7 @@ func (s *Store) materialise(ctx context.Context, digest string) error {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
-	made := map[string]bool{}
-	var links []Entry
-	for i, e := range m.Entries {
-		if i%64 == 0 && ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if e.Link != "" {
-			links = append(links, e)
-			continue
-		}
-		if err := s.place(tmp, e, made); err != nil {
-			return fmt.Errorf("%s: %w", e.Path, err)
-		}
-	}
-	if err := makeLinks(tmp, links); err != nil {
+	if err := s.fill(ctx, tmp, m); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, dir); err == nil {
@@ -111,62 +98,91 @@ func (s *Store) materialise(ctx context.Context, digest string) error {
 	return os.Rename(tmp, dir)
 }
 
-// place puts one file of the tree: a hard link to its blob, or a copy where the file system has no more links.
-func (s *Store) place(dir string, e Entry, made map[string]bool) error {
-	to := filepath.Join(dir, filepath.FromSlash(e.Path))
-	if parent := filepath.Dir(to); !made[parent] {
-		if err := os.MkdirAll(parent, 0o755); err != nil {
-			return spaceError(s.dir, err)
+// fill puts the Manifest's files and links into the empty folder dir.
+func (s *Store) fill(ctx context.Context, dir string, m *Manifest) error {
+	made := map[string]bool{}
+	var files, links []Entry
+	for _, e := range m.Entries {
+		if e.Link != "" {
+			links = append(links, e)
+			continue
 		}
-		made[parent] = true
+		files = append(files, e)
+		if parent := filepath.Join(dir, filepath.FromSlash(path.Dir(e.Path))); !made[parent] {
+			if err := os.MkdirAll(parent, 0o755); err != nil {
+				return spaceError(s.dir, err)
+			}
+			made[parent] = true
+		}
 	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	_ = each(files, func(_ int, e Entry) error {
+		if ctx.Err() == nil {
+			if err := s.place(dir, e); err != nil {
+				stop(fmt.Errorf("%s: %w", e.Path, err)) // the first is said, and the rest is not tried
+			}
+		}
+		return nil
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return makeLinks(dir, links)
+}
+
+// place puts one file of the tree: a hard link to its blob where modes protect that, else a copy.
+func (s *Store) place(dir string, e Entry) error {
+	to := filepath.Join(dir, filepath.FromSlash(e.Path))
 	blob := s.blob(e.SHA256)
-	if err := s.sound(blob, e); err != nil {
+	if err := s.sound(e); err != nil {
 		return err
 	}
 	mode := fs.FileMode(0o444)
 	if e.Mode == 0o755 {
 		mode = 0o555
-		exec, err := s.executable(blob, e)
-		if err != nil {
-			return err
-		}
-		blob = exec
 	}
-	err := os.Link(blob, to)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, fs.ErrExist):
+	err := errors.ErrUnsupported
+	if s.link {
+		if e.Mode == 0o755 {
+			if blob, err = s.executable(blob); err != nil {
+				return err
+			}
+		}
+		err = os.Link(blob, to)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		err = s.copyBlob(blob, to, mode) // or the file system has no more links
+	}
+	if errors.Is(err, fs.ErrExist) {
 		return errs.New(errs.Unsupported, "this disk cannot hold two names that differ only in case").
 			WithHint("Rename or exclude one of them.")
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return spaceError(s.dir, err)
 	}
-	return s.copyBlob(blob, to, mode)
+	return spaceError(s.dir, err)
 }
 
-// sound checks a blob's size; a damaged one is removed, so that the next deploy brings it again.
-func (s *Store) sound(blob string, e Entry) error {
-	info, err := os.Lstat(blob)
+// sound checks a blob; a damaged one is removed, so that the next deploy brings it again.
+func (s *Store) sound(e Entry) error {
+	size, ok, err := s.whole(s.blob(e.SHA256))
 	if errors.Is(err, fs.ErrNotExist) {
 		return errs.New(errs.Internal, "the content %s is lost", e.SHA256[:12]).WithHint("Deploy again.")
 	}
 	if err != nil {
 		return err
 	}
-	if info.Size() != e.Size || !info.Mode().IsRegular() {
-		os.Remove(blob)
-		os.Remove(blob + ".x")
+	if !ok || size != e.Size {
+		s.promote.Lock()
+		s.discard(e.SHA256)
+		s.promote.Unlock()
 		return errs.New(errs.Internal, "the content %s is damaged", e.SHA256[:12]).WithHint("Deploy again.")
 	}
 	return nil
 }
 
 // executable returns the twin of a blob that may be executed: links share their mode.
-func (s *Store) executable(blob string, e Entry) (string, error) {
+func (s *Store) executable(blob string) (string, error) {
 	twin := blob + ".x"
-	if info, err := os.Lstat(twin); err == nil && info.Size() == e.Size {
+	if _, ok, err := s.whole(twin); err == nil && ok {
 		return twin, nil
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(blob), ".tmp-*")
@@ -183,7 +199,8 @@ func (s *Store) executable(blob string, e Entry) (string, error) {
 	return twin, os.Rename(name, twin)
 }
 
-// copyBlob copies with a sync: what stands at its final name must be whole after a loss of power.
+// copyBlob copies a file, without its bytes where the file system can share them. It does not sync: a copy that a loss of power has
+// spoiled is found when the next process first looks at it, and made again.
 func (s *Store) copyBlob(from, to string, mode fs.FileMode) error {
 	r, err := os.Open(from)
 	if err != nil {
@@ -194,31 +211,52 @@ func (s *Store) copyBlob(from, to string, mode fs.FileMode) error {
 	if err != nil {
 		return spaceError(s.dir, err)
 	}
-	_, err = io.Copy(w, r)
-	return spaceError(s.dir, errors.Join(err, w.Chmod(mode), w.Sync(), w.Close()))
+	if err = clone(w, r); err != nil {
+		_, err = io.Copy(w, r)
+	}
+	return spaceError(s.dir, errors.Join(err, w.Chmod(mode), w.Close()))
 }
 
-// intact says whether the folder holds the Manifest's files with their sizes and modes. Files beside them do not matter:
+// intact says whether the folder holds the Manifest's files with their contents and modes. Files beside them do not matter:
 // nothing asks for those, and a guest of the same user may have left some.
 func (s *Store) intact(dir string, m *Manifest) error {
 	if _, err := os.Lstat(dir); err != nil {
 		return err
 	}
-	for _, e := range m.Entries {
-		p := filepath.Join(dir, filepath.FromSlash(e.Path))
-		info, err := os.Lstat(p)
-		if err != nil {
-			return err
+	return each(m.Entries, func(_ int, e Entry) error { return s.intactFile(dir, e) })
+}
+
+func (s *Store) intactFile(dir string, e Entry) error {
+	p := filepath.Join(dir, filepath.FromSlash(e.Path))
+	info, err := os.Lstat(p)
+	if err != nil {
+		return err
+	}
+	if e.Link != "" {
+		if to, err := os.Readlink(p); err != nil || filepath.ToSlash(to) != e.Link {
+			return errs.New(errs.Internal, "%s leads elsewhere", e.Path)
 		}
-		if e.Link != "" {
-			if to, err := os.Readlink(p); err != nil || filepath.ToSlash(to) != e.Link {
-				return errs.New(errs.Internal, "%s leads elsewhere", e.Path)
-			}
-			continue
+		return nil
+	}
+	changed := errs.New(errs.Internal, "%s has changed", e.Path)
+	if !info.Mode().IsRegular() || info.Size() != e.Size || (e.Mode == 0o755) != (info.Mode()&0o111 != 0) {
+		return changed
+	}
+	blob := s.blob(e.SHA256)
+	if e.Mode == 0o755 {
+		blob += ".x"
+	}
+	if at, err := os.Lstat(blob); err == nil && os.SameFile(at, info) {
+		if !s.link {
+			return changed // a guest's writes would reach the blob
 		}
-		if !info.Mode().IsRegular() || info.Size() != e.Size || (e.Mode == 0o755) != (info.Mode()&0o111 != 0) {
-			return errs.New(errs.Internal, "%s has changed", e.Path)
+		if _, ok, err := s.whole(blob); err != nil || !ok {
+			return errors.Join(err, changed)
 		}
+		return nil
+	}
+	if sum, _, err := hashFile(p); err != nil || sum != e.SHA256 {
+		return errors.Join(err, changed)
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ const (
 //	FORMAT                    version of this layout
 //	blobs/<aa>/<sha>          content, mode 0444; <sha>.x is the same with mode 0555
 //	manifests/<digest>.json
-//	trees/<digest>/           unpacked, files hard-linked to blobs
+//	trees/<digest>/           unpacked; files are hard-linked to blobs where their mode protects these, and copies elsewhere
 //	pending/<sha>             verified content no Manifest has asked for yet; emptied when the Store opens
 //
 // One process uses a Store at a time. Its methods may be called concurrently.
@@ -42,6 +42,7 @@ type Store struct {
 	// Limits bound what PutManifest accepts. Set before first use.
 	Limits Limits
 	dir    string
+	link   bool // modes keep guests from writing to files, so that trees may share them with blobs
 
 	// promote serialises moving pending blobs and removing blobs; it is held over I/O and never while mu is held.
 	promote sync.Mutex
@@ -50,6 +51,7 @@ type Store struct {
 		asked map[string]time.Time      // blobs that Missing said are here: a client counts on them
 		trees map[string]*materialising // in the making
 		ready map[string]bool           // trees checked by this process
+		whole map[string]fileID         // files of blobs and pending, by name, that this process has seen to hold what they should
 	}
 }
 
@@ -57,6 +59,7 @@ type Store struct {
 func OpenStore(dir string) (*Store, error) {
 	s := &Store{dir: dir, Limits: DefaultLimits()}
 	s.mu.asked, s.mu.trees, s.mu.ready = map[string]time.Time{}, map[string]*materialising{}, map[string]bool{}
+	s.mu.whole = map[string]fileID{}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open artifact store: %w", err)
 	}
@@ -99,6 +102,9 @@ func (s *Store) open() error {
 			}
 		}
 	}
+	if s.link, err = modesProtect(filepath.Join(s.dir, "trees")); err != nil {
+		return spaceError(s.dir, err)
+	}
 	if data == nil {
 		return s.durable(format, []byte(storeHead+strconv.Itoa(storeFormat)+"\n"))
 	}
@@ -112,19 +118,25 @@ func (s *Store) manifestFile(digest string) string {
 	return filepath.Join(s.dir, "manifests", digest+".json")
 }
 
-// has says whether the bytes are here, on disk for good or pending.
+// has says whether the bytes are here, on disk for good or pending. A blob that is damaged is removed.
 func (s *Store) has(sha string) bool {
-	if _, err := os.Lstat(s.blob(sha)); err == nil {
+	_, ok, err := s.whole(s.blob(sha))
+	if ok {
 		return true
 	}
-	_, err := os.Lstat(s.pending(sha))
-	return err == nil
+	if err == nil {
+		s.promote.Lock()
+		s.discard(sha)
+		s.promote.Unlock()
+	}
+	_, ok, _ = s.whole(s.pending(sha))
+	return ok
 }
 
 // Missing returns the digests of m's files that the Store does not have, each once. What it does not name stays for ten
-// minutes at least.
+// minutes at least. A blob that this process has not seen yet is read whole first.
 func (s *Store) Missing(m *Manifest) []string {
-	var missing []string
+	var all []string
 	seen := map[string]bool{}
 	now := time.Now()
 	for _, e := range m.Entries {
@@ -135,8 +147,17 @@ func (s *Store) Missing(m *Manifest) []string {
 		s.mu.Lock()
 		s.mu.asked[e.SHA256] = now
 		s.mu.Unlock()
-		if !s.has(e.SHA256) {
-			missing = append(missing, e.SHA256)
+		all = append(all, e.SHA256)
+	}
+	lacks := make([]bool, len(all))
+	_ = each(all, func(i int, sha string) error {
+		lacks[i] = !s.has(sha)
+		return nil
+	})
+	var missing []string
+	for i, sha := range all {
+		if lacks[i] {
+			missing = append(missing, sha)
 		}
 	}
 	return missing
@@ -172,7 +193,8 @@ func (s *Store) putBlob(sha string, size int64, r io.Reader) error {
 	defer os.Remove(tmp.Name()) // gone already when all went well
 	h := sha256.New()
 	n, err := io.Copy(io.MultiWriter(tmp, h), io.LimitReader(r, size+1))
-	if err = errors.Join(err, tmp.Chmod(0o444), tmp.Close()); err != nil {
+	info, statErr := tmp.Stat()
+	if err = errors.Join(err, statErr, tmp.Chmod(0o444), tmp.Close()); err != nil {
 		return spaceError(s.dir, err)
 	}
 	if n != size {
@@ -181,7 +203,11 @@ func (s *Store) putBlob(sha string, size int64, r io.Reader) error {
 	if got := hex.EncodeToString(h.Sum(nil)); got != sha {
 		return errs.New(errs.Conflict, "the bytes have another digest, %s", got[:12]).WithHint("A file changed while it was read; deploy again.")
 	}
-	return spaceError(s.dir, os.Rename(tmp.Name(), s.pending(sha)))
+	if err := os.Rename(tmp.Name(), s.pending(sha)); err != nil {
+		return spaceError(s.dir, err)
+	}
+	s.remember(sha, contentID(info))
+	return nil
 }
 
 // PutManifest makes an Artifact of the Manifest, whose blobs must be here, and returns its digest. When it returns, all
@@ -213,19 +239,22 @@ func (s *Store) putManifest(digest string, m *Manifest) error {
 			continue
 		}
 		sizes[e.SHA256] = e.Size
-		info, err := os.Lstat(s.blob(e.SHA256))
-		if errors.Is(err, fs.ErrNotExist) {
-			if info, err = os.Lstat(s.pending(e.SHA256)); err == nil {
+		size, ok, err := s.whole(s.blob(e.SHA256))
+		if err == nil && !ok {
+			s.discard(e.SHA256)
+		}
+		if !ok && (err == nil || errors.Is(err, fs.ErrNotExist)) {
+			if size, ok, err = s.whole(s.pending(e.SHA256)); ok {
 				waiting = append(waiting, e.SHA256)
 			}
 		}
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case err == nil && !ok, errors.Is(err, fs.ErrNotExist):
 			return errs.New(errs.Conflict, "the content of %q is missing", e.Path).WithHint("Deploy again.")
 		case err != nil:
 			return err
-		case info.Size() != e.Size:
-			return errs.New(errs.Invalid, "%q has %d bytes, not %d", e.Path, info.Size(), e.Size)
+		case size != e.Size:
+			return errs.New(errs.Invalid, "%q has %d bytes, not %d", e.Path, size, e.Size)
 		}
 	}
 	if err := s.settle(waiting); err != nil {
@@ -270,7 +299,7 @@ func (s *Store) settle(waiting []string) error {
 	for d := range touched {
 		dirs = append(dirs, d)
 	}
-	return each(dirs, syncFile)
+	return each(dirs, func(_ int, d string) error { return syncFile(d) })
 }
 
 func (s *Store) sync(waiting []string) error {
@@ -279,26 +308,22 @@ func (s *Store) sync(waiting []string) error {
 			return err
 		}
 	}
-	files := make([]string, len(waiting))
-	for i, sha := range waiting {
-		files[i] = s.pending(sha)
-	}
-	return each(files, syncFile)
+	return each(waiting, func(_ int, sha string) error { return syncFile(s.pending(sha)) })
 }
 
-// each calls f for every name, several at once: file systems commit syncs in groups.
-func each(names []string, f func(string) error) error {
+// each calls f for every item, several at once: file systems commit syncs in groups.
+func each[T any](items []T, f func(i int, item T) error) error {
 	var wg sync.WaitGroup
 	next := make(chan int)
-	fails := make([]error, len(names))
-	for range min(len(names), 8*runtime.GOMAXPROCS(0)) {
+	fails := make([]error, len(items))
+	for range min(len(items), 8*runtime.GOMAXPROCS(0)) {
 		wg.Go(func() {
 			for i := range next {
-				fails[i] = f(names[i])
+				fails[i] = f(i, items[i])
 			}
 		})
 	}
-	for i := range names {
+	for i := range items {
 		next <- i
 	}
 	close(next)
@@ -356,11 +381,17 @@ func (s *Store) Open(sha string) (io.ReadCloser, error) {
 	if !validSHA(sha) {
 		return nil, errs.New(errs.Invalid, "%.80q is not a SHA-256", sha)
 	}
-	f, err := os.Open(s.blob(sha))
+	_, ok, err := s.whole(s.blob(sha))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errs.New(errs.NotFound, "no blob %s", sha[:12])
 	}
-	return f, err
+	if err != nil {
+		return nil, fmt.Errorf("open blob %s: %w", sha[:12], err)
+	}
+	if !ok {
+		return nil, errs.New(errs.Internal, "the content %s is damaged", sha[:12]).WithHint("Deploy again.")
+	}
+	return os.Open(s.blob(sha))
 }
 
 // Put sends a Tree to the Store: what is missing, then the Manifest.
