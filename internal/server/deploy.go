@@ -288,9 +288,16 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 	var warnings []string
 	r := s.resolver(d)
 	noted := map[string]bool{}
+	var unsets []unset
+	lacking := map[unset][]string{} // keys of Functions
 	for i := range req.App.Functions {
-		env, w := r.env(&req.App.Functions[i])
-		warnings = append(warnings, w...)
+		env, left := r.env(&req.App.Functions[i])
+		for _, u := range left {
+			if !slices.Contains(unsets, u) {
+				unsets = append(unsets, u)
+			}
+			lacking[u] = append(lacking[u], req.App.Functions[i].Key)
+		}
 		d.Units[i].Revision = s.revision(&req.App.Functions[i], d.Units[i], env, region(d.App))
 		// What cannot run at all is said when it is called: the App's other Functions may well run.
 		found, err := s.runtimes.Resolve(ctx, d.Units[i].Runtime)
@@ -302,6 +309,9 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 			noted[note] = true
 			warnings = append(warnings, note)
 		}
+	}
+	for _, u := range unsets {
+		warnings = append(warnings, fmt.Sprintf("variable %s of %s is left unset: %s", u.name, strings.Join(lacking[u], ", "), u.why))
 	}
 	return d, warnings, nil
 }

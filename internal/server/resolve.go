@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,22 +24,20 @@ func (s *Server) resolver(d *state.Deployment) resolver {
 	return resolver{app: d.App, account: s.o.Config.Account, gateway: s.stackURL(d.Stack)}
 }
 
-// env resolves a Function's variables. One that cannot be resolved is left out, with a warning.
-func (r resolver) env(f *app.Function) (env, warnings []string) {
-	keys := make([]string, 0, len(f.Env))
-	for k := range f.Env {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
+// unset is a variable that cannot be resolved, and is left out.
+type unset struct{ name, why string }
+
+// env resolves a Function's variables.
+func (r resolver) env(f *app.Function) (env []string, left []unset) {
+	for _, k := range slices.Sorted(maps.Keys(f.Env)) {
 		v, err := f.Env[k].Resolve(r.values())
 		if err != nil {
-			warnings = append(warnings, fmt.Sprintf("function %s: variable %s is left unset: %v", f.Key, k, err))
+			left = append(left, unset{k, err.Error()})
 			continue
 		}
 		env = append(env, k+"="+v)
 	}
-	return env, warnings
+	return env, left
 }
 
 func (r resolver) values() app.Resolver {
