@@ -22,6 +22,7 @@ type project struct {
 	t     *testing.T
 	root  string
 	cache string
+	work  string // as Options.Work
 	bin   string // first in PATH
 	out   strings.Builder
 	env   map[string]string
@@ -90,6 +91,7 @@ func (p *project) buildApp(ctx context.Context, a *app.App) (*Result, diag.List)
 	p.steps = nil
 	r, l := Build(ctx, p.root, a, Options{
 		Cache:   p.cache,
+		Work:    p.work,
 		Env:     func(k string) (string, bool) { v, ok := p.env[k]; return v, ok && v != "" },
 		Environ: p.environ,
 		Stdout:  &p.out,

@@ -2,12 +2,15 @@ package build
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/ebb-run/ebb/internal/diag"
 	"github.com/ebb-run/ebb/internal/errs"
@@ -226,7 +229,7 @@ func (b *builder) installStaged(dir string, p *packageJSON, data []byte, quiet [
 		b.warnf(diag.Pos{File: b.rel(filepath.Join(dir, "package.json"))}, "dependency-left-out", "",
 			"%s cannot be installed and is left out: %s", name, npmReason(out))
 	}
-	if err := moveModules(filepath.Join(stage, "node_modules"), filepath.Join(dir, "node_modules")); err != nil {
+	if err := moveModules(os.Rename, filepath.Join(stage, "node_modules"), filepath.Join(dir, "node_modules")); err != nil {
 		return fmt.Errorf("put node_modules in its place: %w", err)
 	}
 	if script := p.Scripts["postinstall"]; script != "" {
@@ -238,12 +241,16 @@ func (b *builder) installStaged(dir string, p *packageJSON, data []byte, quiet [
 	return nil
 }
 
-// moveModules moves a node_modules folder, with the links it holds to folders elsewhere.
-func moveModules(from, to string) error {
-	if err := os.Rename(from, to); err != nil {
-		if os.IsNotExist(err) {
-			return nil // nothing was to be installed
-		}
+// moveModules moves a node_modules folder, with the links it holds to folders elsewhere. rename is os.Rename.
+func moveModules(rename func(from, to string) error, from, to string) error {
+	err := rename(from, to)
+	if errors.Is(err, syscall.EXDEV) {
+		err = copyModules(rename, from, to)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // nothing was to be installed
+	}
+	if err != nil {
 		return err
 	}
 	for _, pattern := range []string{"*", "@*/*"} {
@@ -271,6 +278,26 @@ func moveModules(from, to string) error {
 		}
 	}
 	return nil
+}
+
+// copyModules brings a node_modules folder over from another disk: into an .ebb folder beside its place, which is neither watched nor
+// packaged, so that it stands whole at its place or not at all.
+func copyModules(rename func(from, to string) error, from, to string) error {
+	own := filepath.Join(filepath.Dir(to), ".ebb")
+	if err := os.MkdirAll(own, 0o755); err != nil {
+		return err
+	}
+	defer os.Remove(own) // goes when it is empty: it was made for this
+	tmp, err := os.MkdirTemp(own, ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	copied := filepath.Join(tmp, "node_modules")
+	if err := os.CopyFS(copied, os.DirFS(from)); err != nil {
+		return err
+	}
+	return rename(copied, to)
 }
 
 var globMeta = regexp.MustCompile(`[*?\[\\]`)

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/ebb-run/ebb/internal/diag"
@@ -103,5 +104,54 @@ func TestOffender_IsADependencyOfTheProject(t *testing.T) {
 		if got := offender(out, p); got != want {
 			t.Errorf("%q: got %q, want %q", out, got, want)
 		}
+	}
+}
+
+func TestInstall_MovesModulesAcrossDisks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "work", "stage", "node_modules"), filepath.Join(dir, "shop", "node_modules")
+	writeFiles(t, from, map[string]string{"a/package.json": "{}", "a/bin/run": "#!/bin/sh\n", ".bin/run": "-> ../a/bin/run", "local": "-> ../../../shop/local"})
+	writeFiles(t, filepath.Join(dir, "shop"), map[string]string{"local/package.json": `{"name":"local"}`})
+	rename := func(a, b string) error { // as if work and shop were on two disks
+		if strings.HasPrefix(a, filepath.Join(dir, "work")) != strings.HasPrefix(b, filepath.Join(dir, "work")) {
+			return &os.LinkError{Op: "rename", Old: a, New: b, Err: syscall.EXDEV}
+		}
+		return os.Rename(a, b)
+	}
+	if err := moveModules(rename, from, to); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(to, "local", "package.json")); err != nil || string(text) != `{"name":"local"}` {
+		t.Errorf("the link to a folder of the project: %q %v", text, err)
+	}
+	if info, err := os.Stat(filepath.Join(to, ".bin", "run")); err != nil || info.Mode()&0o111 == 0 {
+		t.Errorf("the program: %v %v", info, err)
+	}
+	if info, err := os.Lstat(filepath.Join(to, ".bin", "run")); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("the link to the program: %v %v", info, err)
+	}
+	if list, err := os.ReadDir(filepath.Dir(to)); err != nil || len(list) != 2 {
+		t.Errorf("the project holds %v, %v", list, err)
+	}
+}
+
+func TestInstall_WorkOnAnotherDisk(t *testing.T) {
+	t.Parallel()
+	p := newProject(t, map[string]string{"package.json": `{"dependencies":{"ok":"1"}}`, "index.js": `exports.h = () => require("ok")`})
+	work, err := os.MkdirTemp("/dev/shm", "ebb-test-*")
+	if err != nil {
+		t.Skipf("skipped: there is no other disk to write to: %v", err)
+	}
+	defer os.RemoveAll(work)
+	a, errA := os.Stat(work)
+	b, errB := os.Stat(p.root)
+	if errA != nil || errB != nil || a.Sys().(*syscall.Stat_t).Dev == b.Sys().(*syscall.Stat_t).Dev {
+		t.Skip("skipped: /dev/shm is the same disk as the folder for tests")
+	}
+	p.work = work
+	writeFiles(t, p.bin, map[string]string{"npm": "#!/bin/sh\nmkdir -p node_modules/ok; echo '{}' > node_modules/ok/package.json; echo > node_modules/ok/index.js\n"})
+	if b := p.one(node("f", "index.h")); !b.Code.Has("node_modules/ok/package.json") {
+		t.Errorf("got %s", paths(b.Code))
 	}
 }
