@@ -8,6 +8,8 @@
 //  2. A failure prints `ebb: error: …` and, where there is a mend, `ebb: hint: …`.
 //  3. Exit codes: 0 done; 1 failed (the function, the build, the server); 2 wrong usage.
 //  4. With --json results are JSON, one document or one line per event; colours only on terminals.
+//  5. What `ebb up` and `ebb serve` print holds up neither a request nor the stop when nobody reads it: lines about requests,
+//     functions' output and the server's log are dropped and counted then, all others are kept.
 //
 // It holds no logic that the server or a script could need.
 package cli
@@ -75,6 +77,7 @@ type command struct {
 	System
 	json        bool
 	rootCommand *cobra.Command
+	finish      func() // ends the printing; nil where detach was not called
 	// where a running Node is looked for
 	apiURL, data string
 }
@@ -88,6 +91,11 @@ func Main(sys System, args []string) int {
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	defer func() {
+		if c.finish != nil {
+			c.finish()
+		}
+	}()
 	if err == nil {
 		return exitOK
 	}

@@ -23,6 +23,7 @@ func (c *command) serve() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		c.detach()
 		s, err := server.Open(cmd.Context(), server.Options{
 			Config: cfg, Version: Version, Log: c.serverLog(cfg), Env: c.Env,
 		})
@@ -59,5 +60,5 @@ func (c *command) serve() *cobra.Command {
 func (c *command) serverLog(cfg *config.Config) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // config has checked it
-	return telemetry.NewServerLog(c.Stderr, level)
+	return telemetry.NewServerLog(mayDrop(c.Stderr), level)
 }

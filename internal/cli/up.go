@@ -60,7 +60,8 @@ func (c *command) up() *cobra.Command {
 		Short: "Run the project in DIR (default: this folder) and redeploy on save",
 		Long: "Reads the project, builds it, and runs everything in the foreground: gateway, functions, logs.\n" +
 			"A change to a file redeploys at once; if the change does not start, what ran keeps serving.\n" +
-			"SIGINT stops cleanly with exit code 0.\n\nWith --json every line on standard output is an event; `ready` comes once calls will succeed.",
+			"SIGINT stops cleanly with exit code 0.\n\nWith --json every line on standard output is an event; `ready` comes once calls will succeed.\n" +
+			"When nobody reads the output, requests and logs are dropped; the last event, `dropped`, counts them.",
 		Example: "  ebb up\n  ebb up examples/hello-api --listen 127.0.0.1:0\n  ebb up --stage prod --param table=users",
 		Args:    args(cobra.MaximumNArgs(1)),
 	}
@@ -80,7 +81,8 @@ func (c *command) up() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		err = (&upRun{c: c, p: p, cfg: cfg, watch: !noWatch, begun: time.Now()}).run(cmd.Context())
+		c.detach()
+		err = (&upRun{c: c, lossy: c.passing(), p: p, cfg: cfg, watch: !noWatch, begun: time.Now()}).run(cmd.Context())
 		if cmd.Context().Err() != nil && errs.CodeOf(err) == errs.Canceled {
 			return nil // stopped before it was ready, as asked
 		}
@@ -92,11 +94,12 @@ func (c *command) up() *cobra.Command {
 // upRun is one `ebb up`.
 type upRun struct {
 	c      *command
+	lossy  *command // prints what comes with requests
 	p      *project
 	cfg    *config.Config
 	watch  bool
 	begun  time.Time
-	mu     sync.Mutex // one line at a time
+	mu     sync.Mutex // one line, or what belongs together, at a time; c and lossy never wait for a reader
 	client *api.Client
 	only   func(*app.App) // serves nothing else
 }
@@ -330,7 +333,7 @@ func (u *upRun) access(a gateway.Access) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.c.json {
-		u.c.printJSON(map[string]any{"event": "request", "method": a.Method, "path": a.Path, "status": a.Status, "durationMS": float64(a.Duration.Microseconds()) / 1000,
+		u.lossy.printJSON(map[string]any{"event": "request", "method": a.Method, "path": a.Path, "status": a.Status, "durationMS": float64(a.Duration.Microseconds()) / 1000,
 			"function": a.Function, "invocation": a.RequestID})
 		return
 	}
@@ -340,7 +343,7 @@ func (u *upRun) access(a gateway.Access) {
 	} else if a.Status >= 400 {
 		col = yellow
 	}
-	u.c.say("%s %s %s %s %s", u.c.paint(dim, time.Now().Format("15:04:05")), u.c.paint(col, fmt.Sprint(a.Status)), a.Method, a.Path,
+	u.lossy.say("%s %s %s %s %s", u.c.paint(dim, time.Now().Format("15:04:05")), u.c.paint(col, fmt.Sprint(a.Status)), a.Method, a.Path,
 		u.c.paint(dim, strings.TrimSpace(fmt.Sprintf("%.1f ms %s", float64(a.Duration.Microseconds())/1000, a.Function))))
 }
 
@@ -349,7 +352,7 @@ func (u *upRun) log(r api.LogRecord) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.c.json {
-		u.c.printJSON(struct {
+		u.lossy.printJSON(struct {
 			Event string `json:"event"`
 			api.LogRecord
 		}{"log", r})
@@ -360,7 +363,7 @@ func (u *upRun) log(r api.LogRecord) error {
 		return nil
 	}
 	name := strings.TrimPrefix(r.Function, r.App+"-"+r.Stage+"-")
-	u.c.say("%s %s", u.c.paint(cyan, name+" |"), r.Text)
+	u.lossy.say("%s %s", u.c.paint(cyan, name+" |"), r.Text)
 	return nil
 }
 
