@@ -13,6 +13,7 @@ import (
 // An Invocation is frameHead, any number of frameBody, frameEnd; so is its answer, where frameAbort may take the place of
 // frameEnd. An Invocation's head is lines: request id, deadline in Unix milliseconds, function ARN, trace header, client
 // context. An answer's head is 'r' (result), 'e' (error document) or 's' and a media type (streamed).
+// What ends an answer also ends the Invocation: the guest holds it back while its code is at work.
 // The guest's first frame is frameReady or frameFailed with an error document.
 const (
 	frameHead   = 1
@@ -22,7 +23,7 @@ const (
 	frameFailed = 5
 	frameAbort  = 6
 
-	// flagLast says that the guest ends after this answer.
+	// flagLast, on any frame of an answer, says that the guest ends after it.
 	flagLast = 1
 
 	frameHeader = 8

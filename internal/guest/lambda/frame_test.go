@@ -75,6 +75,11 @@ func TestFrames_AnswersAreReadHoweverTheyAreCut(t *testing.T) {
 			}
 		})
 	}
+	for _, data := range [][]byte{frames(1, 1, "r", 3, 0, ``), frames(1, 0, "r", 3, 1, ``), frames(1, 0, "s", 2, 0, `a`, 6, 1, `{}`)} {
+		if _, s, err := answerFrames(data, 1000, direct("")); err != nil || !s.spent {
+			t.Errorf("a guest that said it ends: spent %v, %v", s.spent, err)
+		}
+	}
 	if _, _, err := answerFrames(append(frames(1, 0, "r", 3, 0, ``), 0), 1000, direct("")); err == nil {
 		t.Error("bytes after the answer are accepted")
 	}

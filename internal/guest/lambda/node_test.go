@@ -91,17 +91,24 @@ func (c *guestCase) checkHead(t *testing.T, h invocation.Head) {
 
 func js(text string) map[string]string { return map[string]string{"index.js": text} }
 
+// never is the answer of a handler whose promise nothing can settle any more.
+const never = `^\{"errorType":"Runtime.NodeJsExit","errorMessage":"The Lambda runtime client detected an unexpected Node.js exit code\. [^"]*","trace":\["[^"]*"\]\}$`
+
 var nodeCases = []guestCase{
 	{name: "async", files: js(`exports.handler = async (e) => ({got: e.n + 1})`), in: `{"n":1}`, want: `{"got":2}`},
 	{name: "promise", files: js(`exports.handler = (e) => new Promise((r) => setTimeout(r, 2, e))`), in: `[1, 2]`, want: `[1,2]`},
 	{name: "plain value without a callback is null", files: js(`exports.handler = (e) => 5`), in: `{}`, want: `null`},
 	{name: "async undefined", files: js(`exports.handler = async () => {}`), want: `null`},
-	{name: "a promise that never settles", files: js(`exports.handler = () => new Promise(() => {})`), want: `null`},
+	{name: "a promise that never settles", files: js(`exports.handler = () => new Promise(() => {})`), like: never, fails: "Runtime.NodeJsExit", output: `\tERROR\tInvoke Error \t\{"errorType":"Runtime.NodeJsExit"`},
+	{name: "async that never settles", files: js(`exports.handler = async (e) => { setTimeout(() => {}, 5); await new Promise(() => {}); return 1 }`), like: never, fails: "Runtime.NodeJsExit"},
+	{name: "a thenable that never settles", files: js(`exports.handler = () => ({then() {}})`), like: never, fails: "Runtime.NodeJsExit"},
+	{name: "async that calls back and never settles", files: js(`exports.handler = async (e, c, cb) => { cb(null, 1); await new Promise(() => {}) }`), want: `1`},
 	{name: "returns without calling back", files: js(`exports.handler = (e, c, cb) => { setTimeout(() => console.log("late"), 5) }`), want: `null`, output: `INFO\tlate\n`},
 	{name: "callback", files: js(`exports.handler = (e, c, cb) => cb(null, {a: "ä\n"})`), want: `{"a":"ä\n"}`},
 	{name: "callback waits for the event loop", files: js(`exports.handler = (e, c, cb) => { cb(null, 1); setTimeout(() => console.log("after"), 20) }`), want: `1`, output: `after`},
 	{name: "callback does not wait when told", files: js(`let t; exports.handler = (e, c, cb) => { c.callbackWaitsForEmptyEventLoop = false; t ||= setInterval(() => {}, 1000); cb(null, "now") }`), want: `"now"`},
 	{name: "callback error", files: js(`exports.handler = (e, c, cb) => cb(new TypeError("bad"))`), like: `^\{"errorType":"TypeError","errorMessage":"bad","trace":\["TypeError: bad","    at exports.handler \(.*index.js:1:\d+\)"`, fails: "TypeError", output: `\tERROR\tInvoke Error \t\{"errorType":"TypeError","errorMessage":"bad","stack":\[`},
+	{name: "callback error does not wait for the event loop", files: js(`let t; exports.handler = (e, c, cb) => { t ||= setInterval(() => {}, 1000); cb(new RangeError("now")) }`), like: `^\{"errorType":"RangeError","errorMessage":"now"`, fails: "RangeError"},
 	{name: "callback string error", files: js(`exports.handler = (e, c, cb) => cb("bad")`), want: `{"errorType":"string","errorMessage":"bad","trace":[]}`, fails: "string"},
 	{name: "context.succeed", files: js(`exports.handler = (e, c) => { setInterval(() => {}, 1000).unref(); c.succeed({ok: 1}) }`), want: `{"ok":1}`},
 	{name: "context.done", files: js(`exports.handler = (e, c) => { c.done(null, [1]) }`), want: `[1]`},
@@ -141,6 +148,13 @@ var nodeCases = []guestCase{
 	{name: "streamed answer, buffered", files: js(`exports.handler = awslambda.streamifyResponse(async (e, s, c) => { s.setContentType("text/plain"); s.write("a"); await new Promise((r) => setTimeout(r, 2)); s.write("b"); s.end("c") })`), want: `abc`},
 	{name: "streamed answer that fails early", files: js(`exports.handler = awslambda.streamifyResponse(async (e, s) => { throw new Error("early") })`), like: `"errorMessage":"early"`, fails: "Error"},
 	{name: "streamed answer that fails late", files: js(`exports.handler = awslambda.streamifyResponse(async (e, s) => { s.write("a"); await 0; throw new Error("late") })`), like: `"errorMessage":"late"`, fails: "Error"},
+	{name: "streamed answer whose handler never settles", files: js(`exports.handler = awslambda.streamifyResponse(async (e, s) => { s.write("a"); await new Promise(() => {}) })`), like: never, fails: "Runtime.NodeJsExit"},
+	{name: "whole streamed answer whose handler never settles", files: js(`exports.handler = awslambda.streamifyResponse(async (e, s) => { s.end("a"); await new Promise(() => {}) })`), want: `a`, output: `Invoke Error \t\{"errorType":"Runtime.NodeJsExit"`},
+	{name: "whole streamed answer whose handler rejects", files: js(`exports.handler = awslambda.streamifyResponse(async (e, s) => { s.end("a"); await new Promise((r) => setTimeout(r, 5)); throw new RangeError("late") })`), want: `a`, output: `Invoke Error \t\{"errorType":"RangeError","errorMessage":"late"`},
+	{name: "whole streamed answer before an uncaught exception", files: js(`exports.handler = awslambda.streamifyResponse(async (e, s) => { s.end("a"); setTimeout(() => { throw new RangeError("late") }, 5); await new Promise((r) => setTimeout(r, 1000)) })`), want: `a`, output: `Uncaught Exception \t\{"errorType":"RangeError"`, ends: true},
+	{name: "streamed answer cut by an uncaught exception", files: js(`exports.handler = awslambda.streamifyResponse(async (e, s) => { s.write("a"); setTimeout(() => { throw new RangeError("late") }, 5); await new Promise((r) => setTimeout(r, 1000)) })`), like: `^\{"errorType":"RangeError"`, fails: "RangeError", ends: true},
+	{name: "streamed answer that is destroyed", files: js(`exports.handler = awslambda.streamifyResponse(async (e, s) => { s.write("a"); s.destroy() })`), like: `"errorMessage":"the response stream was destroyed before its end"`, fails: "Error"},
+	{name: "streaming handler that throws before it returns", files: js(`exports.handler = awslambda.streamifyResponse((e, s) => { s.write("a"); null.x })`), like: `"errorType":"TypeError"`, fails: "TypeError"},
 	{name: "streamed answer that is never ended", files: js(`exports.handler = awslambda.streamifyResponse(async (e, s) => { s.write("a") })`), want: `a`},
 }
 

@@ -136,3 +136,41 @@ func TestRequest_AStreamThatFailsLateIsCut(t *testing.T) {
 		t.Errorf("%v, body %q", err, b.Body.String())
 	}
 }
+
+func TestNode_AStreamsInvocationLastsUntilItsHandlerHasSettled(t *testing.T) {
+	t.Parallel()
+	g := launch(t, nodeUnit(t, "index.handler", js(`let working = 0; exports.handler = awslambda.streamifyResponse(async (e, s) => {
+		s.end(String(working++)); // of earlier Invocations
+		await new Promise((r) => setTimeout(r, 30));
+		working--;
+	})`)))
+	for _, stream := range []bool{true, false, true, false} {
+		b, err := g.Do(t, request("url", "2.0", stream, strings.NewReader("")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Body.String() != "0" {
+			t.Errorf("stream %v: %s handlers were at work already", stream, b.Body.String())
+		}
+	}
+}
+
+func TestNode_AStreamThatHasFailedSpoilsNoLaterAnswer(t *testing.T) {
+	t.Parallel()
+	g := launch(t, nodeUnit(t, "index.handler", js(`let first; exports.handler = awslambda.streamifyResponse(async (e, s) => {
+		if (!first) {
+			first = s;
+			throw new Error("early");
+		}
+		first.write("of the first");
+		first.end();
+		await new Promise((r) => setTimeout(r, 5));
+		s.end("of the second");
+	})`)))
+	if b, err := g.Call(t, `{}`); err != nil || b.Head.Error == nil {
+		t.Fatalf("%v %+v", err, b.Head)
+	}
+	if b, err := g.Call(t, `{}`); err != nil || b.Body.String() != "of the second" {
+		t.Errorf("%v, body %q", err, b.Body.String())
+	}
+}

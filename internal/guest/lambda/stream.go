@@ -214,6 +214,7 @@ func (s *streamSession) answer(r *frameReader, inv *invocation.Invocation, sink 
 		if f.call != s.call || (f.kind == frameHead) == open {
 			return errs.New(errs.Failed, "the guest sent a frame of kind %d for call %d during call %d", f.kind, f.call, s.call)
 		}
+		s.spent = s.spent || f.flags&flagLast != 0
 		switch f.kind {
 		case frameHead:
 			if f.length == 0 || f.length > 1024 {
@@ -229,7 +230,6 @@ func (s *streamSession) answer(r *frameReader, inv *invocation.Invocation, sink 
 				media = string(p[1:])
 			}
 			rep.open(p[0], media)
-			s.spent = f.flags&flagLast != 0
 		case frameBody:
 			if err := s.body(r, &rep, f.length); err != nil {
 				return err

@@ -10,7 +10,7 @@ const net = require('net');
 const path = require('path');
 const util = require('util');
 
-const HEAD = 1, BODY = 2, END = 3, READY = 4, FAILED = 5, ABORT = 6;
+const HEAD = 1, BODY = 2, END = 3, READY = 4, FAILED = 5; // and ABORT in node-stream.cjs
 const LAST = 1; // flag: the guest ends after this answer
 const HEADER = 8;
 const LINE = 3; // the descriptor
@@ -246,6 +246,13 @@ function named(name, message, cause) {
   return err;
 }
 
+// neverSettled is the error of a handler whose promise nothing can settle any more.
+function neverSettled() {
+  const err = named('Runtime.NodeJsExit', 'The Lambda runtime client detected an unexpected Node.js exit code. This is most commonly caused by a Promise that was never settled. For more information, see https://nodejs.org/docs/latest/api/process.html#exit-codes');
+  err.stack = `${err.name}: ${err.message}`; // no place of the handler is known
+  return err;
+}
+
 // ---- one Invocation ----------------------------------------------------------------------------------------------
 
 let current = null; // the Invocation in progress, not yet answered
@@ -264,7 +271,7 @@ function invoke(head, text) {
   const [id, deadline, arn, trace, client] = head.split('\n');
   requestId = id;
   env._X_AMZN_TRACE_ID = trace;
-  const mine = { wait: true, answered: false, late: null, stream: null };
+  const mine = { wait: true, answered: false, late: null, promised: false, stream: null };
   current = mine;
   // With the line not counted, an empty event loop shows itself (beforeExit).
   line.unref();
@@ -277,8 +284,9 @@ function invoke(head, text) {
   }
   const callback = (err, data) => {
     if (mine.answered || mine.late !== null) return;
-    if (mine.wait) mine.late = () => finish(mine, err, data);
-    else finish(mine, err, data);
+    // An error is answered at once; only success waits for the event loop.
+    if (err !== undefined && err !== null || !mine.wait) finish(mine, err, data);
+    else mine.late = () => finish(mine, err, data);
   };
   const now = (err, data) => {
     mine.wait = false;
@@ -314,6 +322,7 @@ function invoke(head, text) {
     }
     const result = handler(event, context, callback);
     if (result !== null && typeof result === 'object' && typeof result.then === 'function') {
+      mine.promised = true;
       result.then(context.succeed, (err) => now(err === undefined || err === null ? named('Error', String(err)) : err));
     }
   } catch (err) {
@@ -350,9 +359,14 @@ function answer(mine, kind, flags, text, then) {
   else write(kind, flags, text, then);
 }
 
-function write(kind, flags, text, then) {
+// over makes the line free for the next Invocation.
+function over() {
   current = null;
   line.ref();
+}
+
+function write(kind, flags, text, then) {
+  over();
   frames([[HEAD, flags, kind], [END, flags, text]], then);
 }
 
@@ -365,7 +379,8 @@ process.on('beforeExit', () => {
   if (mine.answered) return;
   line.ref();
   if (mine.late !== null) setImmediate(mine.late);
-  else if (mine.stream !== null) mine.stream.end();
+  else if (mine.stream !== null) mine.stream.idle();
+  else if (mine.promised) answerError(mine, neverSettled());
   else setImmediate(finish, mine, null, undefined);
 });
 
@@ -382,8 +397,9 @@ function fatal(title, err, code) {
   if (!handler) {
     initFailed(err, title, code);
   } else if (mine !== null && !mine.answered) {
-    mine.stream = null;
-    answerError(mine, err, title, LAST, () => process.exit(code));
+    const exit = () => process.exit(code);
+    if (mine.stream !== null) mine.stream.fail(err, title, LAST, exit);
+    else answerError(mine, err, title, LAST, exit);
   } else {
     logError(title, err);
     drained(() => process.exit(code));
@@ -395,56 +411,11 @@ function fatal(title, err, code) {
 const streaming = Symbol.for('aws.lambda.runtime.handler.streaming');
 const PRELUDE = 'application/vnd.awslambda.http-integration-response';
 
+let streams = null; // node-stream.cjs
+
 function stream(mine, event, context) {
-  const { Writable } = require('stream');
-  let type = 'application/octet-stream', begun = false, before = null;
-  const put = (chunk, done) => {
-    const list = [];
-    if (!begun) list.push([HEAD, 0, 's' + type]);
-    begun = true;
-    list.push([BODY, 0, chunk]);
-    frames(list, done);
-  };
-  const first = (done) => {
-    const f = before;
-    before = null;
-    if (f === null) done();
-    else {
-      const parts = [];
-      f((p) => parts.push(Buffer.from(p)));
-      put(Buffer.concat(parts), done);
-    }
-  };
-  const w = mine.stream = new Writable({
-    write(chunk, encoding, done) { first(() => put(chunk, done)); },
-    final(done) {
-      first(() => drained(() => {
-        if (!mine.answered) {
-          mine.answered = true;
-          current = null;
-          line.ref();
-          frames(begun ? [[END, 0, '']] : [[HEAD, 0, 's' + type], [END, 0, '']]);
-        }
-        done();
-      }));
-    },
-  });
-  w.setContentType = (t) => { type = t; };
-  Object.defineProperty(w, '_onBeforeFirstWrite', { set(f) { before = f; } });
-  const failed = (err) => {
-    if (mine.answered) return;
-    if (!begun) {
-      answerError(mine, err);
-      return;
-    }
-    logError('Invoke Error', err);
-    mine.answered = true;
-    current = null;
-    line.ref();
-    frames([[ABORT, 0, errorDocument(err)]]);
-  };
-  w.on('error', failed);
-  Promise.resolve(handler(event, w, context)).catch(failed);
+  streams ||= require('./node-stream.cjs')({ frames, drained, errorDocument, logError, named, neverSettled, over });
+  streams(mine, handler, event, context);
 }
 
 globalThis.awslambda = {

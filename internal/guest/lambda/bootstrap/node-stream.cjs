@@ -1,0 +1,90 @@
+'use strict';
+// Answers of streaming handlers. It is loaded with the first Invocation of one.
+
+const { Writable } = require('stream');
+
+const HEAD = 1, BODY = 2, END = 3, ABORT = 6;
+
+// It is given what the two halves share: frames, drained, errorDocument, logError, named and neverSettled of node.cjs, and over, which
+// is called when the line is free for the next Invocation.
+//
+// An Invocation ends when its stream has ended, or broken, and the handler's promise has settled: until then its code may be at work.
+module.exports = ({ frames, drained, errorDocument, logError, named, neverSettled, over }) => function stream(mine, handler, event, context) {
+  let type = 'application/octet-stream', begun = false, before = null;
+  let ended = false, settled = false, fault = null;
+  const put = (chunk, done) => {
+    const list = [];
+    if (!begun) list.push([HEAD, 0, 's' + type]);
+    begun = true;
+    list.push([BODY, 0, chunk]);
+    frames(list, done);
+  };
+  const first = (done) => {
+    const f = before;
+    before = null;
+    if (f === null) done();
+    else {
+      const parts = [];
+      f((p) => parts.push(Buffer.from(p)));
+      put(Buffer.concat(parts), done);
+    }
+  };
+  const finish = (flags, then) => {
+    if (!ended || !settled || mine.answered) return;
+    mine.answered = true;
+    drained(() => {
+      over();
+      if (fault === null) frames(begun ? [[END, flags, '']] : [[HEAD, flags, 's' + type], [END, flags, '']], then);
+      else if (begun) frames([[ABORT, flags, fault]], then);
+      else frames([[HEAD, flags, 'e'], [END, flags, fault]], then);
+    });
+  };
+  // broken ends the stream with an error, which is the answer's unless the answer is whole. All of them are logged.
+  const broken = (err, title = 'Invoke Error') => {
+    const e = err === undefined || err === null ? named('Error', String(err)) : err;
+    logError(title, e);
+    if (ended) return;
+    ended = true;
+    fault = errorDocument(e);
+  };
+  const fail = (err, title, flags = 0, then) => {
+    if (mine.answered) return;
+    broken(err, title);
+    settled = true;
+    finish(flags, then);
+  };
+  const w = new Writable({
+    // What comes after the end of the Invocation must not get into the next one's answer.
+    write(chunk, encoding, done) { ended || mine.answered ? done() : first(() => put(chunk, done)); },
+    final(done) {
+      first(() => {
+        ended = true;
+        done();
+        finish(0);
+      });
+    },
+  });
+  w.setContentType = (t) => { type = t; };
+  Object.defineProperty(w, '_onBeforeFirstWrite', { set(f) { before = f; } });
+  w.on('error', (err) => {
+    if (ended) return; // of a write after the end, or the handler's own error again
+    broken(err);
+    finish(0);
+  });
+  w.on('close', () => {
+    if (ended) return;
+    broken(named('Error', 'the response stream was destroyed before its end'));
+    finish(0);
+  });
+  mine.stream = {
+    fail,
+    idle() { // the event loop is empty
+      if (settled) w.end();
+      else fail(neverSettled());
+    },
+  };
+  new Promise((done) => done(handler(event, w, context))).then(() => {
+    settled = true;
+    finish(0);
+  }, (err) => fail(err));
+};
