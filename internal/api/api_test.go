@@ -31,6 +31,7 @@ type backend struct {
 	blobs    map[string][]byte
 	deployed []api.DeployRequest
 	invoke   func(inv *invocation.Invocation, body []byte, s invocation.Sink) error
+	during   func(ctx context.Context, s invocation.Sink) error // in place of invoke
 	logs     func(q api.LogQuery, begun func(), each func(api.LogRecord) error) error
 	fault    error
 }
@@ -85,7 +86,7 @@ func (b *backend) History(_ context.Context, app, _ string) ([]api.Deployment, e
 	return []api.Deployment{{ID: "d1", Message: app}}, b.fault
 }
 
-func (b *backend) Invoke(_ context.Context, name string, inv *invocation.Invocation, s invocation.Sink) error {
+func (b *backend) Invoke(ctx context.Context, name string, inv *invocation.Invocation, s invocation.Sink) error {
 	if name != "hello" && name != "a/b" {
 		return errs.New(errs.NotFound, "no function %s is deployed", name).WithHint("Did you mean hello?")
 	}
@@ -93,6 +94,9 @@ func (b *backend) Invoke(_ context.Context, name string, inv *invocation.Invocat
 	raw, ok := inv.Payload.(invocation.Raw)
 	if !ok {
 		return fmt.Errorf("payload is %T", inv.Payload)
+	}
+	if b.during != nil {
+		return b.during(ctx, s)
 	}
 	return b.invoke(inv, raw, s)
 }

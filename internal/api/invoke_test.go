@@ -1,12 +1,16 @@
 package api_test
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/invocation"
 )
@@ -80,5 +84,48 @@ func TestInvoke_SaysTheLengthItKnows(t *testing.T) {
 	defer func() { _ = resp.Body.Close() }()
 	if resp.ContentLength != 4 {
 		t.Errorf("Content-Length %d, want 4", resp.ContentLength)
+	}
+}
+
+func TestInvoke_ACallerThatLeavesEndsOnlyWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, body string
+		canceled   bool
+	}{
+		{"with half an answer", "ha", true},
+		{"with the whole answer", "half", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			left, begun, over := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+			b := &backend{during: func(ctx context.Context, s invocation.Sink) error {
+				_ = s.Start(invocation.Head{Length: 4})
+				_, _ = io.WriteString(s, c.body)
+				close(begun)
+				<-left
+				select {
+				case <-ctx.Done():
+				case <-time.After(map[bool]time.Duration{true: 10 * time.Second, false: 50 * time.Millisecond}[c.canceled]):
+				}
+				over <- ctx.Err()
+				return nil
+			}}
+			ctx, leave := context.WithCancel(t.Context())
+			req := httptest.NewRequestWithContext(ctx, http.MethodPost, "http://localhost/v1/functions/hello/invocations", strings.NewReader("{}"))
+			req.Header.Set("Authorization", "Bearer "+string(token))
+			served := make(chan struct{})
+			go func() {
+				defer close(served)
+				api.NewServer(b, token, slog.New(slog.DiscardHandler)).ServeHTTP(httptest.NewRecorder(), req)
+			}()
+			<-begun
+			leave()
+			close(left)
+			if err := <-over; (err != nil) != c.canceled {
+				t.Errorf("the invocation's context says %v, want an end: %v", err, c.canceled)
+			}
+			<-served
+		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/artifact"
@@ -286,8 +287,16 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 		Mode: invocation.ModeRequest, Attempt: 1, Received: time.Now(), ClientContext: r.Header.Get(HeaderClientContext),
 		Trace: r.Header.Get("Traceparent"), Payload: invocation.Raw(body),
 	}
-	sink := &rawSink{w: w, inv: inv, left: -1}
-	if err := s.backend.Invoke(r.Context(), r.PathValue("name"), inv, sink); err != nil && sink.left != 0 {
+	sink := &rawSink{w: w, inv: inv}
+	sink.left.Store(-1)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	defer cancel()
+	defer context.AfterFunc(r.Context(), func() {
+		if sink.left.Load() != 0 { // a caller that has its answer may go; the guest may work on
+			cancel()
+		}
+	})()
+	if err := s.backend.Invoke(ctx, r.PathValue("name"), inv, sink); err != nil && sink.left.Load() != 0 {
 		return err
 	}
 	// What goes wrong in the guest's work after a whole answer is no fault of the answer.
@@ -299,7 +308,7 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 type rawSink struct {
 	w    http.ResponseWriter
 	inv  *invocation.Invocation
-	left int64 // bytes still to come; negative where that is not known
+	left atomic.Int64 // bytes still to come; negative where that is not known
 }
 
 func (s *rawSink) Start(h invocation.Head) error {
@@ -315,9 +324,9 @@ func (s *rawSink) Start(h invocation.Head) error {
 		text, _ := json.Marshal(message)
 		hd.Set(HeaderErrorMessage, string(text))
 	}
-	s.left = h.Length
-	if s.left >= 0 {
-		hd.Set("Content-Length", strconv.FormatInt(s.left, 10))
+	s.left.Store(h.Length)
+	if h.Length >= 0 {
+		hd.Set("Content-Length", strconv.FormatInt(h.Length, 10))
 	}
 	s.w.WriteHeader(200)
 	return s.flush()
@@ -325,16 +334,16 @@ func (s *rawSink) Start(h invocation.Head) error {
 
 func (s *rawSink) Write(p []byte) (int, error) {
 	n, err := s.w.Write(p)
-	if err != nil || s.left < 0 || n == 0 {
+	if err != nil || s.left.Load() < 0 || n == 0 {
 		return n, err
 	}
-	s.left -= int64(n)
+	s.left.Add(-int64(n))
 	return n, s.flush()
 }
 
 // flush sends an answer that is whole.
 func (s *rawSink) flush() error {
-	if s.left != 0 {
+	if s.left.Load() != 0 {
 		return nil
 	}
 	return http.NewResponseController(s.w).Flush()
