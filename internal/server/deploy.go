@@ -371,9 +371,14 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 	units := make([]*engine.Unit, 0, len(d.Units))
 	for _, u := range d.Units {
 		f := d.App.Function(u.Key)
+		reserved := f.Reserved
+		if reserved != nil {
+			n := *reserved // a pointer into the App would keep all of it
+			reserved = &n
+		}
 		unit := &engine.Unit{
 			ID: stackID(d.Stack) + "/" + u.Key, Revision: u.Revision, Tenant: d.Stack.Tenant,
-			Functions: []engine.Function{{Name: f.Name, Timeout: time.Duration(f.TimeoutSec) * time.Second, Reserved: f.Reserved}},
+			Functions: []engine.Function{{Name: f.Name, Timeout: time.Duration(f.TimeoutSec) * time.Second, Reserved: reserved}},
 			MemoryMB:  f.MemoryMB, KeepAlive: s.o.Config.KeepAlive, Driver: s.driver, Protocol: s.protocol,
 			Limits: sandbox.Limits{MemoryBytes: int64(f.MemoryMB) << 20, TmpBytes: int64(max(f.TmpMB, 512)) << 20, Processes: maxProcesses},
 		}
