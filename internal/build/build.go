@@ -6,7 +6,8 @@
 // Guarantees:
 //
 //  1. Faults in the user's files come back as located diagnostics, all of one pass; a Function with an error has no Built.
-//  2. Nothing is run or read again that has not changed: a second Build of an unchanged project runs no tool.
+//  2. Nothing is run or read again that has not changed: a second Build of an unchanged project runs no tool. A compiler or Makefile
+//     runs again when any file has that its module, or a local module or requirement it uses, may be made of.
 //  3. A tool gets a cleaned environment (see childEnv), never the user's cloud credentials or tokens; cancelling the context ends it
 //     with everything it started.
 //  4. A project whose dependencies are installed builds without network.
@@ -21,6 +22,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -46,6 +48,7 @@ type Options struct {
 	Arch     string         // "x86_64" or "arm64": the processor of the place that runs the code; empty is this machine's
 	Stdout   io.Writer      // takes the output of tools that fail; may be nil
 	Verbose  bool           // all tools' output goes to Stdout
+	Skip     []fs.FileInfo  // files of the project that are in no package and decide no build: what ebb itself writes to
 }
 
 // Progress is one step's begin, or its end when Done is set.
@@ -111,8 +114,9 @@ type builder struct {
 	diags  diag.List
 	said   map[string]bool // diagnostics given, to give each once
 	trees  map[string]*artifact.Tree
-	sets   map[string]packageSet // Node packages installed in this run, by key
-	broken map[string]error      // folders that could not be made in this run
+	sets   map[string]packageSet        // Node packages installed in this run, by key
+	broken map[string]error             // folders that could not be made in this run
+	below  map[string]map[string]string // filesBelow's results
 }
 
 func newBuilder(ctx context.Context, root string, a *app.App, o Options) (*builder, error) {
@@ -152,7 +156,7 @@ func newBuilder(ctx context.Context, root string, a *app.App, o Options) (*build
 		files: artifact.OpenScanCache(filepath.Join(o.Work, "scan")),
 		notes: openMemo(filepath.Join(o.Work, "memo.json")),
 		built: map[string]*Built{}, watch: map[string]bool{abs: true}, said: map[string]bool{},
-		trees: map[string]*artifact.Tree{}, sets: map[string]packageSet{}, broken: map[string]error{},
+		trees: map[string]*artifact.Tree{}, sets: map[string]packageSet{}, broken: map[string]error{}, below: map[string]map[string]string{},
 	}, nil
 }
 
@@ -251,7 +255,7 @@ func (b *builder) readyTree(rel, what string) (*artifact.Tree, bool) {
 	}
 	var t *artifact.Tree
 	if info.IsDir() {
-		t, err = artifact.Scan(full, b.files, nil)
+		t, err = b.scan(full, nil)
 	} else {
 		t, err = artifact.FromZip(full)
 	}

@@ -22,8 +22,9 @@ type project struct {
 	t     *testing.T
 	root  string
 	cache string
-	work  string // as Options.Work
-	bin   string // first in PATH
+	work  string        // as Options.Work
+	bin   string        // first in PATH
+	skip  []fs.FileInfo // as Options.Skip
 	out   strings.Builder
 	env   map[string]string
 
@@ -92,6 +93,7 @@ func (p *project) buildApp(ctx context.Context, a *app.App) (*Result, diag.List)
 	r, l := Build(ctx, p.root, a, Options{
 		Cache:   p.cache,
 		Work:    p.work,
+		Skip:    p.skip,
 		Env:     func(k string) (string, bool) { v, ok := p.env[k]; return v, ok && v != "" },
 		Environ: p.environ,
 		Stdout:  &p.out,

@@ -163,7 +163,7 @@ func (c *closure) outside() ([]*artifact.Tree, error) {
 			at = above + "/" + at
 		}
 		taken[at], place[real] = true, at
-		t, err := artifact.Scan(real, c.b.files, func(p string, _ fs.DirEntry) bool {
+		t, err := c.b.scan(real, func(p string, _ fs.DirEntry) bool {
 			return p != "node_modules" && p != ".git"
 		})
 		if err != nil {

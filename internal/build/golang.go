@@ -195,9 +195,9 @@ func (b *builder) legacyModule(base string, src []string, state string) (string,
 	if err := os.RemoveAll(dir); err != nil {
 		return "", err
 	}
-	for _, p := range src {
+	for _, p := range slices.Concat(src, embedded(src)) {
 		rel, err := filepath.Rel(base, p)
-		if err != nil || !filepath.IsLocal(rel) || !strings.HasSuffix(p, ".go") || strings.HasPrefix(rel, "vendor"+string(filepath.Separator)) {
+		if err != nil || !filepath.IsLocal(rel) || goOnly(p) && !strings.HasSuffix(p, ".go") || strings.HasPrefix(rel, "vendor"+string(filepath.Separator)) {
 			continue
 		}
 		if err := copyFile(p, filepath.Join(dir, rel)); err != nil {

@@ -176,7 +176,7 @@ func (b *builder) packageTree(nf *nodeFunc, c *closure, drop func(p string) bool
 	if drop != nil {
 		keep = func(p string, d fs.DirEntry) bool { return (d.IsDir() || underModules(p) || !drop(p)) && r.keep(p, d) }
 	}
-	tree, err := artifact.Scan(nf.base, b.files, keep)
+	tree, err := b.scan(nf.base, keep)
 	if err != nil {
 		return nil, err
 	}

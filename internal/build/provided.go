@@ -52,21 +52,21 @@ func (b *builder) program(f *app.Function) (*artifact.Tree, error) {
 	src := b.goSources(base)
 	at := filepath.Join(base, filepath.FromSlash(name))
 	if f.Package.Makefile != "" || len(src) > 0 {
-		state, err := b.digestOf(src)
+		in, err := b.goInputs(base, src)
 		if err != nil {
 			return nil, err
 		}
-		made, err := b.makeProgram(f, base, at, state)
+		made, err := b.makeProgram(f, base, at, in)
 		if err != nil {
 			return nil, err
 		}
 		if made != "" && len(src) > 0 && !runsOn(made, b.goArch(f)) {
 			made = "" // its Makefile is for the cloud's processor
-		} else if made == "" && b.ownProgram(at, src) && runsOn(at, b.goArch(f)) {
+		} else if made == "" && b.ownProgram(at, b.sourcesOf(in, src)) && runsOn(at, b.goArch(f)) {
 			made = at
 		}
 		if made == "" && len(src) > 0 && f.Package.Makefile == "" {
-			if made, err = b.goProgram(f, base, src, state); err != nil {
+			if made, err = b.goProgram(f, base, src, in.state); err != nil {
 				return nil, err
 			}
 		}
@@ -93,7 +93,7 @@ func (b *builder) programTree(f *app.Function, at, name string) (*artifact.Tree,
 		r := newRules(f.Package.Patterns, f.Package.Only)
 		r.modules = func(string, fs.DirEntry) bool { return false }
 		var err error
-		files, err = artifact.Scan(b.base(f), b.files, func(p string, d fs.DirEntry) bool {
+		files, err = b.scan(b.base(f), func(p string, d fs.DirEntry) bool {
 			if d.IsDir() && p == "vendor" && isRegular(filepath.Join(b.base(f), "go.mod")) {
 				return false
 			}
@@ -133,7 +133,7 @@ func goOnly(p string) bool {
 	return path.Ext(p) == ".go"
 }
 
-// goSources lists Go files and what else decides the outcome of a Go build, absolute.
+// goSources lists Go files and what else is compiled with them or says how, absolute. It is empty where there is no Go file.
 func (b *builder) goSources(base string) []string {
 	var list []string
 	code := false
@@ -145,7 +145,7 @@ func (b *builder) goSources(base string) []string {
 			if n := d.Name(); p != base && (n == "node_modules" || strings.HasPrefix(n, ".") || n == "testdata") {
 				return fs.SkipDir
 			}
-		case goOnly(d.Name()) && !strings.HasSuffix(d.Name(), "_test.go"):
+		case (goOnly(d.Name()) || compiledExt(d.Name())) && !strings.HasSuffix(d.Name(), "_test.go"):
 			list = append(list, p)
 			code = code || strings.HasSuffix(d.Name(), ".go")
 		}
@@ -183,10 +183,21 @@ func (b *builder) ownProgram(at string, src []string) bool {
 	if err != nil {
 		return false
 	}
-	return !slices.ContainsFunc(src, func(p string) bool {
+	newer := func(p string) bool {
 		s, err := os.Stat(p)
 		return err == nil && s.ModTime().After(info.ModTime())
-	})
+	}
+	return !slices.ContainsFunc(src, newer) && !slices.ContainsFunc(embedded(src), newer)
+}
+
+// sourcesOf adds to Go sources those of the rest of their module and of the local modules it uses.
+func (b *builder) sourcesOf(in *inputs, src []string) []string {
+	all := slices.Clone(src)
+	for _, d := range in.dirs {
+		all = append(all, b.goSources(d)...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // makeArtifact runs the Makefile that makes a Function's artifact out of Go sources, when it is not there or older than they are.
@@ -199,8 +210,8 @@ func (b *builder) makeArtifact(f *app.Function) {
 	if len(src) == 0 {
 		return
 	}
-	if state, err := b.digestOf(src); err == nil {
-		_, _ = b.makeProgram(f, b.root, full, state) // what it did not make is missed by the caller
+	if in, err := b.goInputs(b.root, src); err == nil {
+		_, _ = b.makeProgram(f, b.root, full, in) // what it did not make is missed by the caller
 	}
 }
 
@@ -208,7 +219,7 @@ var makeTarget = regexp.MustCompile(`(?m)^([A-Za-z0-9_.-]+)[ \t]*:([^=]|$)`)
 
 // makeProgram runs the project's Makefile where that is what makes the program, and returns the program's path; "" when the
 // Makefile is not about it. It is run again when the sources have changed.
-func (b *builder) makeProgram(f *app.Function, base, at, state string) (string, error) {
+func (b *builder) makeProgram(f *app.Function, base, at string, in *inputs) (string, error) {
 	dir, text := "", ""
 	for d := base; within(d, b.root); d = filepath.Dir(d) {
 		if data, err := os.ReadFile(filepath.Join(d, "Makefile")); err == nil {
@@ -241,26 +252,27 @@ func (b *builder) makeProgram(f *app.Function, base, at, state string) (string, 
 	}
 	key := "make:" + dir + ":" + target
 	var done string
-	if isRegular(out) && (b.notes.get(key, &done) && done == state) {
+	if isRegular(out) && (b.notes.get(key, &done) && done == in.state) {
 		return out, nil
 	}
-	if isRegular(out) && f.Package.Makefile == "" && done == "" && b.ownProgram(out, []string{filepath.Join(dir, "Makefile")}) && b.ownProgram(out, b.goSources(base)) {
+	if isRegular(out) && f.Package.Makefile == "" && done == "" && b.ownProgram(out, []string{filepath.Join(dir, "Makefile")}) && b.ownProgram(out, b.sourcesOf(in, b.goSources(base))) {
 		return out, nil // built by the user
 	}
 	failed := "make-failed:" + dir + ":" + target + ":" + programPath(f)
 	var before madeNothing
-	if f.Package.Makefile == "" && b.notes.get(failed, &before) && before.State == state {
+	if f.Package.Makefile == "" && b.notes.get(failed, &before) && before.State == in.state {
 		b.noteMake(dir, target, before.Why)
 		return "", nil // and it would not today
 	}
 	end := b.step("compile", f.Key, "make "+target)
 	text, err := b.run(command{dir: dir, name: "make", args: []string{target}, env: env})
 	end()
+	in.ran(b)
 	if b.ctx.Err() != nil {
 		return "", b.ctx.Err()
 	}
 	if err == nil && isRegular(out) {
-		b.notes.put(key, state)
+		b.notes.put(key, in.state)
 		return out, nil
 	}
 	if f.Package.Makefile != "" {
@@ -274,7 +286,7 @@ func (b *builder) makeProgram(f *app.Function, base, at, state string) (string, 
 			why = "make is not installed"
 		}
 	}
-	b.notes.put(failed, madeNothing{State: state, Why: why})
+	b.notes.put(failed, madeNothing{State: in.state, Why: why})
 	b.noteMake(dir, target, why)
 	return "", nil
 }

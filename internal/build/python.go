@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -67,7 +68,7 @@ func (b *builder) pythonSources(f *app.Function) (*artifact.Tree, error) {
 	r := newRules(f.Package.Patterns, f.Package.Only)
 	r.modules = func(string, fs.DirEntry) bool { return false }
 	base := b.base(f)
-	t, err := artifact.Scan(base, b.files, func(p string, d fs.DirEntry) bool {
+	t, err := b.scan(base, func(p string, d fs.DirEntry) bool {
 		if d.IsDir() {
 			if _, err := os.Stat(filepath.Join(base, filepath.FromSlash(p), "pyvenv.cfg")); err == nil {
 				return false // a virtual environment
@@ -199,8 +200,15 @@ func (b *builder) pipTree(f *app.Function, file, text string) (*artifact.Tree, e
 	if err != nil {
 		return nil, err
 	}
-	full := text + b.included(filepath.Dir(file), text)
-	key := hash(full, py.Version, py.Command[0])
+	full := text + b.included(filepath.Dir(file), text, 0)
+	parts := []string{full, py.Version, py.Command[0]}
+	for _, p := range localRequirements(filepath.Dir(file), full) {
+		if !within(p, b.root) {
+			b.watch[p] = true
+		}
+		parts = append(parts, p, b.requirementState(p))
+	}
+	key := hash(parts...)
 	dir := filepath.Join(b.o.Work, "pip-"+key[:16])
 	if t := b.trees[dir]; t != nil {
 		return t, nil
@@ -232,15 +240,94 @@ func (b *builder) sitePackages(dir string) (*artifact.Tree, error) {
 
 var includeLine = regexp.MustCompile(`(?m)^\s*(?:-r|--requirement|-c|--constraint)[ =]+(\S+)`)
 
-// included gives the text of files that requirements refer to.
-func (b *builder) included(dir, text string) string {
+// included gives the text of files that requirements refer to, and those that these refer to.
+func (b *builder) included(dir, text string, depth int) string {
 	var s strings.Builder
 	for _, m := range includeLine.FindAllStringSubmatch(text, 20) {
-		if data, err := os.ReadFile(filepath.Join(dir, m[1])); err == nil {
-			s.Write(data)
+		name := m[1]
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
 		}
+		data, err := os.ReadFile(name)
+		if err != nil || depth > 5 {
+			continue
+		}
+		s.WriteByte('\n')
+		s.Write(data)
+		s.WriteString(b.included(filepath.Dir(name), string(data), depth+1))
 	}
 	return s.String()
+}
+
+var (
+	editableOption = regexp.MustCompile(`^(?:-e|--editable)[ =]*`)
+	namedPath      = regexp.MustCompile(`^[\w.-]+(?:\[[^\]]*\])?\s*@\s*`)
+	pathExtras     = regexp.MustCompile(`\[[\w\s,.-]*\]$`)
+)
+
+// localRequirements lists the files and folders that requirements name, absolute. pip takes them from the folder it runs in, dir.
+func localRequirements(dir, text string) []string {
+	var list []string
+	for line := range strings.Lines(text) {
+		l := strings.TrimSpace(line)
+		if i := strings.Index(l, " #"); i >= 0 {
+			l = l[:i]
+		}
+		l, _, _ = strings.Cut(l, ";")
+		l = strings.TrimSpace(namedPath.ReplaceAllString(editableOption.ReplaceAllString(l, ""), ""))
+		if l == "" || l[0] == '-' || l[0] == '#' {
+			continue
+		}
+		path, isURL := strings.CutPrefix(l, "file:")
+		if isURL {
+			path, _, _ = strings.Cut(path, "#")
+			path = strings.TrimPrefix(path, "//localhost")
+			if strings.HasPrefix(path, "///") {
+				path = path[2:]
+			}
+			if plain, err := url.PathUnescape(path); err == nil {
+				path = plain
+			}
+		}
+		path, _, _ = strings.Cut(path, " --")
+		path = pathExtras.ReplaceAllString(strings.Trim(strings.TrimSpace(path), `"'`), "")
+		if !isURL && !strings.ContainsAny(path, `/\.`) {
+			continue // the name of a package, even where a folder has it too
+		}
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		if _, err := os.Stat(path); err == nil {
+			list = append(list, path)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// requirementState changes with the files of a local requirement; what pip itself leaves in its folder does not count.
+func (b *builder) requirementState(p string) string {
+	if !isFolder(p) {
+		return b.identity(p)
+	}
+	var parts []string
+	_ = filepath.WalkDir(p, func(q string, d fs.DirEntry, err error) error {
+		name := ""
+		if d != nil {
+			name = d.Name()
+		}
+		switch {
+		case err != nil, d.IsDir():
+			own := filepath.Dir(q) == p && (name == "build" || name == "dist")
+			if err != nil || q != p && (own || notInput(name) || name == "__pycache__" || name == ".venv" || strings.HasSuffix(name, ".egg-info") || strings.HasSuffix(name, ".dist-info")) {
+				return fs.SkipDir
+			}
+		case path.Ext(name) != ".pyc":
+			parts = append(parts, q, b.identity(q))
+		}
+		return nil
+	})
+	return hash(parts...)
 }
 
 // pip installs requirements into dir. Pinned SDKs that cannot be had are left out: the supplied one takes their place.
