@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 // watcher tells of changed files of a project, in bundles.
 type watcher struct {
 	root    string
+	outputs []fs.FileInfo     // what ebb itself writes to
 	fs      *fsnotify.Watcher // nil when nothing is watched
 	changes chan []string
 	done    chan struct{}
@@ -32,7 +34,7 @@ const quiet = 30 * time.Millisecond
 var unwatched = map[string]bool{".git": true, ".ebb": true, ".serverless": true, "node_modules": true, "__pycache__": true, ".venv": true, "venv": true, ".idea": true, ".vscode": true, ".build": true}
 
 func (u *upRun) startWatch() (*watcher, error) {
-	w := &watcher{root: u.p.root, changes: make(chan []string), done: make(chan struct{})}
+	w := &watcher{root: u.p.root, outputs: u.c.outputs(), changes: make(chan []string), done: make(chan struct{})}
 	w.mu.also = map[string]bool{}
 	if !u.watch {
 		close(w.done)
@@ -48,6 +50,23 @@ func (u *upRun) startWatch() (*watcher, error) {
 	}
 	go w.run()
 	return w, nil
+}
+
+// outputs are the files that standard output and standard error lead to, if these are files. In a project they are no part of it:
+// each line written would mean a redeploy, whose line would mean the next.
+func (c *command) outputs() []fs.FileInfo {
+	var list []fs.FileInfo
+	for _, w := range []io.Writer{c.Stdout, c.Stderr} {
+		if l, ok := w.(*lineWriter); ok {
+			w = l.w
+		}
+		if f, ok := w.(*os.File); ok {
+			if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+				list = append(list, info)
+			}
+		}
+	}
+	return list
 }
 
 // Changes gives bundles of changed paths, relative to the project.
@@ -174,6 +193,11 @@ func (w *watcher) matters(path string) bool {
 	}
 	for _, part := range strings.Split(filepath.ToSlash(rel), "/") {
 		if unwatched[part] {
+			return false
+		}
+	}
+	if len(w.outputs) > 0 {
+		if info, err := os.Stat(path); err == nil && slices.ContainsFunc(w.outputs, func(o fs.FileInfo) bool { return os.SameFile(o, info) }) {
 			return false
 		}
 	}
