@@ -157,7 +157,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, "artifacts")); err != nil {
 		return err
 	}
-	s.closing(func() error { s.trash.wg.Wait(); return nil })
+	s.closing(s.trash.close)
 	if s.logs, err = telemetry.OpenLogs(filepath.Join(dir, "logs"), telemetry.LogOptions{MaxBytes: int64(s.o.Config.LogMaxMB) << 20}); err != nil {
 		return err
 	}

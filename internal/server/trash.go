@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ type trash struct {
 		seen    map[string]time.Time // digest -> when a Deployment with it was last made to serve, or stopped to
 		serving map[state.StackKey][]string
 		last    time.Time
+		tidy    *time.Timer
 	}
 }
 
@@ -81,6 +83,7 @@ func (t *trash) running() map[string]bool {
 
 // collectSoon removes Artifacts that nothing needs, beside what goes on, unless that was done a moment ago.
 func (s *Server) collectSoon() {
+	s.tidySoon()
 	s.trash.mu.Lock()
 	due := time.Since(s.trash.mu.last) >= collectEvery
 	if due {
@@ -105,4 +108,30 @@ func (s *Server) collect(ctx context.Context) error {
 	running := s.trash.running()
 	_, err = s.artifacts.Collect(func(digest string) bool { return kept[digest] || running[digest] })
 	return err
+}
+
+// tidyAfter is how long after the last deploy memory is given back.
+const tidyAfter = time.Second
+
+// tidySoon gives memory back to the system once deploys have ended. Reading an App leaves several times its size as garbage, which an
+// idle Node would keep: nothing runs there that would make Go collect it.
+func (s *Server) tidySoon() {
+	s.trash.mu.Lock()
+	defer s.trash.mu.Unlock()
+	if s.trash.mu.tidy == nil {
+		s.trash.mu.tidy = time.AfterFunc(tidyAfter, debug.FreeOSMemory)
+		return
+	}
+	s.trash.mu.tidy.Reset(tidyAfter)
+}
+
+// close waits for what goes on.
+func (t *trash) close() error {
+	t.mu.Lock()
+	if t.mu.tidy != nil {
+		t.mu.tidy.Stop()
+	}
+	t.mu.Unlock()
+	t.wg.Wait()
+	return nil
 }
