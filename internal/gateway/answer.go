@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/errs"
@@ -17,8 +19,8 @@ type refusal struct {
 	status int
 	typ    string // x-amzn-ErrorType of a REST API
 	body   string
-	close  bool // the rest of the request is not read: the connection cannot go on
-	retry  bool // Retry-After
+	close  bool          // the rest of the request is not read: the connection cannot go on
+	retry  time.Duration // Retry-After, or 0 for none
 }
 
 // The refusals, with bodies as the API kinds give them ("Gateway response types" for REST APIs).
@@ -48,7 +50,7 @@ func timedOut(kind app.APIKind) refusal {
 
 func unavailable(kind app.APIKind) refusal {
 	if kind == app.FuncURL {
-		return refusal{status: 503, body: `{"Message":"Service Unavailable"}`, retry: true}
+		return refusal{status: 503, body: `{"Message":"Service Unavailable"}`, retry: retryLater}
 	}
 	return refusal{status: 503, typ: "ServiceUnavailableException", body: `{"message":"Service Unavailable"}`}
 }
@@ -65,9 +67,9 @@ func internalError(kind app.APIKind) refusal {
 
 func tooManyRequests(kind app.APIKind) refusal {
 	if kind == app.FuncURL {
-		return refusal{status: 429, body: `{"Reason":"ConcurrentInvocationLimitExceeded","Type":"User","message":"Rate Exceeded."}`, retry: true}
+		return refusal{status: 429, body: `{"Reason":"ConcurrentInvocationLimitExceeded","Type":"User","message":"Rate Exceeded."}`, retry: retryLater}
 	}
-	return refusal{status: 429, typ: "TooManyRequestsException", body: `{"message":"Too Many Requests"}`, retry: true}
+	return refusal{status: 429, typ: "TooManyRequestsException", body: `{"message":"Too Many Requests"}`, retry: retryLater}
 }
 
 // refuse maps an error of an Invoke that gave no answer. What the error says stays in the log.
@@ -76,15 +78,29 @@ func refuse(kind app.APIKind, err error) refusal {
 	case errs.TooLarge:
 		return bodyTooLarge(kind)
 	case errs.Throttled:
-		return tooManyRequests(kind)
+		r := tooManyRequests(kind)
+		r.retry = retryAfter(err)
+		return r
 	case errs.Unavailable, errs.Canceled:
 		r := unavailable(kind)
-		r.retry = true
+		r.retry = retryAfter(err)
 		return r
 	case errs.Timeout:
 		return timedOut(kind)
 	}
 	return internalError(kind)
+}
+
+// retryLater is the advice where nobody knows better.
+const retryLater = time.Second
+
+// retryAfter is the advice of an error that has one.
+func retryAfter(err error) time.Duration {
+	var advice interface{ RetryAfter() time.Duration }
+	if errors.As(err, &advice) {
+		return max(advice.RetryAfter(), retryLater)
+	}
+	return retryLater
 }
 
 func message(status int, text string) refusal {
@@ -103,8 +119,8 @@ func (f refusal) write(w http.ResponseWriter, kind app.APIKind) int64 {
 	if f.typ != "" && kind == app.REST {
 		h["x-amzn-ErrorType"] = []string{f.typ}
 	}
-	if f.retry {
-		h["Retry-After"] = []string{"1"}
+	if f.retry > 0 {
+		h["Retry-After"] = []string{strconv.Itoa(int((f.retry + time.Second - 1) / time.Second))}
 	}
 	if f.close {
 		h["Connection"] = []string{"close"}

@@ -10,7 +10,8 @@
 //  2. A Request carries the header names of an HTTP/1 client in their own case and order. Where they cannot be known
 //     (HTTP/2 has only lower case; a head that does not match what net/http read) it carries net/http's names, sorted.
 //  3. A body is read to its end, within its limits of size and time, before the Invoker is called: a slow client
-//     never holds an Instance. A body over the limit is 413 and no Invocation.
+//     never holds an Instance. A body over the limit is 413 and no Invocation. All bodies together stay within
+//     Options.BodyBudget: one that does not fit is 503 with Retry-After and no Invocation.
 //  4. An answer reaches the client whole or the client can see that it is not: an Invoke that fails before any byte has
 //     left becomes an error answer, one that fails later ends the connection.
 //  5. A route behind an authorizer, API key, IAM or resource policy that is not enforced answers 501 and runs
@@ -19,6 +20,9 @@
 //     of an API passes, the client has its 503 or 504 and the Invocation runs on.
 //  7. Mount and Unmount swap a whole route table at once; a request sees the old one or the new one.
 //  8. Serve returns after every request that had arrived when ctx ended is answered, or after Options.ShutdownGrace.
+//  9. A client that takes nothing of its answer for 30 s loses its connection, or in HTTP/2 its stream, however short the
+//     answer is.
+//  10. A Host leads to one App: <app>.<stage>.localhost, and <app>-<stage>.localhost where no other App has the same.
 //
 // It does not start or place functions (engine does), translate events (guest does), or serve metrics and health.
 package gateway
@@ -45,11 +49,14 @@ type Invoker interface {
 type Options struct {
 	Log              *slog.Logger
 	Invoker          Invoker
-	AllowUnprotected bool          // serve routes whose protection is not enforced
-	MaxBody          int64         // bytes of a request body; 0 means 10 MB: API Gateway quotas, "Payload size"
-	Access           func(Access)  // called once for each answered request, on the request's goroutine
-	NewID            func() string // an Invocation id: UUID, lower case
-	ShutdownGrace    time.Duration // how long Serve waits for requests in flight; 0 means 30 s
+	AllowUnprotected bool  // serve routes whose protection is not enforced
+	MaxBody          int64 // bytes of a request body; 0 means 10 MB: API Gateway quotas, "Payload size"
+	// BodyBudget is how many bytes of request bodies are held at once, of all Apps, while they come in and until their
+	// Invocations end; more is 503. 0 means 256 MB; less than MaxBody means MaxBody.
+	BodyBudget    int64
+	Access        func(Access)  // called once for each answered request, on the request's goroutine
+	NewID         func() string // an Invocation id: UUID, lower case
+	ShutdownGrace time.Duration // how long Serve waits for requests in flight; 0 means 30 s
 }
 
 // Access is one answered request.
@@ -94,6 +101,8 @@ type Gateway struct {
 	invoker Invoker
 	open    bool
 	maxBody int64
+	budget  int64
+	bodies  atomic.Int64 // bytes of budget that are held
 	access  func(Access)
 	newID   func() string
 	grace   time.Duration
@@ -119,6 +128,10 @@ func New(o Options) *Gateway {
 	if g.maxBody == 0 {
 		g.maxBody = 10 << 20
 	}
+	if o.BodyBudget == 0 {
+		o.BodyBudget = 256 << 20
+	}
+	g.budget = max(o.BodyBudget, g.maxBody)
 	if g.newID == nil {
 		g.newID = new(ids).next
 	}

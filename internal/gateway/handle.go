@@ -4,14 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
-	"maps"
 	"net"
 	"net/http"
-	"os"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +41,7 @@ type visit struct {
 	req   invocation.Request
 	route invocation.Route // with this request's Params
 	sink  sink
+	held  held // by the body, until the Invocation ends
 }
 
 // ServeHTTP answers one request.
@@ -84,6 +81,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v.serve(kind)
 }
 
+// limitWrites gives an answer that is written in one piece its time where the connection does not do so itself: under TLS,
+// and in HTTP/2, where a client can refuse the bytes of one stream.
+func (v *visit) limitWrites() {
+	if _, ok := v.r.Context().Value(connKey{}).(*headConn); ok && v.r.ProtoMajor == 1 {
+		return
+	}
+	_ = http.NewResponseController(v.w).SetWriteDeadline(time.Now().Add(v.g.idle)) // not every ResponseWriter has deadlines
+}
+
 func (v *visit) report() {
 	a := Access{Time: v.came, Method: v.r.Method, Path: v.path, Status: v.status, Bytes: v.bytes, Duration: time.Since(v.came), RequestID: v.id}
 	if v.site != nil {
@@ -119,15 +125,13 @@ func (v *visit) refuse(f refusal) {
 	if v.m.front != nil && v.m.front.cors != nil {
 		v.m.front.cors.decorate(v.w.Header(), v.r.Header.Get("Origin"))
 	}
+	v.limitWrites()
 	v.status, v.bytes = f.status, f.write(v.w, kind)
 }
 
 // noSite answers for a Host that is nobody's with the Hosts that are somebody's.
 func (v *visit) noSite(h *hosts) {
-	names := slices.Sorted(maps.Keys(h.names))
-	if names == nil {
-		names = []string{}
-	}
+	names := h.printed()
 	text := "No app is served at this host."
 	if len(names) == 0 {
 		text = "No app is deployed."
@@ -161,6 +165,7 @@ func (v *visit) preflight(url *front) bool {
 	if m.front == nil || m.front.cors == nil || v.m.route != nil && v.m.front != m.front {
 		return false
 	}
+	v.limitWrites()
 	m.front.cors.preflight(v.w.Header(), v.r.Header.Get("Origin"))
 	v.w.WriteHeader(http.StatusNoContent)
 	v.m, v.status = match{front: m.front}, http.StatusNoContent
@@ -176,6 +181,7 @@ func (v *visit) serve(kind app.APIKind) {
 	case r.inactive != "":
 		v.refuse(message(http.StatusNotImplemented, r.inactive))
 	case r.preflit != nil:
+		v.limitWrites()
 		restPreflight(v.w.Header(), r.preflit, v.r.Header.Get("Origin"))
 		v.w.Header()["Content-Length"] = []string{"0"}
 		v.w.WriteHeader(http.StatusOK)
@@ -193,6 +199,7 @@ func (v *visit) serve(kind app.APIKind) {
 }
 
 func (v *visit) mock(m *app.Mock) {
+	v.limitWrites()
 	h := v.w.Header()
 	h["Content-Type"] = []string{"application/json"}
 	for name, value := range m.Header {
@@ -209,58 +216,6 @@ func (v *visit) mock(m *app.Mock) {
 	}
 }
 
-// readBody reads the request's body to its end. Each read may wait g.idle.
-func (v *visit) readBody() (*bytes.Buffer, error) {
-	n := v.r.ContentLength
-	if n > v.g.maxBody {
-		return nil, errs.New(errs.TooLarge, "the body of %d bytes is over the limit of %d", n, v.g.maxBody)
-	}
-	buf := new(bytes.Buffer)
-	if n == 0 || v.r.Body == nil || v.r.Body == http.NoBody {
-		return buf, nil
-	}
-	if n > 0 {
-		buf.Grow(int(min(n, 64<<10)) + bytes.MinRead)
-	}
-	src := &idleReader{r: v.r.Body, c: http.NewResponseController(v.w), idle: v.g.idle}
-	_, err := buf.ReadFrom(io.LimitReader(src, v.g.maxBody+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(buf.Len()) > v.g.maxBody {
-		return nil, errs.New(errs.TooLarge, "the body is over the limit of %d bytes", v.g.maxBody)
-	}
-	_ = src.c.SetReadDeadline(time.Time{}) // not every ResponseWriter has deadlines
-	return buf, nil
-}
-
-// idleReader gives each Read its own deadline.
-type idleReader struct {
-	r    io.Reader
-	c    *http.ResponseController
-	idle time.Duration
-}
-
-func (i *idleReader) Read(p []byte) (int, error) {
-	_ = i.c.SetReadDeadline(time.Now().Add(i.idle)) // not every ResponseWriter has deadlines
-	return i.r.Read(p)
-}
-
-func (v *visit) refuseBody(kind app.APIKind, err error) {
-	f := message(http.StatusBadRequest, "Bad Request")
-	switch {
-	case errs.CodeOf(err) == errs.TooLarge:
-		f = bodyTooLarge(kind)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		f = message(http.StatusRequestTimeout, "Request Timeout")
-	case v.r.Context().Err() != nil:
-		v.status = statusGone
-		return
-	}
-	f.close = true
-	v.refuse(f)
-}
-
 // invoke runs the function and answers with what it gives.
 func (v *visit) invoke(kind app.APIKind, body *bytes.Buffer) {
 	g, rt := v.g, v.m.route
@@ -270,6 +225,7 @@ func (v *visit) invoke(kind app.APIKind, body *bytes.Buffer) {
 	if rt.custom {
 		raw, f := passthrough(body)
 		if raw == nil {
+			v.held.release()
 			v.refuse(f)
 			return
 		}
@@ -286,6 +242,7 @@ func (v *visit) invoke(kind app.APIKind, body *bytes.Buffer) {
 	go func() {
 		defer g.running.Done()
 		err := g.run(ctx, inv, s)
+		v.held.release()
 		cancel()
 		s.end(err)
 	}()
@@ -325,6 +282,7 @@ func (v *visit) await(kind app.APIKind, cancel context.CancelFunc) {
 		select {
 		case <-s.signal:
 			if whole, over, err := s.state(); whole {
+				v.limitWrites()
 				v.status, v.bytes = s.send()
 				return
 			} else if over {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/invocation"
 )
@@ -20,8 +22,12 @@ const maxHead = 20 << 10
 // headConn is a connection that remembers the heads of HTTP/1 requests as the client wrote them, for their header names.
 // It follows the framing of RFC 9112 and gives up for good at the first thing it does not understand, or when a head
 // does not match what net/http read: the names are then net/http's.
+//
+// It also gives every write its deadline, so that a client that does not read cannot hold it for ever.
 type headConn struct {
 	net.Conn
+	idle  time.Duration // the longest wait for the client to take what one Write gives; 0 for no limit
+	until atomic.Int64  // the write deadline in Unix nanoseconds, or 0
 
 	mu struct { // reads happen on the connection's goroutine and, while a handler runs, on net/http's background reader
 		sync.Mutex
@@ -66,6 +72,37 @@ func (c *headConn) Read(p []byte) (int, error) {
 		c.mu.Unlock()
 	}
 	return n, err
+}
+
+// Write writes under a deadline. To set it costs more than a small answer should, so one that has most of its time left
+// serves again.
+func (c *headConn) Write(p []byte) (int, error) {
+	if c.idle > 0 {
+		if now := time.Now(); time.Duration(c.until.Load()-now.UnixNano()) < c.idle-c.idle/8 {
+			_ = c.SetWriteDeadline(now.Add(c.idle)) // without a deadline it writes as it would have
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+// SetWriteDeadline sets the deadline; a Write moves one that is near.
+func (c *headConn) SetWriteDeadline(t time.Time) error {
+	c.note(t)
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline sets both deadlines; a Write moves one that is near.
+func (c *headConn) SetDeadline(t time.Time) error {
+	c.note(t)
+	return c.Conn.SetDeadline(t)
+}
+
+func (c *headConn) note(t time.Time) {
+	until := int64(0)
+	if !t.IsZero() {
+		until = t.UnixNano()
+	}
+	c.until.Store(until)
 }
 
 // CloseWrite ends the sending side, which net/http does before it closes on a client that is still sending: without it

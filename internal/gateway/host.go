@@ -8,8 +8,8 @@ import (
 
 // hosts says which site serves which Host. It does not change.
 type hosts struct {
-	sites []*site // in the order of tenant, app, stage
-	names map[string]*site
+	sites []*site           // in the order of tenant, app, stage
+	names map[string]*site  // nil where two sites claim it
 	urls  map[string]*front // by host of a function URL; nil where two Apps claim it
 }
 
@@ -19,14 +19,26 @@ func newHosts(sites []*site) *hosts {
 	})
 	h := &hosts{sites: sites, names: map[string]*site{}, urls: map[string]*front{}}
 	for _, s := range sites {
-		for _, name := range s.hosts() {
-			if h.names[name] == nil {
-				h.names[name] = s
-			}
-			for key, f := range s.urls {
-				h.urls[strings.ToLower(key)+".url."+name] = f
-			}
+		claim(h.names, s.host(), s)
+	}
+	short := map[string]*site{}
+	for _, s := range sites {
+		claim(short, s.short(), s)
+	}
+	for name, s := range short {
+		if _, taken := h.names[name]; !taken {
+			h.names[name] = s
 		}
+	}
+	for name, s := range h.names {
+		if s == nil {
+			continue
+		}
+		for key, f := range s.urls {
+			h.urls[strings.ToLower(key)+".url."+name] = f
+		}
+	}
+	for _, s := range sites {
 		for key, f := range s.urls {
 			name := strings.ToLower(key) + ".url.localhost"
 			if _, claimed := h.urls[name]; claimed {
@@ -38,9 +50,31 @@ func newHosts(sites []*site) *hosts {
 	return h
 }
 
-// hosts are the names a site has of its own.
-func (s *site) hosts() []string {
-	return []string{strings.ToLower(s.app + "." + s.stage + ".localhost"), strings.ToLower(s.app + "-" + s.stage + ".localhost")}
+// claim gives name to s, or to nobody where another site has claimed it: a request must not end at a stranger's.
+func claim(names map[string]*site, name string, s *site) {
+	if _, claimed := names[name]; claimed {
+		s = nil
+	}
+	names[name] = s
+}
+
+// host is the name of a site that people are shown.
+func (s *site) host() string { return strings.ToLower(s.app + "." + s.stage + ".localhost") }
+
+// short is the name in one label, for resolvers and certificates that take no more. Two sites can have the same:
+// shop/eu-prod and shop-eu/prod.
+func (s *site) short() string { return strings.ToLower(s.app + "-" + s.stage + ".localhost") }
+
+// printed lists the hosts that lead somewhere, without the short ones.
+func (h *hosts) printed() []string {
+	names := []string{}
+	for _, s := range h.sites {
+		if name := s.host(); h.names[name] == s {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 func (h *hosts) with(s *site) *hosts {

@@ -40,7 +40,7 @@ func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
 			conns.Add(-1)
 		}
 	}
-	dl := &listener{Listener: l}
+	dl := &listener{Listener: l, idle: g.idle}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(dl) }()
 	select {
@@ -109,14 +109,15 @@ const (
 // listener wraps connections, and when stopped still accepts what the system has queued.
 type listener struct {
 	net.Listener
-	stopped atomic.Int64 // when, in Unix nanoseconds; 0 while it runs
+	idle    time.Duration // of the connections' writes
+	stopped atomic.Int64  // when, in Unix nanoseconds; 0 while it runs
 }
 
 // Accept returns the next connection, or net.ErrClosed after a stop, when the queue is empty.
 func (l *listener) Accept() (net.Conn, error) {
 	if l.stopped.Load() == 0 {
 		if c, err := l.Listener.Accept(); err == nil {
-			return remember(c), nil
+			return l.remember(c), nil
 		} else if l.stopped.Load() == 0 {
 			return nil, err
 		}
@@ -127,7 +128,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = d.SetDeadline(time.Now().Add(sweepWait)) // where it fails the listener is closed, and Accept says so
 		}
 		if c, err := l.Listener.Accept(); err == nil {
-			return remember(c), nil
+			return l.remember(c), nil
 		}
 	}
 	_ = l.Listener.Close()
@@ -135,11 +136,11 @@ func (l *listener) Accept() (net.Conn, error) {
 }
 
 // remember wraps a connection, but not one of TLS, which net/http must know for what it is.
-func remember(c net.Conn) net.Conn {
+func (l *listener) remember(c net.Conn) net.Conn {
 	if _, ok := c.(*tls.Conn); ok {
 		return c
 	}
-	return &headConn{Conn: c}
+	return &headConn{Conn: c, idle: l.idle}
 }
 
 // stop lets Accept end once nothing is queued.

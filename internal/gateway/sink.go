@@ -136,6 +136,10 @@ func (s *sink) Upgrade(h invocation.Head) (net.Conn, error) {
 		return nil, s.gone()
 	}
 	s.finish()
+	if c, ok := conn.(*headConn); ok {
+		c.idle = 0 // its deadlines are now those of whoever has it
+	}
+	_ = conn.SetDeadline(time.Time{})
 	if n := rw.Reader.Buffered(); n > 0 {
 		return &bufferedConn{conn, rw.Reader}, nil
 	}
@@ -154,7 +158,7 @@ func safe(f invocation.Field) bool {
 	return f.Name != "" && !strings.ContainsAny(f.Name, "\r\n: ") && !strings.ContainsAny(f.Value, "\r\n")
 }
 
-// small is what a connection's own buffer takes without waiting for the client.
+// small is an answer that is written at once, under the one deadline of headConn.Write or limitWrites.
 const small = 16 << 10
 
 // deliver writes to the client, which has idle for every part it is to take.
