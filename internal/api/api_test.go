@@ -322,6 +322,40 @@ func TestClient_GivesCodeMessageAndHintOfAnError(t *testing.T) {
 	}
 }
 
+// advice says when to try again.
+type advice time.Duration
+
+func (a advice) Error() string             { return "later" }
+func (a advice) RetryAfter() time.Duration { return time.Duration(a) }
+
+func TestServer_SaysWhenToTryAgain(t *testing.T) {
+	t.Parallel()
+	n := open(t)
+	for name, row := range map[string]struct {
+		err  error
+		want string
+	}{
+		"throttled":  {errs.New(errs.Throttled, "full: %w", advice(1500*time.Millisecond)), "429 2"},
+		"no advice":  {errs.New(errs.Throttled, "full"), "429 "},
+		"other code": {errs.New(errs.Conflict, "full: %w", advice(time.Second)), "409 "},
+	} {
+		n.fault = row.err
+		r, err := http.NewRequestWithContext(t.Context(), "GET", n.url+"/v1/stacks", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+string(token))
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if got := fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Retry-After")); got != row.want {
+			t.Errorf("%s: %s, want %s", name, got, row.want)
+		}
+	}
+}
+
 func TestInvoke_IsByteForByteAndTellsAFunctionErrorApart(t *testing.T) {
 	t.Parallel()
 	n := open(t)

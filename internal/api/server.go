@@ -157,6 +157,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if status == 0 {
 		status = 500
 	}
+	var advice interface{ RetryAfter() time.Duration }
+	if status == http.StatusTooManyRequests && errors.As(err, &advice) {
+		w.Header().Set("Retry-After", strconv.Itoa(max(1, int((advice.RetryAfter()+time.Second-1)/time.Second))))
+	}
 	writeJSON(w, status, map[string]wireError{"error": we})
 }
 

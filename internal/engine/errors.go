@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -12,19 +11,14 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox"
 )
 
-// retryAfter is the part of a Throttled error that says when to try again.
+// retryAfter is the part of a Throttled error that says when to try again. Who answers a client finds it with errors.As
+// as an interface{ RetryAfter() time.Duration }.
 type retryAfter struct{ after time.Duration }
 
 func (r *retryAfter) Error() string { return fmt.Sprintf("retry after %v", r.after) }
 
-// RetryAfter returns the advice of an errs.Throttled error: when to try again, in whole seconds, at least one.
-func RetryAfter(err error) (time.Duration, bool) {
-	var r *retryAfter
-	if errors.As(err, &r) {
-		return r.after, true
-	}
-	return 0, false
-}
+// RetryAfter returns when to try again, in whole seconds, at least one.
+func (r *retryAfter) RetryAfter() time.Duration { return r.after }
 
 // maxRetryAfter bounds the advice.
 const maxRetryAfter = 30 * time.Second

@@ -35,7 +35,7 @@ type call struct {
 
 // Invoke runs the Function and gives its answer to the Sink. It returns nil when the Sink has a whole answer, be it a
 // function error (timeouts, crashes and failed Inits included), and an error when the answer is missing or was cut off.
-// Codes: NotFound, Throttled (see RetryAfter), Unavailable, Canceled or Timeout when ctx ended, Timeout or Failed when
+// Codes: NotFound, Throttled (with a RetryAfter in its chain), Unavailable, Canceled or Timeout when ctx ended, Timeout or Failed when
 // the guest was ended or ended after it began to answer. It sets inv.Deadline.
 func (e *Engine) Invoke(ctx context.Context, inv *invocation.Invocation, s invocation.Sink) error {
 	if !e.enter() {

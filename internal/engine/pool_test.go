@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -134,10 +135,11 @@ func TestOverload_KeepsGoodputAndThrottlesTheRest(t *testing.T) {
 		for range rate * seconds {
 			wg.Go(func() {
 				r := l.invoke(background, "f")
-				switch after, ok := engine.RetryAfter(r.err); {
+				var advice interface{ RetryAfter() time.Duration }
+				switch ok := errors.As(r.err, &advice); {
 				case r.err == nil && r.Head.Error == nil:
 					good.Add(1)
-				case errs.CodeOf(r.err) == errs.Throttled && ok && after >= time.Second:
+				case errs.CodeOf(r.err) == errs.Throttled && ok && advice.RetryAfter() >= time.Second:
 					refused.Add(1)
 				default:
 					t.Errorf("%+v, %v", r.Head.Error, r.err)
