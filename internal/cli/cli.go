@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -77,17 +78,23 @@ type command struct {
 	System
 	json        bool
 	rootCommand *cobra.Command
-	finish      func() // ends the printing; nil where detach was not called
+	finish      func()        // ends the printing; nil where detach was not called
+	outputs     []fs.FileInfo // files that the output goes to: no part of a project
 	// where a running Node is looked for
 	apiURL, data string
+}
+
+func newCommand(sys System) *command {
+	written := outputFiles(sys.Stdout, sys.Stderr)
+	sys.Stdout, sys.Stderr = &lineWriter{w: sys.Stdout}, &lineWriter{w: sys.Stderr}
+	return &command{System: sys, outputs: written}
 }
 
 // Main runs one command line and returns its exit code.
 func Main(sys System, args []string) int {
 	ctx, stop := onSignal(context.Background(), sys.Exit)
 	defer stop()
-	sys.Stdout, sys.Stderr = &lineWriter{w: sys.Stdout}, &lineWriter{w: sys.Stderr}
-	c := &command{System: sys}
+	c := newCommand(sys)
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -165,7 +165,7 @@ func (p *project) show(diags diag.List) error {
 // build turns the App's sources into Artifacts on this machine.
 func (p *project) build(ctx context.Context, a *app.App, work string) (*build.Result, error) {
 	r, diags := build.Build(ctx, p.root, a, build.Options{
-		Work: work, Cache: p.c.cacheDir(), Env: p.c.Env, Finder: p.finder, Progress: p.progress, Stdout: p.c.Stderr, Skip: p.c.outputs(),
+		Work: work, Cache: p.c.cacheDir(), Env: p.c.Env, Finder: p.finder, Progress: p.progress, Stdout: p.c.Stderr, Skip: p.c.outputs,
 	})
 	if err := ctx.Err(); err != nil {
 		return nil, err

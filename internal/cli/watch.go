@@ -34,7 +34,7 @@ const quiet = 30 * time.Millisecond
 var unwatched = map[string]bool{".git": true, ".ebb": true, ".serverless": true, "node_modules": true, "__pycache__": true, ".venv": true, "venv": true, ".idea": true, ".vscode": true, ".build": true}
 
 func (u *upRun) startWatch() (*watcher, error) {
-	w := &watcher{root: u.p.root, outputs: u.c.outputs(), changes: make(chan []string), done: make(chan struct{})}
+	w := &watcher{root: u.p.root, outputs: u.c.outputs, changes: make(chan []string), done: make(chan struct{})}
 	w.mu.also = map[string]bool{}
 	if !u.watch {
 		close(w.done)
@@ -52,14 +52,11 @@ func (u *upRun) startWatch() (*watcher, error) {
 	return w, nil
 }
 
-// outputs are the files that standard output and standard error lead to, if these are files. In a project they are no part of it:
-// each line written would mean a redeploy, whose line would mean the next.
-func (c *command) outputs() []fs.FileInfo {
+// outputFiles are the files that standard output and standard error lead to, if these are files. In a project they are no part of
+// it: each line written would mean a redeploy, whose line would mean the next.
+func outputFiles(streams ...io.Writer) []fs.FileInfo {
 	var list []fs.FileInfo
-	for _, w := range []io.Writer{c.Stdout, c.Stderr} {
-		if l, ok := w.(*lineWriter); ok {
-			w = l.w
-		}
+	for _, w := range streams {
 		if f, ok := w.(*os.File); ok {
 			if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 				list = append(list, info)

@@ -28,9 +28,12 @@ func withOutput(t *testing.T) (c *command, root string) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { f.Close() })
-		files[i] = &lineWriter{w: f}
+		files[i] = f
 	}
-	return &command{System: System{Stdout: files[0], Stderr: files[1], Env: os.LookupEnv}}, root
+	c = newCommand(System{Stdout: files[0], Stderr: files[1], Env: os.LookupEnv})
+	c.detach()
+	t.Cleanup(c.finish)
+	return c, root
 }
 
 func TestWatch_LeavesItsOwnOutputOut(t *testing.T) {
