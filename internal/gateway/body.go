@@ -137,18 +137,33 @@ func (i *idleReader) Read(p []byte) (int, error) {
 
 func (v *visit) refuseBody(kind app.APIKind, err error) {
 	f := message(http.StatusBadRequest, "Bad Request")
+	f.close = true
 	switch {
 	case errs.CodeOf(err) == errs.TooLarge:
 		f = bodyTooLarge(kind)
+		f.close = true
 	case errs.CodeOf(err) == errs.Unavailable:
-		f = refuse(kind, err)
 		v.g.log.Debug("read body", "request", v.id, "error", err)
+		f = refuse(kind, err)
+		f.close = !v.skipBody()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		f = message(http.StatusRequestTimeout, "Request Timeout")
+		f.close = true
 	case v.r.Context().Err() != nil:
 		v.status = statusGone
 		return
 	}
-	f.close = true
 	v.refuse(f)
+}
+
+// skipBody reads what is left of a body that found no room, and says whether it came to its end: most clients read no
+// answer before they have sent everything, and one that is cut off would not see that it can try again.
+func (v *visit) skipBody() bool {
+	src := &idleReader{r: v.r.Body, c: http.NewResponseController(v.w), idle: v.g.idle}
+	n, err := io.Copy(io.Discard, io.LimitReader(src, v.g.maxBody+1))
+	if err != nil || n > v.g.maxBody {
+		return false
+	}
+	_ = src.c.SetReadDeadline(time.Time{}) // not every ResponseWriter has deadlines
+	return true
 }

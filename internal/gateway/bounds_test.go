@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"runtime"
 	"strings"
@@ -78,6 +80,34 @@ func TestGateway_HoldsNoMoreBodiesThanItsBudget(t *testing.T) {
 				t.Errorf("status %d afterwards", status)
 			}
 		})
+	}
+}
+
+func TestGateway_AnswersWhatHasNoRoomWhenItIsSentWhole(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{}, Mount{App: shop(app.HTTP, "$default", "ANY /x")})
+	s.bodies.Store(s.budget)
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	br := bufio.NewReader(c)
+	for range 2 { // and the connection goes on
+		const size = 8 << 20
+		if _, err := fmt.Fprintf(c, "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size)); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "1" || resp.Close {
+			t.Errorf("status %d, Retry-After %q, close %v", resp.StatusCode, resp.Header.Get("Retry-After"), resp.Close)
+		}
 	}
 }
 
