@@ -296,6 +296,11 @@ func (u *upRun) ready(s *server.Server, d *api.Deployed) {
 		u.c.printJSON(e)
 		return
 	}
+	for _, check := range s.Checks() {
+		if !check.OK {
+			u.c.say("%s %s: %s", u.c.paint(yellow, "warning:"), check.Name, check.Detail)
+		}
+	}
 	u.c.say("")
 	width := 0
 	for _, r := range e.Routes {
@@ -309,7 +314,11 @@ func (u *upRun) ready(s *server.Server, d *api.Deployed) {
 		if r.Path == "*" {
 			path = strings.TrimRight(strings.TrimSuffix(path, "*"), "/") + "/*"
 		}
-		u.c.say("  %-*s %s%s %s %s", width, r.Method, e.Gateway, path, u.c.paint(dim, "->"), r.Function)
+		where := e.Gateway + path
+		if !strings.HasPrefix(path, "/") { // a route key of a WebSocket API is no path
+			where = "WebSocket " + path
+		}
+		u.c.say("  %-*s %s %s %s", width, r.Method, where, u.c.paint(dim, "->"), r.Function)
 		if r.Inactive != "" {
 			u.c.say("    %s %s", u.c.paint(yellow, "answers 501:"), r.Inactive)
 		}
@@ -321,11 +330,6 @@ func (u *upRun) ready(s *server.Server, d *api.Deployed) {
 	}
 	u.c.say("\n%s %s %s", u.c.paint(green, "ready"), u.c.paint(bold, e.Gateway),
 		u.c.paint(dim, fmt.Sprintf("%s, stage %s, %s, %.1f s; Ctrl-C stops", d.App, d.Stage, count(len(d.Functions), "function"), time.Since(u.begun).Seconds())))
-	for _, check := range s.Checks() {
-		if !check.OK {
-			u.c.say("%s %s: %s", u.c.paint(yellow, "warning:"), check.Name, check.Detail)
-		}
-	}
 }
 
 // access shows a request.
