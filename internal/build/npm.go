@@ -35,13 +35,10 @@ func (b *builder) install(dir string) error {
 	if len(p.Deps)+len(p.Optional) == 0 && len(p.Spaces) == 0 {
 		return nil
 	}
-	tool, lock := "npm", ""
-	for _, l := range locks {
-		if text, err := os.ReadFile(filepath.Join(dir, l.file)); err == nil {
-			tool, lock = l.tool, string(text)
-			break
-		}
+	if root := workspaceRoot(dir); root != "" {
+		return b.installWorkspace(root, dir, &p)
 	}
+	tool, lock := toolOf(dir)
 	state := hash(depsText(&p), lock)
 	key := "install:" + dir
 	var done string
