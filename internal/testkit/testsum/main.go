@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -64,6 +66,14 @@ func run(in io.Reader, out io.Writer) int {
 			}
 			fmt.Fprint(out, strings.Join(output[key], ""))
 			delete(output, key)
+			if e.Test == "" { // those that had not ended: where a hang or a crash shows
+				for _, k := range slices.Sorted(maps.Keys(output)) {
+					if strings.HasPrefix(k, key) {
+						fmt.Fprintf(out, "unfinished %s\n%s", k, strings.Join(output[k], ""))
+						delete(output, k)
+					}
+				}
+			}
 		}
 	}
 	if err := scan.Err(); err != nil {

@@ -15,13 +15,14 @@ func TestRun_CountsAndShowsFailures(t *testing.T) {
 {"Action":"output","Package":"p","Test":"TestC","Output":"=== RUN TestC\n"}
 {"Action":"output","Package":"p","Test":"TestC","Output":"    c_test.go:9: no tool\n"}
 {"Action":"skip","Package":"p","Test":"TestC"}
+{"Action":"output","Package":"p","Test":"TestD","Output":"goroutine 1 [stuck]\n"}
 {"Action":"fail","Package":"p"}
 `
 	var out bytes.Buffer
 	if code := run(strings.NewReader(in), &out); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
-	for _, want := range []string{"broken", "skip  p TestC: c_test.go:9: no tool", "1 passed, 1 failed, 1 skipped\n"} {
+	for _, want := range []string{"broken", "unfinished p TestD", "goroutine 1 [stuck]", "skip  p TestC: c_test.go:9: no tool", "1 passed, 1 failed, 1 skipped\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
