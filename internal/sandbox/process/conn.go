@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -31,12 +32,33 @@ func openLine(kind sandbox.Transport) (*line, error) {
 	if kind == sandbox.Stream {
 		return l, nil
 	}
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	ln, err := reserve(kind)
 	if err != nil {
 		return nil, fmt.Errorf("reserve an address: %w", err)
 	}
 	l.listener, l.addr = ln, ln.Addr().String()
 	return l, nil
+}
+
+// Ports that systems do not give out by themselves: Linux begins at 32768, macOS at 49152.
+const (
+	firstFixed = 15000
+	lastFixed  = 32000
+)
+
+// reserve takes a port. One that the host dials later lies outside of those that the system gives out: while nobody listens
+// there, a stranger could get it, or the host's own dialling, which then would connect to itself.
+func reserve(kind sandbox.Transport) (net.Listener, error) {
+	for range 100 {
+		if kind != sandbox.Dial {
+			break
+		}
+		ln, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", firstFixed+rand.IntN(lastFixed-firstFixed)))
+		if err == nil {
+			return ln, nil
+		}
+	}
+	return net.Listen("tcp4", "127.0.0.1:0")
 }
 
 // attach readies the line for a guest that starts now. It returns the descriptor that becomes 3 in the guest, or -1.

@@ -56,6 +56,7 @@ func TestSandbox_LeavesNoCgroupAndNoFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_ = c.Stream().SetReadDeadline(time.Now().Add(30 * time.Second))
 	if _, err := io.ReadFull(c.Stream(), make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +100,11 @@ func TestSandbox_InheritsNothingThatTheHostWasBornWith(t *testing.T) {
 	if _, err := s.Start(t.Context(), sandboxtest.Guest("t", "surroundings")); err != nil {
 		t.Fatal(err)
 	}
-	<-s.Done()
+	select {
+	case <-s.Done():
+	case <-time.After(30 * time.Second):
+		t.Fatalf("the guest does not end; output:\n%s", out.String())
+	}
 	if got := out.String(); strings.Contains(got, "zero") || !strings.Contains(got, "fd 3 socket") {
 		t.Errorf("inherited:\n%s", got)
 	}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -230,14 +232,19 @@ func testStartFailure(t *testing.T, s *suite) {
 
 func testTransports(t *testing.T, s *suite) {
 	d := s.driver(t)
-	talk := func(c io.ReadWriter) {
-		t.Helper()
+	// Everything waits for a bounded time: a guest that failed, or a stranger at its address, answers nothing.
+	talk := func(c net.Conn) error {
+		_ = c.SetDeadline(time.Now().Add(patience / 3))
 		sent := bytes.Repeat([]byte("hello, guest\n"), 20000) // more than buffers hold
 		go func() { _, _ = c.Write(sent) }()
 		got := make([]byte, len(sent))
-		if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, sent) {
-			t.Errorf("echo differs: %v", err)
+		if _, err := io.ReadFull(c, got); err != nil {
+			return err
 		}
+		if !bytes.Equal(got, sent) {
+			return errors.New("the echo differs")
+		}
+		return nil
 	}
 	t.Run("Stream", func(t *testing.T) {
 		r := s.start(t, d, sandbox.Spec{Transport: sandbox.Stream}, "tree")
@@ -246,7 +253,8 @@ func testTransports(t *testing.T, s *suite) {
 			t.Errorf("address %q, want none", r.Addr())
 		}
 		r.stop(0)
-		if _, err := r.conn.Stream().Read(make([]byte, 1)); err == nil {
+		_ = r.conn.Stream().SetReadDeadline(time.Now().Add(patience))
+		if _, err := r.conn.Stream().Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Error("the line is open after Stop")
 		}
 		if err := r.conn.Close(); err != nil {
@@ -263,12 +271,17 @@ func testTransports(t *testing.T, s *suite) {
 	t.Run("Listen", func(t *testing.T) {
 		r := s.prepare(t, d, sandbox.Spec{Transport: sandbox.Listen})
 		r.start("dial", r.Addr())
+		if l, ok := r.conn.Listener().(interface{ SetDeadline(time.Time) error }); ok {
+			_ = l.SetDeadline(time.Now().Add(patience))
+		}
 		c, err := r.conn.Listener().Accept()
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("the guest does not dial: %v; %v; output:\n%s", err, r.Exit(), tail(r.out.String()))
 		}
 		defer c.Close()
-		talk(c)
+		if err := talk(c); err != nil {
+			t.Error(err)
+		}
 		r.stop(0)
 		if _, err := r.conn.Listener().Accept(); err == nil {
 			t.Error("the address is open after Stop")
@@ -283,8 +296,7 @@ func testTransports(t *testing.T, s *suite) {
 				return false
 			}
 			defer c.Close()
-			talk(c)
-			return true
+			return talk(c) == nil
 		})
 		r.stop(0)
 		if _, err := r.conn.Dial(t.Context()); err == nil {
