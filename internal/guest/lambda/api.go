@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/guest"
 	"github.com/ebb-run/ebb/internal/invocation"
@@ -16,7 +18,9 @@ import (
 const maxConns = 64
 
 // apiSession serves the Runtime API to one guest (AWS: "Using the Lambda runtime API", 2018-06-01). Each connection has a goroutine that
-// reads its requests; the answer to a GET next is written by Invoke itself. Invoke is called by one goroutine at a time.
+// reads its requests. The connection whose GET next waits for an Invocation is lent to Invoke, which answers it and goes on reading
+// there: a client asks everything on one connection as a rule, and then an Invocation wakes no other goroutine. What comes on another
+// connection ends the loan. Invoke is called by one goroutine at a time.
 type apiSession struct {
 	ln    net.Listener
 	unit  *guest.Unit
@@ -28,12 +32,14 @@ type apiSession struct {
 
 	mu struct {
 		sync.Mutex
-		conns   map[*apiConn]struct{}
-		waiter  *apiConn // has asked for the next Invocation
-		call    *apiCall // given to the guest, which has not asked for the next
-		ready   bool     // Init is over
-		initErr *guest.InitError
-		closed  bool
+		conns    map[*apiConn]struct{}
+		waiter   *apiConn // has asked for the next Invocation
+		lent     *apiConn // Invoke reads it
+		recalled bool     // and its read has a deadline for that
+		call     *apiCall // given to the guest, which has not asked for the next
+		ready    bool     // Init is over
+		initErr  *guest.InitError
+		closed   bool
 	}
 }
 
@@ -149,23 +155,26 @@ func (s *apiSession) Invoke(ctx context.Context, inv *invocation.Invocation, sin
 			keep(s.pool, call.buf)
 		}
 	}()
-	last := c.last // the connection's own again after its turn
 	if _, err := c.conn.Write(b.out); err != nil {
 		// The client acts on a whole answer only.
 		s.spent = true
+		s.giveBack(c, ends)
 		return fmt.Errorf("send the invocation: %w: %w", guest.ErrUnseen, err)
 	}
-	c.turn <- struct{}{}
-	if last {
-		c.conn.Close()
+	delivered, over, err := s.follow(ctx, c, call, inv, sink)
+	if !delivered {
+		if err := s.wait(ctx, func() bool { return call.answered }); err != nil {
+			s.spent = true
+			return fmt.Errorf("wait for the answer: %w", err)
+		}
+		err = s.deliver(ctx, call, inv, sink)
 	}
-	if err := s.wait(ctx, func() bool { return call.answered }); err != nil {
-		s.spent = true
-		return fmt.Errorf("wait for the answer: %w", err)
-	}
-	if err := s.deliver(ctx, call, inv, sink); err != nil {
+	if err != nil {
 		s.spent = true
 		return ended(ctx, "read the answer", err)
+	}
+	if over {
+		return nil
 	}
 	err = s.wait(ctx, func() bool { return s.mu.waiter != nil })
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -176,6 +185,95 @@ func (s *apiSession) Invoke(ctx context.Context, inv *invocation.Invocation, sin
 	return nil
 }
 
+// follow serves the lent connection for as long as the guest uses only that. delivered says that the Sink has had the answer, with err
+// as its outcome; over that the guest has then asked for more. What it leaves open is for wait to see.
+func (s *apiSession) follow(ctx context.Context, c *apiConn, call *apiCall, inv *invocation.Invocation, sink invocation.Sink) (delivered, over bool, err error) {
+	if c.last {
+		s.giveBack(c, ends)
+		return false, false, nil
+	}
+	c.borrower = ctx
+	stop := context.AfterFunc(ctx, func() { s.recall(c, time.Now().Add(grace)) })
+	defer stop()
+	next := goes
+	for next == goes && err == nil {
+		if _, broken := c.br.Peek(1); broken != nil {
+			if !errors.Is(broken, os.ErrDeadlineExceeded) { // lost, and not recalled
+				next = ends
+			}
+			break
+		}
+		next = c.once()
+		if delivered {
+			continue
+		}
+		s.mu.Lock()
+		delivered = call.answered
+		s.mu.Unlock()
+		if delivered {
+			err = s.deliver(ctx, call, inv, sink)
+			if c.flow != nil {
+				next = c.streamed()
+			}
+		}
+	}
+	s.giveBack(c, next)
+	return delivered, next == parks, err
+}
+
+// recall cuts the read of a lent connection, so that Invoke looks around.
+func (s *apiSession) recall(c *apiConn, by time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.lent == c {
+		s.recallLocked(by)
+	}
+}
+
+func (s *apiSession) recallLocked(by time.Time) {
+	s.mu.recalled = true
+	_ = s.mu.lent.conn.SetReadDeadline(by)
+}
+
+// changedLocked tells Invoke what has come on c.
+func (s *apiSession) changedLocked(c *apiConn) {
+	switch s.mu.lent {
+	case c: // Invoke itself has read it
+	case nil:
+		s.notify()
+	default:
+		s.recallLocked(past)
+	}
+}
+
+// giveBack ends the loan of a connection. Where the next GET next is parked there already its goroutine goes on waiting.
+func (s *apiSession) giveBack(c *apiConn, next step) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.lent = nil
+	c.borrower = nil
+	if s.mu.recalled {
+		s.mu.recalled = false
+		_ = c.conn.SetReadDeadline(time.Time{})
+	}
+	switch next {
+	case ends:
+		s.endLocked(c)
+	case goes:
+		c.turn <- struct{}{}
+	}
+}
+
+// endLocked ends a connection whose goroutine waits for its turn.
+func (s *apiSession) endLocked(c *apiConn) {
+	if s.mu.waiter == c {
+		s.mu.waiter = nil
+	}
+	c.over = true
+	c.conn.Close()
+	c.turn <- struct{}{}
+}
+
 // take gives the Invocation to the connection that waits for one.
 func (s *apiSession) take(ctx context.Context, inv *invocation.Invocation) (*apiConn, *apiCall, error) {
 	call := &apiCall{id: inv.ID}
@@ -184,7 +282,11 @@ func (s *apiSession) take(ctx context.Context, inv *invocation.Invocation) (*api
 		if c = s.mu.waiter; c == nil {
 			return false
 		}
-		s.mu.waiter, s.mu.call = nil, call
+		if !c.alive() {
+			s.endLocked(c) // the guest will ask again
+			return false
+		}
+		s.mu.waiter, s.mu.call, s.mu.lent = nil, call, c
 		return true
 	})
 	if err != nil {
@@ -269,12 +371,11 @@ func (s *apiSession) next(c *apiConn) *apiStatus {
 		return transition("Running", "Ready")
 	}
 	if old := s.mu.waiter; old != nil && old != c {
-		old.conn.Close() // the guest has given it up
+		s.endLocked(old) // the guest has given it up
 	}
 	s.mu.ready = true
 	s.mu.waiter = c
-	c.parked = true
-	s.notify()
+	s.changedLocked(c)
 	return nil
 }
 
@@ -299,8 +400,8 @@ func (call *apiCall) state() string {
 	return "InvocationResponse"
 }
 
-// answered completes a claimed call, or says why it cannot be any more.
-func (s *apiSession) answered(call *apiCall, set func(*apiCall)) *apiStatus {
+// answered completes a claimed call from c, or says why it cannot be any more.
+func (s *apiSession) answered(c *apiConn, call *apiCall, set func(*apiCall)) *apiStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.call != call {
@@ -311,7 +412,7 @@ func (s *apiSession) answered(call *apiCall, set func(*apiCall)) *apiStatus {
 	}
 	set(call)
 	call.answered = true
-	s.notify()
+	s.changedLocked(c)
 	return nil
 }
 

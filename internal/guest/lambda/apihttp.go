@@ -10,9 +10,11 @@ import (
 	"io"
 	"net"
 	"net/http/httputil"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
 )
@@ -25,15 +27,20 @@ const (
 )
 
 // apiConn is one connection of a guest. It speaks what HTTP/1.1 clients of the Runtime API need and nothing more: RFC 9112 without
-// absolute-form targets, upgrades and obsolete line folding.
+// absolute-form targets, upgrades and obsolete line folding. Its fields belong to whoever reads it: its goroutine, or Invoke while it
+// is lent.
 type apiConn struct {
 	s    *apiSession
 	conn net.Conn
 	br   *bufio.Reader
-	turn chan struct{} // gets a value when Invoke has answered this connection's GET next
+	turn chan struct{} // of room 1: gets a value when the goroutine of a parked connection is to go on
 
-	parked bool // a GET next is not answered; guarded by the session's mu until then
-	last   bool // close after this answer
+	over bool // nothing more is read; set before a turn
+	last bool // close after this answer
+
+	borrower context.Context // of the Invoke that it is lent to
+	inside   bool            // a request has begun to arrive
+	flow     *streamBody     // whose end Invoke, to which the connection is lent, has to answer
 }
 
 // apiRequest is the head of one request.
@@ -49,43 +56,79 @@ type apiRequest struct {
 	media   string
 }
 
+// Read reads from the guest. A recall that comes inside a request waits for the request's end, unless the borrower's time is over.
+func (c *apiConn) Read(p []byte) (int, error) {
+	for {
+		n, err := c.conn.Read(p)
+		if n > 0 || !c.inside || c.borrower == nil || c.borrower.Err() != nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		_ = c.conn.SetReadDeadline(time.Time{})
+	}
+}
+
 func (c *apiConn) serve() {
 	defer c.s.gone(c)
 	defer c.conn.Close()
-	c.br = bufio.NewReaderSize(c.conn, 4<<10)
+	c.br = bufio.NewReaderSize(c, 4<<10)
 	for {
 		if _, err := c.br.Peek(1); err != nil {
 			return
 		}
-		if c.parked {
+		switch c.once() {
+		case ends:
+			return
+		case parks:
 			select {
 			case <-c.turn:
-				c.parked = false
 			case <-c.s.done:
 				return
 			}
-			if c.last {
+			if c.over {
 				return
 			}
 		}
-		var q apiRequest
-		if st := c.readHead(&q); st != nil {
-			_ = c.respond(st, true)
-			return
-		}
-		c.last = q.closes
-		st, closes := c.handle(&q)
-		if st == nil {
-			if c.parked {
-				continue
-			}
-			return
-		}
-		closes = closes || q.closes
-		if err := c.respond(st, closes); err != nil || closes {
-			return
-		}
 	}
+}
+
+// step is what follows a request on its connection.
+type step uint8
+
+const (
+	goes  step = iota // the next
+	ends              // nothing
+	parks             // its answer, by Invoke: from now on the connection is not its goroutine's
+)
+
+// once takes one request, and answers it unless it parks.
+func (c *apiConn) once() step {
+	c.inside = true
+	var q apiRequest
+	if st := c.readHead(&q); st != nil {
+		_ = c.respond(st, true)
+		return ends
+	}
+	c.last = q.closes
+	st, next := c.handle(&q)
+	if next == parks {
+		return parks
+	}
+	c.inside = c.flow != nil
+	closes := next == ends || q.closes
+	if st != nil && (c.respond(st, closes) != nil || closes) {
+		return ends
+	}
+	return next
+}
+
+// streamed answers for a streamed answer that Invoke, to which the connection is lent, has read.
+func (c *apiConn) streamed() step {
+	b := c.flow
+	c.flow, c.inside = nil, false
+	if !b.ok || c.respond(statusAccepted, c.last) != nil || c.last {
+		return ends
+	}
+	return goes
 }
 
 // readHead reads request line and header. A nil status with an empty method does not exist: an end of input gives statusBad, which
@@ -184,8 +227,8 @@ func (c *apiConn) readLine(left *int) ([]byte, *apiStatus) {
 	return bytes.TrimRight(line, "\r\n"), nil
 }
 
-// handle does what a request asks. No status means that the connection waits for an Invocation, or is to be closed.
-func (c *apiConn) handle(q *apiRequest) (st *apiStatus, closes bool) {
+// handle does what a request asks. Without a status nothing is to be answered, or not now.
+func (c *apiConn) handle(q *apiRequest) (st *apiStatus, next step) {
 	const prefix = "/2018-06-01/"
 	rest, ok := strings.CutPrefix(q.path, prefix)
 	if !ok {
@@ -218,38 +261,42 @@ func (c *apiConn) handle(q *apiRequest) (st *apiStatus, closes bool) {
 		defer keep(c.s.pool, b)
 		doc, _, err := c.readAll(q, b)
 		if err != nil {
-			return nil, true
+			return nil, ends
 		}
 		if st := c.s.initFailed(q.errType, bytes.Clone(doc)); st != nil {
-			return st, false
+			return st, goes
 		}
-		return statusAccepted, false
+		return statusAccepted, goes
 	}
-	if st, closes := c.refuse(q, nil); closes {
-		return st, closes
+	if _, next := c.refuse(q, nil); next == ends {
+		return nil, ends
 	}
+	c.inside = false
 	if st := c.s.next(c); st != nil {
-		return st, false
+		return st, goes
 	}
-	return nil, false
+	return nil, parks
 }
 
 // refuse reads away the body and gives the status.
-func (c *apiConn) refuse(q *apiRequest, st *apiStatus) (*apiStatus, bool) {
+func (c *apiConn) refuse(q *apiRequest, st *apiStatus) (*apiStatus, step) {
 	if q.length == 0 && !q.chunked {
-		return st, false
+		return st, goes
 	}
 	if q.expect {
-		return st, true
+		return st, ends
 	}
 	if _, err := io.Copy(io.Discard, io.LimitReader(c.body(q), maxDrain)); err != nil {
-		return st, true
+		return st, ends
 	}
-	return st, c.trailer(q, nil) != nil
+	if c.trailer(q, nil) != nil {
+		return st, ends
+	}
+	return st, goes
 }
 
 // post is POST response and POST error.
-func (c *apiConn) post(q *apiRequest, id string, isError bool) (*apiStatus, bool) {
+func (c *apiConn) post(q *apiRequest, id string, isError bool) (*apiStatus, step) {
 	to := "InvocationResponse"
 	if isError {
 		to = "InvocationErrorResponse"
@@ -265,9 +312,9 @@ func (c *apiConn) post(q *apiRequest, id string, isError bool) (*apiStatus, bool
 	doc, over, err := c.readAll(q, b)
 	if err != nil {
 		keep(c.s.pool, b)
-		return nil, true
+		return nil, ends
 	}
-	st = c.s.answered(call, func(call *apiCall) {
+	st = c.s.answered(c, call, func(call *apiCall) {
 		call.kind, call.body, call.buf, call.over, call.errType = replyResult, doc, b, over, q.errType
 		if isError {
 			call.kind = replyError
@@ -276,18 +323,20 @@ func (c *apiConn) post(q *apiRequest, id string, isError bool) (*apiStatus, bool
 	switch {
 	case st != nil:
 		keep(c.s.pool, b)
-		return st, false
+		return st, goes
 	case over:
-		return statusTooLarge, q.expect
+		if q.expect {
+			return statusTooLarge, ends
+		}
+		return statusTooLarge, goes
 	}
-	return statusAccepted, false
+	return statusAccepted, goes
 }
 
 // readAll reads the body into b, or says that it was over the limit.
 func (c *apiConn) readAll(q *apiRequest, b *scratch) (doc []byte, over bool, err error) {
 	if q.length > maxResult {
-		_, closes := c.refuse(q, nil)
-		_ = closes // the connection's next read finds out
+		_, _ = c.refuse(q, nil) // the connection's next read finds out
 		return nil, true, nil
 	}
 	if q.expect {
@@ -388,23 +437,30 @@ type streamBody struct {
 func (b *streamBody) release() { b.once.Do(func() { close(b.done) }) }
 
 // stream hands the body to Invoke.
-func (c *apiConn) stream(q *apiRequest, call *apiCall) (*apiStatus, bool) {
+func (c *apiConn) stream(q *apiRequest, call *apiCall) (*apiStatus, step) {
 	if q.expect {
 		if _, err := io.WriteString(c.conn, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
-			return nil, true
+			return nil, ends
 		}
 	}
 	b := &streamBody{c: c, q: q, done: make(chan struct{})}
-	if st := c.s.answered(call, func(call *apiCall) {
+	if c.borrower != nil {
+		c.flow = b
+	}
+	if st := c.s.answered(c, call, func(call *apiCall) {
 		call.kind, call.media, call.stream = replyStream, q.media, b
 	}); st != nil {
+		c.flow = nil
 		return c.refuse(q, st)
+	}
+	if c.flow != nil {
+		return nil, goes
 	}
 	<-b.done
 	if !b.ok {
-		return nil, true
+		return nil, ends
 	}
-	return statusAccepted, false
+	return statusAccepted, goes
 }
 
 // copy gives the stream to the reply. An error inside the handler comes as trailer.
