@@ -32,7 +32,7 @@ func startAPI(program string) (*guest, error) {
 	cmd.Env = []string{
 		"AWS_LAMBDA_RUNTIME_API=" + ln.Addr().String(), "AWS_REGION=us-east-1", "AWS_LAMBDA_FUNCTION_NAME=bench-dev-hello",
 		"AWS_LAMBDA_FUNCTION_VERSION=$LATEST", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=128", "AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/bench-dev-hello",
-		"AWS_LAMBDA_LOG_STREAM_NAME=bench", "LAMBDA_TASK_ROOT=" + filepath.Dir(program), "_HANDLER=bootstrap", "PATH=/usr/bin:/bin",
+		"AWS_LAMBDA_LOG_STREAM_NAME=bench", "LAMBDA_TASK_ROOT=" + filepath.Dir(program), "_HANDLER=bootstrap", "GOMAXPROCS=1", "PATH=/usr/bin:/bin",
 	}
 	if err := start(cmd); err != nil {
 		return nil, err

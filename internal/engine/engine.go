@@ -47,15 +47,19 @@ type Options struct {
 	QueueTimeout time.Duration // how long an Invocation waits for an Instance, default 10 s
 	MaxInstances int           // per Unit, default 1000
 	StopGrace    time.Duration // between asking a guest to end and killing it, default 500 ms
-	Observer     Observer
-	Log          *slog.Logger
+	// Saturated reports whether all processors have had work lately. It is asked at most once in a millisecond, and must
+	// answer at once. nil where nobody knows.
+	Saturated func() bool
+	Observer  Observer
+	Log       *slog.Logger
 }
 
 // Engine holds the pools of all Stacks of one Node. Its methods may be called concurrently.
 type Engine struct {
-	o     Options
-	node  *node
-	epoch time.Time
+	o       Options
+	node    *node
+	epoch   time.Time
+	machine machine
 
 	routes atomic.Pointer[routes]  // immutable; swapped under mu
 	pools  atomic.Pointer[[]*pool] // immutable; every pool that may hold an Instance, staged and retired ones too
@@ -102,6 +106,7 @@ func New(o Options) *Engine {
 		quiet: make(chan struct{}, 1),
 		dead:  make(chan struct{}),
 	}
+	e.machine.ask = o.Saturated
 	e.mu.stacks = map[string]*deployed{}
 	e.mu.ceilings = map[routeKey]*ceiling{}
 	e.routes.Store(&routes{})

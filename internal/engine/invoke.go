@@ -104,9 +104,9 @@ func (c *call) place(ctx context.Context) (grant, error) {
 				continue // the routes have changed since
 			}
 		}
-		if p.mu.waiters.len == 0 {
+		if now := time.Now(); p.mu.waiters.len == 0 && !p.crowdedLocked(now) {
 			if i := p.takeLocked(); i != nil {
-				cold := p.attachLocked(i, c.run, time.Now())
+				cold := p.attachLocked(i, c.run, now)
 				p.mu.Unlock()
 				return grant{inst: i, cold: cold}, nil
 			}

@@ -35,6 +35,7 @@ type pool struct {
 		waiters  fifo
 		arrivals uint64
 		running  int
+		long     int   // of these, for so long that they hold nobody back
 		sumSince int64 // of the runs, to know how long they have been running on average
 
 		lastFree time.Time     // when an Instance last could take something
@@ -90,7 +91,7 @@ func (p *pool) pump() {
 }
 
 func (p *pool) pumpLocked(now time.Time) {
-	for p.mu.waiters.len > 0 {
+	for p.mu.waiters.len > 0 && !p.crowdedLocked(now) {
 		i := p.takeLocked()
 		if i == nil {
 			break
@@ -143,6 +144,9 @@ func (p *pool) wantLocked(now time.Time) (int, time.Duration) {
 	if p.mu.serving == 0 {
 		return n, 0
 	}
+	if len(p.mu.idle) > 0 {
+		return 0, crowdLook // they are held back
+	}
 	init := max(p.mu.initAvg, time.Millisecond)
 	again := max(init/4, time.Millisecond)
 	if now.Sub(p.mu.lastFree) > init {
@@ -177,7 +181,9 @@ func (p *pool) armLocked(now time.Time, after time.Duration) {
 func (p *pool) recheck() {
 	p.mu.Lock()
 	p.mu.timerAt = time.Time{}
-	p.pumpLocked(time.Now())
+	now := time.Now()
+	p.passLocked(now)
+	p.pumpLocked(now)
 	p.unlock()
 }
 
@@ -234,6 +240,10 @@ func (p *pool) give(r *run, o outcome, took time.Duration, c *ceiling) (owes boo
 	i.runs = slices.Delete(i.runs, k, k+1)
 	p.mu.running--
 	p.mu.sumSince -= r.since
+	if r.long {
+		r.long = false
+		p.mu.long--
+	}
 	if o == reuse {
 		p.mu.durAvg = average(p.mu.durAvg, took)
 	}

@@ -11,6 +11,7 @@ import (
 type run struct {
 	inst  *instance // guarded by pool.mu until it is granted
 	since int64     // ns since Engine.epoch
+	long  bool      // counted in pool.mu.long; guarded by pool.mu
 
 	caller   context.Context
 	deadline time.Time

@@ -10,3 +10,12 @@ func machineMemoryMB() int64 {
 	}
 	return int64(n >> 20)
 }
+
+// runQueue knows how many threads want a processor, which macOS does not tell.
+type runQueue struct{}
+
+func openRunQueue() *runQueue { return nil }
+
+func (q *runQueue) close() error { return nil }
+
+func (q *runQueue) saturated() bool { return false }

@@ -1,6 +1,14 @@
 package server
 
-import "golang.org/x/sys/unix"
+import (
+	"bytes"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
 
 // machineMemoryMB is the machine's memory in MiB.
 func machineMemoryMB() int64 {
@@ -9,4 +17,49 @@ func machineMemoryMB() int64 {
 		return 1024
 	}
 	return int64(uint64(i.Totalram) * uint64(i.Unit) >> 20)
+}
+
+// runQueue knows how many threads want a processor of this machine.
+type runQueue struct {
+	file *os.File
+
+	mu      sync.Mutex
+	average float64
+}
+
+// runnableWeight is what the newest reading counts in the average, which lags some eight readings behind.
+const runnableWeight = 0.125
+
+// openRunQueue returns nil where the machine does not tell.
+func openRunQueue() *runQueue {
+	f, err := os.Open("/proc/loadavg")
+	if err != nil {
+		return nil
+	}
+	return &runQueue{file: f}
+}
+
+func (q *runQueue) close() error { return q.file.Close() }
+
+// saturated reports whether lately more threads than processors were running or ready to. See proc_loadavg(5): the fourth
+// field is runnable entities / all.
+func (q *runQueue) saturated() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var room [64]byte
+	n, err := q.file.ReadAt(room[:], 0)
+	if n == 0 && err != nil {
+		return false
+	}
+	fields := bytes.Fields(room[:n])
+	if len(fields) < 4 {
+		return false
+	}
+	runnable, _, _ := bytes.Cut(fields[3], []byte("/"))
+	now, err := strconv.Atoi(string(runnable))
+	if err != nil {
+		return false
+	}
+	q.average += runnableWeight * (float64(now) - q.average)
+	return q.average > float64(runtime.NumCPU())
 }

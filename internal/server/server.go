@@ -196,10 +196,15 @@ func (s *Server) openEngine(ctx context.Context) error {
 		memory = machineMemoryMB() * 8 / 10
 	}
 	s.observer = &observer{logs: s.logs, metrics: s.metrics}
-	s.engine = engine.New(engine.Options{
+	o := engine.Options{
 		MemoryMB: memory * int64(max(s.o.Config.Overcommit, 1)), Queue: s.o.Config.Queue, QueueTimeout: s.o.Config.QueueTimeout,
 		Observer: s.observer, Log: s.o.Log,
-	})
+	}
+	if q := openRunQueue(); q != nil {
+		s.closing(q.close)
+		o.Saturated = q.saturated
+	}
+	s.engine = engine.New(o)
 	s.closing(s.engine.Close)
 	s.gateway = gateway.New(gateway.Options{
 		Log: s.o.Log, Invoker: invoker{s}, AllowUnprotected: s.o.Config.AllowUnprotected,

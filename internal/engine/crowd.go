@@ -1,0 +1,56 @@
+package engine
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// Where all processors have work already, one more Instance at work makes nothing faster: it takes the others' processor
+// and their caches. So on a saturated machine a pool hands Invocations to few Instances, and lets the rest wait for those
+// to come back. An Invocation that has been running for a while does not count: what holds it up may be anything.
+
+const (
+	crowdLook = time.Millisecond     // how often held Invocations are looked at again, and the machine with them
+	crowdLong = 4 * time.Millisecond // what runs for longer does not hold others back
+)
+
+// machine is what Options.Saturated said last.
+type machine struct {
+	ask  func() bool
+	at   atomic.Int64 // when, ns since Engine.epoch; 0 means never
+	busy atomic.Bool
+}
+
+func (m *machine) saturated(at int64) bool {
+	if m.ask == nil {
+		return false
+	}
+	if last := m.at.Load(); (last == 0 || at-last >= int64(crowdLook)) && m.at.CompareAndSwap(last, max(at, 1)) {
+		m.busy.Store(m.ask())
+	}
+	return m.busy.Load()
+}
+
+// crowdedLocked says whether an Invocation is to wait although an Instance is idle.
+func (p *pool) crowdedLocked(now time.Time) bool {
+	oneEach := p.mu.capacity == p.mu.serving // Instances that take several at once know their own bounds
+	return len(p.mu.idle) > 0 && oneEach && p.mu.running-p.mu.long > runtime.GOMAXPROCS(0) &&
+		p.e.machine.saturated(int64(now.Sub(p.e.epoch)))
+}
+
+// passLocked takes what has been running for long out of the count.
+func (p *pool) passLocked(now time.Time) {
+	if p.mu.waiters.len == 0 || len(p.mu.idle) == 0 {
+		return
+	}
+	before := int64(now.Sub(p.e.epoch) - crowdLong)
+	for i := range p.mu.all {
+		for _, r := range i.runs {
+			if !r.long && r.since <= before {
+				r.long = true
+				p.mu.long++
+			}
+		}
+	}
+}
