@@ -241,12 +241,22 @@ func (v *visit) invoke(kind app.APIKind, body *bytes.Buffer) {
 	g.running.Add(1)
 	go func() {
 		defer g.running.Done()
+		deepen(0)
 		err := g.run(ctx, inv, s)
 		v.held.release()
 		cancel()
 		s.end(err)
 	}()
 	v.await(kind, cancel)
+}
+
+// deepen grows the stack of a new goroutine at once to what an Invocation takes, while there is nothing on it. Left to itself it
+// doubles three times, each time copied with all that is on it.
+//
+//go:noinline
+func deepen(i int) byte {
+	var room [10 << 10]byte
+	return room[i]
 }
 
 // run invokes. A panic ends the Invocation, as net/http lets one end a request, and not the process.
