@@ -112,8 +112,7 @@ type Gateway struct {
 	hosts    atomic.Pointer[hosts]
 	draining atomic.Bool
 
-	base    context.Context // of every Invocation; ends when the grace is over
-	end     context.CancelFunc
+	leashes leashes        // of every Invocation; they end when the grace is over
 	running sync.WaitGroup // Invocations, also those whose client has its answer
 	timers  sync.Pool      // of stopped *time.Timer
 }
@@ -138,7 +137,6 @@ func New(o Options) *Gateway {
 	if g.grace == 0 {
 		g.grace = 30 * time.Second
 	}
-	g.base, g.end = context.WithCancel(context.Background())
 	g.hosts.Store(newHosts(nil))
 	return g
 }

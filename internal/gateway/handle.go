@@ -41,6 +41,7 @@ type visit struct {
 	req   invocation.Request
 	route invocation.Route // with this request's Params
 	sink  sink
+	leash leash
 	held  held // by the body, until the Invocation ends
 }
 
@@ -237,17 +238,17 @@ func (v *visit) invoke(kind app.APIKind, body *bytes.Buffer) {
 	if s.cors != nil {
 		s.origin = v.r.Header.Get("Origin")
 	}
-	ctx, cancel := context.WithCancel(g.base)
+	g.leashes.add(&v.leash)
 	g.running.Add(1)
 	go func() {
 		defer g.running.Done()
 		deepen(0)
-		err := g.run(ctx, inv, s)
+		err := g.run(&v.leash, inv, s)
 		v.held.release()
-		cancel()
+		v.leash.release()
 		s.end(err)
 	}()
-	v.await(kind, cancel)
+	v.await(kind)
 }
 
 // deepen grows the stack of a new goroutine at once to what an Invocation takes, while there is nothing on it. Left to itself it
@@ -271,7 +272,7 @@ func (g *Gateway) run(ctx context.Context, inv *invocation.Invocation, s *sink) 
 }
 
 // await waits for the first of: the answer, the end of the Invocation, the client's leaving, the integration timeout.
-func (v *visit) await(kind app.APIKind, cancel context.CancelFunc) {
+func (v *visit) await(kind app.APIKind) {
 	s := &v.sink
 	var late <-chan time.Time
 	if d := v.m.route.timeout; d > 0 {
@@ -300,7 +301,7 @@ func (v *visit) await(kind app.APIKind, cancel context.CancelFunc) {
 				return
 			}
 		case <-gone:
-			cancel()
+			v.leash.End(context.Canceled)
 			if s.detach() {
 				v.status = statusGone
 				return

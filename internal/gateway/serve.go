@@ -68,7 +68,7 @@ func (g *Gateway) drain(srv *http.Server, l *listener, ended <-chan error, conns
 	if err == nil && g.settled(ctx) {
 		return nil
 	}
-	g.end() // what still runs is told to stop
+	g.leashes.end() // what still runs is told to stop
 	last, cut := context.WithTimeout(context.Background(), lastWait)
 	defer cut()
 	settled := g.settled(last)

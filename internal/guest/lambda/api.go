@@ -193,7 +193,7 @@ func (s *apiSession) follow(ctx context.Context, c *apiConn, call *apiCall, inv 
 		return false, false, nil
 	}
 	c.borrower = ctx
-	stop := context.AfterFunc(ctx, func() { s.recall(c, time.Now().Add(grace)) })
+	stop := invocation.AfterFunc(ctx, func() { s.recall(c, time.Now().Add(grace)) })
 	defer stop()
 	next := goes
 	for next == goes && err == nil {

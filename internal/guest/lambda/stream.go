@@ -181,7 +181,7 @@ func (s *streamSession) watch(ctx context.Context) func() {
 	s.mu.Lock()
 	s.mu.call = mine
 	s.mu.Unlock()
-	stop := context.AfterFunc(ctx, func() {
+	stop := invocation.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.mu.call == mine {
