@@ -2,6 +2,7 @@ package cli
 
 import (
 	"log/slog"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +25,7 @@ func (c *command) serve() *cobra.Command {
 			return err
 		}
 		c.detach()
+		c.relaxCollector()
 		s, err := server.Open(cmd.Context(), server.Options{
 			Config: cfg, Version: Version, Log: c.serverLog(cfg), Env: c.Env,
 		})
@@ -61,4 +63,12 @@ func (c *command) serverLog(cfg *config.Config) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // config has checked it
 	return telemetry.NewServerLog(mayDrop(c.Stderr), level)
+}
+
+// relaxCollector lets garbage wait for longer than is Go's default. What a Node keeps is small and what it throws away is much: collecting
+// it took 6 % of the time under load, and costs some 7 MB now.
+func (c *command) relaxCollector() {
+	if _, set := c.Env("GOGC"); !set {
+		debug.SetGCPercent(300)
+	}
 }

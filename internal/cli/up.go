@@ -121,6 +121,7 @@ func (u *upRun) run(ctx context.Context) error {
 		defer close(loaded)
 		a, loadErr = u.p.load(ctx)
 	}()
+	u.c.relaxCollector()
 	s, err := server.Open(ctx, server.Options{
 		Config: u.cfg, Version: Version, Log: u.c.serverLog(u.cfg), Env: u.c.Env, Access: u.access,
 	})

@@ -33,8 +33,8 @@ func TestEnvironment_IsWhatLambdaSets(t *testing.T) {
 			[]string{"AWS_EXECUTION_ENV=AWS_Lambda_nodejs18.x", "PATH=/opt/n/bin:/usr/local/bin:/usr/bin:/bin:{layer}/bin", "TZ=:UTC", "LANG=en_US.UTF-8", "AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
 				"NODE_PATH={layer}/nodejs/node18/node_modules:{layer}/nodejs/node_modules:/sdk/nodejs/node_modules:{root}", "LD_LIBRARY_PATH={layer}/lib", "AWS_LAMBDA_FUNCTION_VERSION=$LATEST"}},
 		{"python3.12", "app.handler", "app.py", []string{"/usr/bin/python3"}, "", []string{"AWS_EXECUTION_ENV", "PYTHONPATH", "LD_LIBRARY_PATH"}, []string{"PYTHONPATH=/sdk/python", "AWS_EXECUTION_ENV=AWS_Lambda_python3.12"}},
-		{"provided.al2023", "x", "bootstrap", nil, "127.0.0.1:81", []string{"AWS_LAMBDA_RUNTIME_API", "LD_LIBRARY_PATH"}, []string{"AWS_LAMBDA_RUNTIME_API=127.0.0.1:81", "PATH=/usr/local/bin:/usr/bin:/bin:{layer}/bin"}},
-		{"go1.x", "main", "main", nil, "127.0.0.1:81", []string{"AWS_LAMBDA_RUNTIME_API", "AWS_EXECUTION_ENV", "LD_LIBRARY_PATH"}, []string{"AWS_EXECUTION_ENV=AWS_Lambda_go1.x"}},
+		{"provided.al2023", "x", "bootstrap", nil, "127.0.0.1:81", []string{"AWS_LAMBDA_RUNTIME_API", "GOMAXPROCS", "LD_LIBRARY_PATH"}, []string{"AWS_LAMBDA_RUNTIME_API=127.0.0.1:81", "GOMAXPROCS=1", "PATH=/usr/local/bin:/usr/bin:/bin:{layer}/bin"}},
+		{"go1.x", "main", "main", nil, "127.0.0.1:81", []string{"AWS_LAMBDA_RUNTIME_API", "AWS_EXECUTION_ENV", "GOMAXPROCS", "LD_LIBRARY_PATH"}, []string{"AWS_EXECUTION_ENV=AWS_Lambda_go1.x"}},
 	} {
 		t.Run(c.runtime, func(t *testing.T) {
 			t.Parallel()
@@ -176,5 +176,25 @@ func TestFault_IsWhatCallersOfLambdaSee(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestEnvironment_ProcessorsComeWithMemory(t *testing.T) {
+	t.Parallel()
+	p := protocol(t)
+	for memory, want := range map[int]string{128: "1", 1769: "1", 1770: "2", 3538: "2", 10240: "6"} {
+		u := unit("provided.al2023", "x", write(t, map[string]string{"bootstrap": "#!/bin/sh\n"}))
+		u.MemoryMB = memory
+		code, err := p.Code(u, "127.0.0.1:81")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(code.Env, "GOMAXPROCS="+want) {
+			t.Errorf("%d MB: %q, want GOMAXPROCS=%s", memory, code.Env, want)
+		}
+		u.Env = []string{"GOMAXPROCS=7"}
+		if code, err = p.Code(u, "127.0.0.1:81"); err != nil || !slices.Contains(code.Env, "GOMAXPROCS=7") {
+			t.Errorf("the function's own: %q, %v", code.Env, err)
+		}
 	}
 }
