@@ -34,9 +34,13 @@ func (m *machine) saturated(at int64) bool {
 
 // crowdedLocked says whether an Invocation is to wait although an Instance is idle.
 func (p *pool) crowdedLocked(now time.Time) bool {
+	return len(p.mu.idle) > 0 && !p.helpsLocked(now)
+}
+
+// helpsLocked says whether one more Instance at work makes anything faster.
+func (p *pool) helpsLocked(now time.Time) bool {
 	oneEach := p.mu.capacity == p.mu.serving // Instances that take several at once know their own bounds
-	return len(p.mu.idle) > 0 && oneEach && p.mu.running-p.mu.long > runtime.GOMAXPROCS(0) &&
-		p.e.machine.saturated(int64(now.Sub(p.e.epoch)))
+	return !oneEach || p.mu.running-p.mu.long <= runtime.GOMAXPROCS(0) || !p.e.machine.saturated(int64(now.Sub(p.e.epoch)))
 }
 
 // passLocked takes what has been running for long out of the count.

@@ -237,6 +237,8 @@ func (p *pool) startDone(i *instance, took time.Duration) {
 	p.e.node.started()
 	p.mu.Lock()
 	p.mu.starting--
+	p.tallyLocked(now)
+	p.mu.waited = 0
 	if !i.quitting {
 		p.mu.serving++
 		p.mu.capacity += i.slots

@@ -130,8 +130,10 @@ func (c *call) queue(ctx context.Context, p *pool) (grant, error) {
 	w := &waiter{ready: make(chan grant, 1), run: c.run}
 	p.mu.arrivals++
 	w.seq = p.mu.arrivals
+	now := time.Now()
+	p.tallyLocked(now)
 	p.mu.waiters.push(w)
-	p.pumpLocked(time.Now())
+	p.pumpLocked(now)
 	p.unlock()
 
 	timer := time.NewTimer(time.Until(c.by))

@@ -34,6 +34,8 @@ type pool struct {
 
 		waiters  fifo
 		arrivals uint64
+		waited   time.Duration // how long somebody waited and no Instance was idle since the last start was over
+		tallied  time.Time     // up to when that is known
 		running  int
 		long     int   // of these, for so long that they hold nobody back
 		sumSince int64 // of the runs, to know how long they have been running on average
@@ -91,6 +93,7 @@ func (p *pool) pump() {
 }
 
 func (p *pool) pumpLocked(now time.Time) {
+	p.tallyLocked(now)
 	for p.mu.waiters.len > 0 && !p.crowdedLocked(now) {
 		i := p.takeLocked()
 		if i == nil {
@@ -159,10 +162,21 @@ func (p *pool) wantLocked(now time.Time) (int, time.Duration) {
 	}
 	rest := float64(n) - float64(p.mu.capacity)*float64(init)/float64(dur)
 	if rest <= 0 {
+		if p.mu.waited >= init && p.mu.starting == 0 && p.helpsLocked(now) {
+			return 1, again // it does not end: all that waiting would have paid for a start
+		}
 		return 0, again
 	}
 	want := math.Ceil(rest * min(1, float64(dur)/float64(init)))
 	return min(max(int(want), 1), n), again
+}
+
+// tallyLocked adds up how long has been waited; it is called before the waiters or the idle Instances change.
+func (p *pool) tallyLocked(now time.Time) {
+	if p.mu.waiters.len > 0 && len(p.mu.idle) == 0 {
+		p.mu.waited += now.Sub(p.mu.tallied)
+	}
+	p.mu.tallied = now
 }
 
 func (p *pool) armLocked(now time.Time, after time.Duration) {

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,10 +26,15 @@ type runQueue struct {
 
 	mu      sync.Mutex
 	average float64
+	last    time.Time
 }
 
-// runnableWeight is what the newest reading counts in the average, which lags some eight readings behind.
-const runnableWeight = 0.125
+const (
+	// runnableWeight is what the newest reading counts in the average, which lags some eight readings behind.
+	runnableWeight = 0.125
+	// runnableStale is how long after the last reading the average says nothing any more.
+	runnableStale = 50 * time.Millisecond
+)
 
 // openRunQueue returns nil where the machine does not tell.
 func openRunQueue() *runQueue {
@@ -60,6 +66,11 @@ func (q *runQueue) saturated() bool {
 	if err != nil {
 		return false
 	}
+	at := time.Now()
+	if at.Sub(q.last) > runnableStale {
+		q.average = float64(now)
+	}
+	q.last = at
 	q.average += runnableWeight * (float64(now) - q.average)
 	return q.average > float64(runtime.NumCPU())
 }
