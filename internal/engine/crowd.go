@@ -13,6 +13,8 @@ import (
 const (
 	crowdLook = time.Millisecond     // how often held Invocations are looked at again, and the machine with them
 	crowdLong = 4 * time.Millisecond // what runs for longer does not hold others back
+	// crowdStuck is how long no Instance may come back before more are started all the same.
+	crowdStuck = 250 * time.Millisecond
 )
 
 // machine is what Options.Saturated said last.

@@ -237,8 +237,7 @@ func (p *pool) startDone(i *instance, took time.Duration) {
 	p.e.node.started()
 	p.mu.Lock()
 	p.mu.starting--
-	p.tallyLocked(now)
-	p.mu.waited = 0
+	p.mu.waited, p.mu.tallied = 0, now
 	if !i.quitting {
 		p.mu.serving++
 		p.mu.capacity += i.slots

@@ -132,6 +132,9 @@ func (c *call) queue(ctx context.Context, p *pool) (grant, error) {
 	w.seq = p.mu.arrivals
 	now := time.Now()
 	p.tallyLocked(now)
+	if p.mu.waiters.len == 0 {
+		p.mu.lastFree = now // until now nobody lacked anything
+	}
 	p.mu.waiters.push(w)
 	p.pumpLocked(now)
 	p.unlock()

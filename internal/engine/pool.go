@@ -40,7 +40,7 @@ type pool struct {
 		long     int   // of these, for so long that they hold nobody back
 		sumSince int64 // of the runs, to know how long they have been running on average
 
-		lastFree time.Time     // when an Instance last could take something
+		lastFree time.Time     // when an Instance last could take something, or the first of the waiters came after that
 		initAvg  time.Duration // moving averages; 0 means not known
 		durAvg   time.Duration
 
@@ -152,7 +152,11 @@ func (p *pool) wantLocked(now time.Time) (int, time.Duration) {
 	}
 	init := max(p.mu.initAvg, time.Millisecond)
 	again := max(init/4, time.Millisecond)
-	if now.Sub(p.mu.lastFree) > init {
+	stuck := now.Sub(p.mu.lastFree)
+	if p.mu.durAvg < crowdLong && stuck < crowdStuck && !p.helpsLocked(now) {
+		return 0, again // a machine that stands still for a moment looks like Invocations that take long
+	}
+	if stuck > init {
 		return n, again // all are stuck in something longer than any seen before
 	}
 	dur := max(p.mu.durAvg, time.Microsecond)
@@ -162,7 +166,7 @@ func (p *pool) wantLocked(now time.Time) (int, time.Duration) {
 	}
 	rest := float64(n) - float64(p.mu.capacity)*float64(init)/float64(dur)
 	if rest <= 0 {
-		if p.mu.waited >= init && p.mu.starting == 0 && p.helpsLocked(now) {
+		if p.mu.waited >= init && p.mu.starting == 0 {
 			return 1, again // it does not end: all that waiting would have paid for a start
 		}
 		return 0, again
@@ -259,7 +263,7 @@ func (p *pool) give(r *run, o outcome, took time.Duration, c *ceiling) (owes boo
 		p.mu.long--
 	}
 	if o == reuse {
-		p.mu.durAvg = average(p.mu.durAvg, took)
+		p.mu.durAvg = average(p.mu.durAvg, min(took, 2*p.mu.durAvg+crowdLook)) // one outlier says little
 	}
 	if o == discard {
 		i.last = true
@@ -314,6 +318,7 @@ func average(old, next time.Duration) time.Duration {
 }
 
 func (p *pool) idleLocked(i *instance, now time.Time) {
+	p.tallyLocked(now)
 	i.idleSince = now
 	p.mu.idle = append(p.mu.idle, i)
 	p.countIdleLocked()
