@@ -80,7 +80,7 @@ func (l *launcher) fork(o *order) (*guest, error) {
 	// host's parent is trusted.
 	_ = unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
 	pidfd := -1
-	sys := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd}
+	sys := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd}
 	if fd := o.fence.cgroup(); fd >= 0 {
 		sys.UseCgroupFD, sys.CgroupFD = true, fd
 	}
