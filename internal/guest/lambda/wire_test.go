@@ -329,6 +329,54 @@ func TestAPI_AGuestThatAsksAgainElsewhereIsServedThere(t *testing.T) {
 	}
 }
 
+func TestAPI_AnAnswerFromElsewhereLeavesAHalfRequestWhole(t *testing.T) {
+	t.Parallel()
+	s, c := apiGuest(t)
+	done := start(t, s, direct(`{}`))
+	c.read()
+	c.send("POST /2018-06-01/runtime/invocation/" + testID + "/response HTTP/1.1\r\nContent-")
+	c2 := dialAPI(t, c.addr)
+	if st, _ := c2.do("POST", "runtime/invocation/"+testID+"/response", "1"); st != "202 Accepted" {
+		t.Error(st)
+	}
+	c.send("Length: 1\r\n\r\n2")
+	if st, _, _ := c.read(); st != "403 Forbidden" {
+		t.Errorf("a second answer: %s", st)
+	}
+	c.send(getNext)
+	if r := <-done; r.err != nil || r.Body.String() != "1" {
+		t.Errorf("%q, %v", r.Body.String(), r.err)
+	}
+	done = start(t, s, direct(`{}`))
+	c.read()
+	if st, _ := c.do("POST", "runtime/invocation/"+testID+"/response", "3"); st != "202 Accepted" {
+		t.Error(st)
+	}
+	c.send(getNext)
+	if r := <-done; r.err != nil || r.Body.String() != "3" {
+		t.Errorf("%q, %v", r.Body.String(), r.err)
+	}
+}
+
+func TestAPI_ALongAnswerStreamsOverTheLentConnection(t *testing.T) {
+	t.Parallel()
+	s, c := apiGuest(t)
+	for range 2 { // the connection is as good afterwards
+		done := start(t, s, direct(`{}`))
+		c.read()
+		c.send("POST /2018-06-01/runtime/invocation/" + testID + "/response HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" +
+			"Lambda-Runtime-Function-Response-Mode: streaming\r\n\r\n3\r\nabc\r\n")
+		c.send("3\r\ndef\r\n0\r\n\r\n")
+		if st, _, _ := c.read(); st != "202 Accepted" {
+			t.Error(st)
+		}
+		c.send(getNext)
+		if r := <-done; r.err != nil || r.Body.String() != "abcdef" {
+			t.Fatalf("%q, %v", r.Body.String(), r.err)
+		}
+	}
+}
+
 func TestSession_CloseEndsItsGoroutines(t *testing.T) {
 	t.Parallel()
 	s, c := apiGuest(t)
