@@ -263,7 +263,10 @@ func (p *pool) give(r *run, o outcome, took time.Duration, c *ceiling) (owes boo
 		p.mu.long--
 	}
 	if o == reuse {
-		p.mu.durAvg = average(p.mu.durAvg, min(took, 2*p.mu.durAvg+crowdLook)) // one outlier says little
+		if p.mu.durAvg > 0 {
+			took = min(took, 2*p.mu.durAvg+crowdLook) // one outlier says little
+		}
+		p.mu.durAvg = average(p.mu.durAvg, took)
 	}
 	if o == discard {
 		i.last = true

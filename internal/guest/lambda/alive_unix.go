@@ -2,9 +2,12 @@
 
 package lambda
 
-import "syscall"
+import (
+	"errors"
+	"syscall"
+)
 
-// alive looks, without waiting, whether the guest has closed a connection on which it waits for an answer.
+// alive looks, without waiting, whether the guest has closed or broken a connection on which it waits for an answer.
 func (c *apiConn) alive() bool {
 	sc, ok := c.conn.(syscall.Conn)
 	if !ok || c.br.Buffered() > 0 {
@@ -14,11 +17,12 @@ func (c *apiConn) alive() bool {
 	if err != nil {
 		return false
 	}
-	n := -1
+	open := true
 	var room [1]byte
-	_ = raw.Read(func(fd uintptr) bool { // its error is that of a closed connection, which a write will find
-		n, _, _ = syscall.Recvfrom(int(fd), room[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT) // -1 where nothing is to be read yet
+	_ = raw.Read(func(fd uintptr) bool { // its own error is that of a deadline or of a connection closed here, which a write finds
+		n, _, err := syscall.Recvfrom(int(fd), room[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		open = n > 0 || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR)
 		return true
 	})
-	return n != 0
+	return open
 }

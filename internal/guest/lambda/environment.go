@@ -77,8 +77,8 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 			add("PYTHONPATH", filepath.Join(u.Supplied, "python"))
 		}
 	case native, goOne:
-		// A Go program that believes in more processors than its share of memory buys it wakes threads for nothing: half of
-		// what the stock client costs.
+		// A Go program that believes in more processors than its share of memory buys wakes threads for nothing, several
+		// times an Invocation with the stock client.
 		add("GOMAXPROCS", strconv.Itoa(processorsFor(u.MemoryMB)))
 	}
 	for _, kv := range u.Env {
