@@ -103,9 +103,22 @@ func TestCrowd_HeldInvocationsGoOnWhenTheMachineIsFree(t *testing.T) {
 		c.dur.Store(int64(3 * time.Millisecond))
 		time.AfterFunc(time.Millisecond, func() { c.saturated.Store(false) })
 		began := time.Now()
-		c.burst(warm, "f")
-		if took := time.Since(began); took > 6*time.Millisecond {
+		c.burst(3*warm, "f")
+		if took := time.Since(began); took > 24*time.Millisecond {
 			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestCrowd_AShortInvocationThatIsLateStillCounts(t *testing.T) {
+	t.Parallel()
+	crowded(t, func(t *testing.T, c *crowd) {
+		c.saturated.Store(true)
+		c.dur.Store(int64(10 * time.Millisecond))
+		time.AfterFunc(time.Millisecond, func() { c.dur.Store(int64(time.Millisecond)) })
+		c.burst(warm, "f")
+		if got, want := c.most.Load(), int64(runtime.GOMAXPROCS(0)+1); got > want {
+			t.Errorf("%d at once, want %d", got, want)
 		}
 	})
 }

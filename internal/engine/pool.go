@@ -153,7 +153,7 @@ func (p *pool) wantLocked(now time.Time) (int, time.Duration) {
 	init := max(p.mu.initAvg, time.Millisecond)
 	again := max(init/4, time.Millisecond)
 	stuck := now.Sub(p.mu.lastFree)
-	if p.mu.durAvg < crowdLong && stuck < crowdStuck && !p.helpsLocked(now) {
+	if stuck < crowdStuck && !p.helpsLocked(now) {
 		return 0, again // a machine that stands still for a moment looks like Invocations that take long
 	}
 	if stuck > init {
