@@ -44,8 +44,12 @@ func TestReport_ComparesWithinRepeats(t *testing.T) {
 	if s := r.ratio("ebb-node", "bare"); s.lo < 0.299 || s.hi > 0.301 {
 		t.Errorf("ratio %+v, want 0.3 in both repeats", s)
 	}
-	if s := r.ratio("ebb-node", "floor-node"); s.lo < 0.99 || s.hi > 1.01 {
+	r.Samples[1].Floor, r.Samples[4].Floor = Load{Rate: 30}, Load{Rate: 90}
+	if s := stats(r.ofFloor("ebb-node")); s.lo < 0.99 || s.hi > 1.01 {
 		t.Errorf("ratio to the floor %+v, want 1 in both repeats", s)
+	}
+	if v := r.ofFloor("floor-node"); len(v) > 0 {
+		t.Errorf("ratio %v to a floor that did not run", v)
 	}
 	b := &bench{absent: map[string]string{}, o: options{only: []string{"ebb-node"}}}
 	r.conclude(b)

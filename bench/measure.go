@@ -13,6 +13,7 @@ import (
 const (
 	many      = 16  // connections under load
 	openShare = 0.8 // of the closed loop's rate, for the open loop
+	rounds    = 5   // into which the load on many connections is cut, so that those who are compared take turns
 )
 
 // Sample is one start of one contender with everything measured on it. Times are in seconds, rates in requests a second.
@@ -25,11 +26,13 @@ type Sample struct {
 	Many      Load    `json:"many"`                  // many connections
 	HostCPU   float64 `json:"hostCPU"`               // processor seconds of the server's own process for each request of Many
 	GuestCPU  float64 `json:"guestCPU"`              // and of the processes below it
+	Floor     Load    `json:"floor,omitzero"`        // of the contender's floor, in turns with Many
 	Open      Load    `json:"open"`                  // many connections at openShare of Many's rate
 	Base      Base    `json:"base"`
 }
 
-// Base is bare Go under the same load, each measured right after the contender's: what others do on the machine falls on both.
+// Base is bare Go under the same load, One and Open right after the contender's, Many in turns with it: what others do on the machine
+// falls on both.
 type Base struct {
 	One  Load `json:"one"`
 	Many Load `json:"many"`
@@ -108,15 +111,8 @@ func (b *bench) sample(ctx context.Context, c contender, repeat int, base *serve
 	if out.Base.One, err = checked(load.Closed(base.target(), 1, short)); err != nil {
 		return out, fmt.Errorf("one connection to bare Go: %w", err)
 	}
-	host, guests := s.processors()
-	result, err := load.Closed(s.target(), many, b.o.duration)
-	if out.Many, err = checked(result, err); err != nil {
-		return out, fmt.Errorf("%d connections: %w", many, err)
-	}
-	hostThen, guestsThen := s.processors()
-	out.HostCPU, out.GuestCPU = (hostThen-host)/float64(len(result.Latency)), max(0, guestsThen-guests)/float64(len(result.Latency))
-	if out.Base.Many, err = checked(load.Closed(base.target(), many, short)); err != nil {
-		return out, fmt.Errorf("%d connections to bare Go: %w", many, err)
+	if err := b.turns(ctx, c, s, base, &out); err != nil {
+		return out, err
 	}
 	rate := openShare * out.Many.Rate
 	if out.Open, err = checked(load.Open(s.target(), many, rate, b.o.duration)); err != nil {
@@ -126,6 +122,71 @@ func (b *bench) sample(ctx context.Context, c contender, repeat int, base *serve
 		return out, fmt.Errorf("open loop to bare Go: %w", err)
 	}
 	return out, nil
+}
+
+// turns puts load on the contender, its floor and bare Go in turns. The floor runs only for that.
+func (b *bench) turns(ctx context.Context, c contender, s, base *server, out *Sample) error {
+	type side struct {
+		name string
+		of   *server
+		long time.Duration // of all rounds
+		into *Load
+		load.Result
+	}
+	sides := []*side{{name: "the contender", of: s, long: b.o.duration, into: &out.Many}, {name: "bare Go", of: base, long: b.o.duration / 2, into: &out.Base.Many}}
+	if f := b.floorOf(c); f != nil {
+		floor, err := f.start(ctx, b)
+		if floor != nil {
+			defer floor.stop()
+		}
+		if err == nil {
+			err = floor.answers(ctx, soon)
+		}
+		if err == nil {
+			_, err = checked(load.Closed(floor.target(), many, b.o.warm))
+		}
+		if err != nil {
+			return fmt.Errorf("start %s beside it: %w", f.name, err)
+		}
+		sides = append(sides, &side{name: f.name, of: floor, long: b.o.duration, into: &out.Floor})
+	}
+	for range rounds {
+		for _, x := range sides {
+			host, guests := s.processors()
+			r, err := load.Closed(x.of.target(), many, x.long/rounds)
+			if err != nil {
+				return fmt.Errorf("%d connections to %s: %w", many, x.name, err)
+			}
+			x.Add(r)
+			if x.of == s {
+				hostThen, guestsThen := s.processors()
+				out.HostCPU += hostThen - host
+				out.GuestCPU += max(0, guestsThen-guests)
+			}
+		}
+		slices.Reverse(sides)
+	}
+	for _, x := range sides {
+		var err error
+		if *x.into, err = checked(&x.Result, nil); err != nil {
+			return fmt.Errorf("%d connections to %s: %w", many, x.name, err)
+		}
+		if x.of == s {
+			out.HostCPU /= float64(len(x.Latency))
+			out.GuestCPU /= float64(len(x.Latency))
+		}
+	}
+	return nil
+}
+
+// floorOf is the contender's floor, where that is to be measured.
+func (b *bench) floorOf(c contender) *contender {
+	for _, f := range contenders() {
+		if f.name == c.floor && b.wanted(f.name) && b.absent[f.name] == "" {
+			return &f
+		}
+	}
+	return nil
 }
 
 func checked(r *load.Result, err error) (Load, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -46,8 +47,19 @@ func (r *report) of(name string, f func(Sample) float64) []float64 {
 	return v
 }
 
-// share is a contender's rate over that of bare Go right after it.
+// share is a contender's rate over that of bare Go in turns with it.
 func share(s Sample) float64 { return s.Many.Rate / s.Base.Many.Rate }
+
+// ofFloor is a contender's rate over that of its floor in turns with it; without any repeats where the floor did not run.
+func (r *report) ofFloor(name string) []float64 {
+	v := r.of(name, func(s Sample) float64 {
+		if s.Floor.Rate == 0 {
+			return 0
+		}
+		return s.Many.Rate / s.Floor.Rate
+	})
+	return slices.DeleteFunc(v, func(x float64) bool { return x == 0 })
+}
 
 // ratio compares two contenders, repeat by repeat. With bare Go it is the contender's own share.
 func (r *report) ratio(name, other string) stat {
@@ -96,7 +108,7 @@ func (r *report) row(c contender) []string {
 	} else {
 		x := r.ratio(c.name, "bare")
 		row = append(row, fmt.Sprintf("%.3f (%.3f-%.3f)", x.mid, x.lo, x.hi))
-		if y := r.ratio(c.name, c.floor); y.mid > 0 {
+		if y := stats(r.ofFloor(c.name)); y.mid > 0 {
 			row = append(row, fmt.Sprintf("%.2f (%.2f-%.2f)", y.mid, y.lo, y.hi))
 		} else {
 			row = append(row, "")
@@ -161,9 +173,8 @@ func (r *report) judge(b *bench) {
 			continue
 		}
 		atLeast(x.what+": rate at 16 connections, of bare Go", x.bare, r.ratio(x.name, "bare").mid)
-		floor := strings.Replace(x.name, "ebb", "floor", 1)
-		if has(floor) {
-			atLeast(x.what+": rate at 16 connections, of the floor", 0.85, r.ratio(x.name, floor).mid)
+		if v := r.ofFloor(x.name); len(v) > 0 {
+			atLeast(x.what+": rate at 16 connections, of the floor", 0.85, stats(v).mid)
 		}
 		atMost(x.what+": added p50 at one connection", "µs", x.p50, r.added(x.name, func(s Sample, base Base) float64 { return s.One.P50 - base.One.P50 }).mid*1e6)
 	}

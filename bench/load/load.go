@@ -39,6 +39,13 @@ type Result struct {
 	Latency []time.Duration // of every request, sorted
 }
 
+// Add takes in what came of the same load at another time.
+func (r *Result) Add(other *Result) {
+	r.Elapsed += other.Elapsed
+	r.Latency = append(r.Latency, other.Latency...)
+	r.sort()
+}
+
 // Rate is answers a second.
 func (r *Result) Rate() float64 {
 	if r.Elapsed <= 0 {

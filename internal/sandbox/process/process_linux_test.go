@@ -110,6 +110,25 @@ func TestSandbox_InheritsNothingThatTheHostWasBornWith(t *testing.T) {
 	}
 }
 
+func TestSandbox_DoesNotTakeTheProcessorFromTheHost(t *testing.T) {
+	t.Parallel()
+	out := &sandboxtest.Output{}
+	s, err := newDriver(t, process.Options{}).Prepare(t.Context(), sandbox.Spec{ID: "a", Output: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(0)
+	if _, err := s.Start(t.Context(), sandbox.Code{Command: []string{"/bin/cat", "/proc/self/stat"}}); err != nil {
+		t.Fatal(err)
+	}
+	<-s.Done()
+	s.Flush()
+	// proc_pid_stat(5): the field 41 is the scheduling policy, 3 is SCHED_BATCH.
+	if f := strings.Fields(out.String()); len(f) < 41 || f[40] != "3" {
+		t.Errorf("policy %q of %q", f[min(40, len(f)-1):], out.String())
+	}
+}
+
 func TestSandbox_KillsWhatItsMainProcessLeaves(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]process.Options{"process": {}, "plain": {NoCgroups: true}} {
