@@ -12,7 +12,7 @@ import (
 // anything.
 
 const (
-	crowdLook = time.Millisecond     // how often held Invocations are looked at again, and the machine with them
+	crowdLook = 4 * time.Millisecond // how often held Invocations are looked at again, and the machine with them
 	crowdHold = 8 * time.Millisecond // how long the machine counts as saturated after it was last seen so
 	crowdLong = 4 * time.Millisecond // a pool whose Invocations take longer on average holds none back
 	// crowdLate is how long an Invocation of such a pool may run before it no longer holds others back. A short one takes several

@@ -47,7 +47,7 @@ type Options struct {
 	QueueTimeout time.Duration // how long an Invocation waits for an Instance, default 10 s
 	MaxInstances int           // per Unit, default 1000
 	StopGrace    time.Duration // between asking a guest to end and killing it, default 500 ms
-	// Saturated reports whether all processors have had work lately. It is asked at most once in a millisecond, under a lock,
+	// Saturated reports whether all processors have had work lately. It is asked at most once in four milliseconds, under a lock,
 	// and must answer at once. nil where nobody knows.
 	Saturated func() bool
 	Observer  Observer

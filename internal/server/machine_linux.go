@@ -33,7 +33,7 @@ const (
 	// runnableWeight is what the newest reading counts in the average, which lags some eight readings behind.
 	runnableWeight = 0.125
 	// runnableStale is how long after the last reading the average says nothing any more.
-	runnableStale = 50 * time.Millisecond
+	runnableStale = 100 * time.Millisecond
 )
 
 // openRunQueue returns nil where the machine does not tell.
