@@ -43,6 +43,7 @@ type Traits struct {
 	Freezable   bool // can be paused and resumed
 	Shared      bool // several Units may live in one
 	FreshMemory bool // each Invocation starts from the same memory
+	Mounts      bool // has its own files: Code's paths are those inside, where Code.Mounts are to be seen
 }
 
 // Transport is how host and guest talk.
@@ -73,6 +74,7 @@ type Limits struct {
 	MemoryBytes int64 // of all processes together
 	TmpBytes    int64 // of its /tmp
 	Processes   int
+	MilliCPU    int64 // thousandths of a processor that all processes together may use
 }
 
 // Code is what runs in a Sandbox.
@@ -80,6 +82,30 @@ type Code struct {
 	Command []string // the program, as an absolute path, and its arguments
 	Env     []string // the whole environment, "K=V"; TMPDIR is added by the driver when it gives a private folder
 	Dir     string   // working directory
+	Mounts  []Mount  // what of the host's files is needed beside the system's; nothing where Traits.Mounts is not set
+}
+
+// Mount shows a file or folder of the host inside a Sandbox, read-only.
+type Mount struct {
+	Source string // absolute, on the host
+	Target string // absolute, inside
+}
+
+// Destination is where a guest wants to connect to.
+type Destination struct {
+	Owner   string // Spec.Owner of its Sandbox
+	Sandbox string // Spec.ID
+	Host    string // a DNS name without a final dot, or an IP address
+	Port    uint16
+}
+
+// Egress opens connections for guests, which have no network of their own. Drivers get it from the composition root; where they have
+// none, guests reach nothing.
+type Egress interface {
+	// Dial connects by TCP, or says why not: errs.Denied when the Destination is not allowed.
+	Dial(ctx context.Context, d Destination) (net.Conn, error)
+	// Resolves reports whether a name may be looked up: guests get an address for it, which Dial is then asked for by name.
+	Resolves(d Destination) bool
 }
 
 // Sandbox is one isolation boundary. Start is called at most once; all other methods at any time, concurrently.
