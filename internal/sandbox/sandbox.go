@@ -102,7 +102,7 @@ type Destination struct {
 // Egress opens connections for guests, which have no network of their own. Drivers get it from the composition root; where they have
 // none, guests reach nothing.
 type Egress interface {
-	// Dial connects by TCP, or says why not: errs.Denied when the Destination is not allowed.
+	// Dial connects by TCP, or says why not: errs.Forbidden when the Destination is not allowed.
 	Dial(ctx context.Context, d Destination) (net.Conn, error)
 	// Resolves reports whether a name may be looked up: guests get an address for it, which Dial is then asked for by name.
 	Resolves(d Destination) bool
