@@ -46,6 +46,7 @@ type Unit struct {
 	Account     string
 	LogGroup    string
 	LogStream   string
+	Mounted     bool   // its Sandbox shows these folders elsewhere (sandbox.Traits.Mounts)
 	Note        string // shown with an Init error: why this runtime is not the one asked for and how to install it; or empty
 }
 

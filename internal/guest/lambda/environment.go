@@ -22,7 +22,7 @@ var reserved = map[string]bool{
 }
 
 // environment is what a function finds: what Lambda sets, then the user's variables. Nothing comes from the host's own.
-func (p *Protocol) environment(u *guest.Unit, addr string) []string {
+func (p *Protocol) environment(u *guest.Unit, in *inside, addr string) []string {
 	f := familyOf(u.Runtime)
 	env := []string{
 		"AWS_REGION=" + u.Region,
@@ -33,8 +33,8 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 		"AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
 		"AWS_LAMBDA_LOG_GROUP_NAME=" + u.LogGroup,
 		"AWS_LAMBDA_LOG_STREAM_NAME=" + u.LogStream,
-		"LAMBDA_TASK_ROOT=" + u.Root,
-		"LAMBDA_RUNTIME_DIR=" + p.dir,
+		"LAMBDA_TASK_ROOT=" + in.Root,
+		"LAMBDA_RUNTIME_DIR=" + in.runtime,
 		"_HANDLER=" + u.Handler,
 		// SDKs look for credentials in slow places where these are not set.
 		"AWS_ACCESS_KEY_ID=AKIAEBBEBBEBBEBBEBB0",
@@ -63,18 +63,18 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 	}
 	add("TZ", ":UTC")
 	add("LANG", "en_US.UTF-8")
-	add("PATH", searchPath(u))
+	add("PATH", searchPath(&in.Unit))
 	add("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR")
 	add("AWS_XRAY_DAEMON_ADDRESS", "127.0.0.1:2000")
-	if libs := libraries(u); libs != "" {
+	if libs := libraries(u, in); libs != "" {
 		add("LD_LIBRARY_PATH", libs)
 	}
 	switch f {
 	case node:
-		add("NODE_PATH", nodePath(u, ""))
+		add("NODE_PATH", nodePath(&in.Unit, ""))
 	case python:
-		if u.Supplied != "" {
-			add("PYTHONPATH", filepath.Join(u.Supplied, "python"))
+		if in.Supplied != "" {
+			add("PYTHONPATH", filepath.Join(in.Supplied, "python"))
 		}
 	case native, goOne:
 		// A Go program that believes in more processors than its share of memory buys wakes threads for nothing, several
@@ -87,7 +87,7 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 			continue
 		}
 		if name == "NODE_PATH" && f == node {
-			value = nodePath(u, value)
+			value = nodePath(&in.Unit, value)
 		}
 		add(name, value)
 	}
@@ -115,11 +115,12 @@ func searchPath(u *guest.Unit) string {
 }
 
 // libraries is where the dynamic linker looks first; empty where the code brings no libraries, as a search costs time.
-func libraries(u *guest.Unit) string {
+func libraries(u *guest.Unit, in *inside) string {
 	var dirs []string
-	for _, d := range append([]string{u.Root}, u.Layers...) {
-		if lib := filepath.Join(d, "lib"); isDir(lib) {
-			dirs = append(dirs, lib)
+	seen := append([]string{in.Root}, in.Layers...)
+	for i, d := range append([]string{u.Root}, u.Layers...) {
+		if isDir(filepath.Join(d, "lib")) {
+			dirs = append(dirs, filepath.Join(seen[i], "lib"))
 		}
 	}
 	return joinPath(dirs)

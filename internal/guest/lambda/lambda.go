@@ -167,7 +167,8 @@ func (p *Protocol) Transport(u *guest.Unit) sandbox.Transport {
 
 // Code checks that the Unit can start and says how.
 func (p *Protocol) Code(u *guest.Unit, addr string) (sandbox.Code, error) {
-	c := sandbox.Code{Dir: u.Root}
+	in := p.inside(u)
+	c := sandbox.Code{Dir: in.Root, Mounts: in.mounts}
 	switch f := familyOf(u.Runtime); f {
 	case node, python:
 		if len(u.Interpreter) == 0 {
@@ -182,7 +183,7 @@ func (p *Protocol) Code(u *guest.Unit, addr string) (sandbox.Code, error) {
 			file = "node.cjs"
 			c.Command = append(c.Command, nodeFlags(u)...)
 		}
-		c.Command = append(append(c.Command, filepath.Join(p.dir, file), u.Supplied), u.Layers...)
+		c.Command = append(append(c.Command, filepath.Join(in.runtime, file), in.Supplied), in.Layers...)
 	case native, goOne:
 		file, err := program(u)
 		if err != nil {
@@ -191,15 +192,15 @@ func (p *Protocol) Code(u *guest.Unit, addr string) (sandbox.Code, error) {
 		if err := checkProgram(u, file); err != nil {
 			return c, err
 		}
-		c.Command = []string{file}
+		c.Command = []string{in.file(file)}
 		if args, ok := forShell(file); ok && p.sh != "" {
-			c.Command = append(append([]string{p.sh}, args...), file)
+			c.Command = append(append([]string{in.file(p.sh)}, args...), in.file(file))
 		}
 	default:
 		return c, errs.New(errs.Unsupported, "function %s: runtime %q is not supported", u.Function, u.Runtime).
 			WithHint("supported are nodejs*, python*, provided* and go1.x")
 	}
-	c.Env = p.environment(u, addr)
+	c.Env = p.environment(u, in, addr)
 	return c, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,12 +36,13 @@ const (
 
 // box is one Sandbox.
 type box struct {
-	d     *Driver
-	spec  sandbox.Spec
-	name  string // value of the marker, part of cgroup names
-	tmp   string
-	fence *fence
-	line  *line
+	d      *Driver
+	spec   sandbox.Spec
+	name   string // value of the marker, part of cgroup names
+	number int    // among the Sandboxes of its Driver
+	tmp    string
+	fence  *fence
+	line   *line
 
 	settled chan struct{} // closed when Start's attempt is over
 	done    chan struct{} // closed when the main process has ended and its output is handed on, or Stop is through
@@ -64,17 +66,21 @@ type box struct {
 
 var _ sandbox.Sandbox = (*box)(nil)
 
-func newBox(d *Driver, s sandbox.Spec, number string) (_ *box, err error) {
+func newBox(d *Driver, s sandbox.Spec, n int) (_ *box, err error) {
 	if s.Limits.MemoryBytes > 0 && s.Limits.MemoryBytes < minMemory {
 		return nil, errs.New(errs.Invalid, "a memory limit of %d bytes is too small for a process", s.Limits.MemoryBytes).
 			WithHint("Give at least %d MiB.", minMemory>>20)
 	}
+	number := strconv.Itoa(n)
 	b := &box{
-		d: d, spec: s, name: d.key + "-" + d.run + "-" + number,
+		d: d, spec: s, number: n, name: d.key + "-" + d.run + "-" + number,
 		tmp:     filepath.Join(tmpRoot(d.opts.Dir), d.run, number), // short: guests put Unix sockets there
 		settled: make(chan struct{}), done: make(chan struct{}), gone: make(chan struct{}), sooner: make(chan struct{}, 1),
 	}
-	if err := os.MkdirAll(b.tmp, 0o700); err != nil {
+	inside := ""
+	if d.iso != nil {
+		inside = d.iso.addr(s.Transport)
+	} else if err := os.MkdirAll(b.tmp, 0o700); err != nil {
 		return nil, fmt.Errorf("make temp folder: %w", err)
 	}
 	defer func() {
@@ -82,10 +88,14 @@ func newBox(d *Driver, s sandbox.Spec, number string) (_ *box, err error) {
 			_ = os.RemoveAll(b.tmp)
 		}
 	}()
-	if b.line, err = openLine(s.Transport); err != nil {
+	if b.line, err = openLine(s.Transport, inside); err != nil {
 		return nil, err
 	}
-	if b.fence, err = d.fences.make(b.name, s.Limits); err != nil {
+	limits := s.Limits
+	if d.iso != nil && limits.Processes > 0 {
+		limits.Processes += d.iso.own(s.Transport)
+	}
+	if b.fence, err = d.fences.make(b.name, limits); err != nil {
 		_ = b.line.Close()
 		return nil, fmt.Errorf("set limits: %w", err)
 	}
@@ -147,6 +157,14 @@ func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
 	if three >= 0 {
 		defer func() { _ = unix.Close(three) }()
 		files = append(files, uintptr(three))
+	}
+	if b.d.iso != nil {
+		g, err := b.d.iso.start(b, c, files)
+		if err != nil {
+			_ = out.pipe.Close()
+			return nil, nil, err
+		}
+		return g, out, nil
 	}
 	g, err := b.d.launcher.start(&order{path: c.Command[0], argv: c.Command, env: b.environ(c.Env), dir: c.Dir, files: files, fence: b.fence})
 	if err != nil {

@@ -16,20 +16,25 @@ import (
 type line struct {
 	kind     sandbox.Transport
 	addr     string
+	inside   bool         // addr is in the guest's own network
 	listener net.Listener // Listen; Dial: holds the port until the guest starts
+
+	asking sync.Mutex // for a socket of an isolated guest's network
 
 	mu struct {
 		sync.Mutex
-		closed bool
-		stream net.Conn
+		closed  bool
+		stream  net.Conn
+		sockets net.Conn // on which these come
 	}
 }
 
 var _ sandbox.Conn = (*line)(nil)
 
-func openLine(kind sandbox.Transport) (*line, error) {
-	l := &line{kind: kind}
-	if kind == sandbox.Stream {
+// openLine makes a line. inside is the address of a guest that has a network of its own; there is nothing to reserve then.
+func openLine(kind sandbox.Transport, inside string) (*line, error) {
+	l := &line{kind: kind, addr: inside, inside: inside != ""}
+	if kind == sandbox.Stream || inside != "" {
 		return l, nil
 	}
 	ln, err := reserve(kind)
@@ -65,6 +70,9 @@ func reserve(kind sandbox.Transport) (net.Listener, error) {
 func (l *line) attach() (int, error) {
 	switch l.kind {
 	case sandbox.Dial:
+		if l.listener == nil {
+			return -1, nil
+		}
 		// Given free as late as possible: the guest binds it next.
 		return -1, l.listener.Close()
 	case sandbox.Listen:
@@ -85,6 +93,21 @@ func (l *line) attach() (int, error) {
 	defer l.mu.Unlock()
 	l.mu.stream = c
 	return guest, nil
+}
+
+// take uses what an isolated guest's helper has sent.
+func (l *line) take(files []*os.File) error {
+	var err error
+	for _, f := range files {
+		if l.kind == sandbox.Listen && l.listener == nil {
+			l.listener, err = net.FileListener(f)
+		}
+		_ = f.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("use the listener inside: %w", err)
+	}
+	return nil
 }
 
 // Stream is the byte stream to the guest's descriptor 3.
@@ -110,6 +133,9 @@ func (l *line) Dial(ctx context.Context) (net.Conn, error) {
 	if closed {
 		return nil, net.ErrClosed // the port may belong to somebody else by now
 	}
+	if l.inside {
+		return l.dialInside(ctx)
+	}
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp4", l.addr)
 }
@@ -130,6 +156,9 @@ func (l *line) Close() error {
 	l.mu.closed = true
 	if l.listener != nil {
 		_ = l.listener.Close()
+	}
+	if l.mu.sockets != nil {
+		_ = l.mu.sockets.Close()
 	}
 	if l.mu.stream != nil {
 		return l.mu.stream.Close()

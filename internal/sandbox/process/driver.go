@@ -24,12 +24,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -44,6 +44,8 @@ type Options struct {
 	Dir string
 	// NoCgroups makes the driver do without control groups, as on a machine that has none.
 	NoCgroups bool
+	// Plain makes the driver run guests as plain processes where it could isolate them.
+	Plain bool
 	// Patience bounds how long Stop waits for killed processes to be gone; 10 s when zero. One that hangs in the kernel
 	// for longer is left to Close or the next Sweep.
 	Patience time.Duration
@@ -58,7 +60,9 @@ type Driver struct {
 	record   *record
 	fences   *fences
 	launcher *launcher
-	buffers  sync.Pool // *[]byte of outputChunk, so that idle Sandboxes hold none
+	iso      *isolation // nil where guests are plain processes
+	why      error      // why they are
+	buffers  sync.Pool  // *[]byte of outputChunk, so that idle Sandboxes hold none
 
 	mu struct {
 		sync.Mutex
@@ -101,14 +105,19 @@ func Open(o Options) (*Driver, error) {
 		return nil, fmt.Errorf("write run record: %w", err)
 	}
 	d.launcher = startLauncher(d.fences)
+	if o.Plain {
+		d.why = errors.New("isolation is switched off")
+	} else if d.iso, d.why = openIsolation(d); d.why != nil {
+		d.iso = nil
+	}
 	return d, nil
 }
 
 // Name is "process".
 func (d *Driver) Name() string { return "process" }
 
-// Traits say that the protocol decides on concurrency and that nothing else is special.
-func (d *Driver) Traits() sandbox.Traits { return sandbox.Traits{} }
+// Traits say that the protocol decides on concurrency, and whether guests have files of their own.
+func (d *Driver) Traits() sandbox.Traits { return sandbox.Traits{Mounts: d.iso != nil} }
 
 // Prepare makes what a Sandbox needs before its code is known: temp folder, limits, address.
 func (d *Driver) Prepare(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
@@ -121,7 +130,7 @@ func (d *Driver) Prepare(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, 
 		return nil, errs.New(errs.Unavailable, "prepare sandbox %s: the process driver is closed", s.ID)
 	}
 	d.mu.next++
-	number := strconv.Itoa(d.mu.next)
+	number := d.mu.next
 	d.mu.Unlock()
 	b, err := newBox(d, s, number)
 	if err != nil {
@@ -163,6 +172,9 @@ func (d *Driver) Close() error {
 	}
 	all.Wait()
 	d.launcher.close()
+	if d.iso != nil {
+		d.iso.close()
+	}
 	d.fences.close()
 	_ = os.RemoveAll(filepath.Join(tmpRoot(d.opts.Dir), d.run))
 	_ = d.null.Close()

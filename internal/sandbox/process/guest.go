@@ -12,7 +12,8 @@ import (
 // guest is the main process of a Sandbox.
 type guest struct {
 	pid   int
-	pidfd int // readable once the process has ended; -1 where there is none
+	pidfd int                            // readable once the process has ended; -1 where there is none
+	told  func() (unix.WaitStatus, bool) // how an isolated one ended, whose process is the helper; else nil
 
 	mu struct {
 		sync.Mutex
@@ -53,6 +54,11 @@ func (g *guest) reap() (sandbox.Exit, bool) {
 		MemoryPeak: peakOf(&used),
 		CPU:        time.Duration(used.Utime.Nano() + used.Stime.Nano()),
 	}
+	if g.told != nil {
+		if told, ok := g.told(); ok {
+			status = told
+		}
+	}
 	if status.Signaled() {
 		return sandbox.Exit{Code: -1, Signal: status.Signal().String()}, true
 	}
@@ -74,6 +80,9 @@ func (g *guest) usage() sandbox.Usage {
 	defer g.mu.Unlock()
 	if g.mu.reaped {
 		return g.mu.usage
+	}
+	if g.told != nil {
+		return liveUsage(lastChild(g.pid))
 	}
 	return liveUsage(g.pid)
 }

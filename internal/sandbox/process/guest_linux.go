@@ -48,6 +48,20 @@ func (g *guest) ended() bool {
 	return err == nil && n > 0
 }
 
+// lastChild is the guest of a helper, or the helper itself when it is gone.
+func lastChild(pid int) int {
+	text, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(pid) + "/children")
+	all := bytes.Fields(text)
+	if len(all) == 0 {
+		return pid
+	}
+	child, err := strconv.Atoi(string(all[len(all)-1]))
+	if err != nil {
+		return pid
+	}
+	return child
+}
+
 // liveUsage is what a running process has used: threads that have ended are included, children are not.
 func liveUsage(pid int) sandbox.Usage {
 	var u sandbox.Usage

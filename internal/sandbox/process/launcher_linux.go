@@ -15,6 +15,7 @@ type order struct {
 	dir   string
 	files []uintptr // become 0, 1, 2, …
 	fence *fence
+	attr  *syscall.SysProcAttr
 
 	answer chan answer
 }
@@ -93,7 +94,11 @@ func (l *launcher) fork(o *order) (*guest, error) {
 	// host's parent is trusted.
 	_ = unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
 	pidfd := -1
-	sys := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd}
+	sys := o.attr
+	if sys == nil {
+		sys = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	}
+	sys.PidFD = &pidfd
 	if fd := o.fence.cgroup(); fd >= 0 {
 		sys.UseCgroupFD, sys.CgroupFD = true, fd
 	}

@@ -46,7 +46,7 @@ func TestDriver_ConformsWithVersion1Alone(t *testing.T) {
 func TestSandbox_LeavesNoCgroupAndNoFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	d := newDriver(t, process.Options{Dir: dir})
+	d := newDriver(t, process.Options{Dir: dir, Plain: true})
 	s, err := d.Prepare(t.Context(), sandbox.Spec{ID: "a"})
 	if err != nil {
 		t.Fatal(err)
@@ -269,7 +269,7 @@ func BenchmarkStart(b *testing.B) {
 			b.StartTimer()
 		}
 	})
-	for name, o := range map[string]process.Options{"process": {}, "plain": {NoCgroups: true}} {
+	for name, o := range map[string]process.Options{"isolated": {}, "isolated without cgroups": {NoCgroups: true}, "plain": {Plain: true}, "plain without cgroups": {Plain: true, NoCgroups: true}} {
 		b.Run(name, func(b *testing.B) {
 			d := newDriver(b, o)
 			var prepare, start, stop time.Duration
@@ -300,7 +300,7 @@ func BenchmarkStart(b *testing.B) {
 
 // BenchmarkInvocation measures what is called around each Invocation.
 func BenchmarkInvocation(b *testing.B) {
-	for name, o := range map[string]process.Options{"process": {}, "plain": {NoCgroups: true}} {
+	for name, o := range map[string]process.Options{"isolated": {}, "isolated without cgroups": {NoCgroups: true}, "plain": {Plain: true}, "plain without cgroups": {Plain: true, NoCgroups: true}} {
 		s, err := newDriver(b, o).Prepare(b.Context(), sandbox.Spec{ID: "a"})
 		if err != nil {
 			b.Fatal(err)

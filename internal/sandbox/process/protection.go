@@ -1,5 +1,7 @@
 package process
 
+import "github.com/ebb-run/ebb/internal/errs"
+
 // Protection is one thing a Driver does, or cannot do, on this machine.
 type Protection struct {
 	Name      string // "memory limit"
@@ -20,3 +22,5 @@ func (d *Driver) Protections() []Protection {
 	all = append(all, d.fences.protections()...)
 	return append(all, Protection{Name: "temp folder size", Mechanism: "none", Note: "the size of a function's temp folder is not limited"})
 }
+
+var errNoIsolation = errs.New(errs.Unsupported, "isolation needs Linux")

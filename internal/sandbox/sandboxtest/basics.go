@@ -37,7 +37,7 @@ func testEnvironment(t *testing.T, s *suite) {
 		for _, l := range strings.Split(strings.TrimSuffix(r.out.String(), "\n"), "\n") {
 			key, _, _ := strings.Cut(l, "=")
 			tmp = tmp || key == "TMPDIR"
-			if !slices.Contains(s.o.Extra, key) && (key != "TMPDIR" || name == "tmpdir") {
+			if l != "" && !slices.Contains(s.o.Extra, key) && (key != "TMPDIR" || name == "tmpdir") {
 				got = append(got, l)
 			}
 		}
@@ -202,6 +202,7 @@ func testStartFailure(t *testing.T, s *suite) {
 	} {
 		for _, tr := range []sandbox.Transport{sandbox.Stream, sandbox.Listen, sandbox.Dial} {
 			r := s.prepare(t, s.driver(t), sandbox.Spec{Transport: tr})
+			c.code.Mounts = []sandbox.Mount{{Source: dir, Target: dir}, Guest("t").Mounts[0]}
 			_, err := r.Start(t.Context(), c.code)
 			if err == nil {
 				t.Errorf("%s: started", name)

@@ -45,7 +45,7 @@ func Guest(token string, program ...string) sandbox.Code {
 	if err != nil {
 		panic(err)
 	}
-	return sandbox.Code{Command: append([]string{self, asGuest, token}, program...)}
+	return sandbox.Code{Command: append([]string{self, asGuest, token}, program...), Mounts: []sandbox.Mount{{Source: self, Target: self}}}
 }
 
 // again starts this binary as another guest program.

@@ -1,0 +1,201 @@
+package process
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"github.com/ebb-run/ebb/internal/sandbox/process/helper"
+	"golang.org/x/sys/unix"
+)
+
+// control is the host's end of a helper's control descriptor.
+type control struct {
+	conn *net.UnixConn
+	list *helper.List
+}
+
+// newControl gives the host's end and the helper's.
+func newControl(l *helper.List) (*control, int, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, -1, fmt.Errorf("make the control line: %w", err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "control")
+	c, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		_ = unix.Close(fds[1])
+		return nil, -1, fmt.Errorf("make the control line: %w", err)
+	}
+	return &control{conn: c.(*net.UnixConn), list: l}, fds[1], nil
+}
+
+// follow serves the helper with that pid until the guest runs, and gives the descriptors that it sent.
+func (c *control) follow(pid int, outside uint32) (files []*os.File, err error) {
+	defer func() {
+		if err != nil {
+			for _, f := range files {
+				_ = f.Close()
+			}
+			files = nil
+		}
+	}()
+	var buf [helper.FailureSize]byte
+	var oob [256]byte
+	for {
+		n, oobn, _, _, err := c.conn.ReadMsgUnix(buf[:], oob[:])
+		switch {
+		case errors.Is(err, io.EOF) || err == nil && n == 0:
+			return files, errors.New("the helper ended")
+		case err != nil:
+			return files, fmt.Errorf("hear of the helper: %w", err)
+		case n == helper.FailureSize:
+			return files, c.list.Failure(buf[:n])
+		case n != 1:
+			return files, errors.New("the guest ended before it ran")
+		}
+		switch string(buf[:1]) {
+		case isRunning:
+			return files, nil
+		case sendFiles:
+			more, err := received(oob[:oobn])
+			files = append(files, more...)
+			if err != nil {
+				return files, fmt.Errorf("take the helper's descriptors: %w", err)
+			}
+		case askUsers:
+			if err := mapUsers(pid, outside); err != nil {
+				return files, fmt.Errorf("give the sandbox a user of its own: %w", err)
+			}
+			if _, err := c.conn.Write([]byte{1}); err != nil {
+				return files, fmt.Errorf("answer the helper: %w", err)
+			}
+		}
+	}
+}
+
+func received(oob []byte) (files []*os.File, err error) {
+	all, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range all {
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			return files, err
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "of the sandbox"))
+		}
+	}
+	return files, nil
+}
+
+// mapUsers gives a user namespace its one user and group; user_namespaces(7).
+func mapUsers(pid int, outside uint32) error {
+	proc := "/proc/" + strconv.Itoa(pid) + "/"
+	if err := writeFile(proc+"uid_map", fmt.Sprintf("%d %d 1", insideUID, outside)); err != nil {
+		return err
+	}
+	return writeFile(proc+"gid_map", fmt.Sprintf("%d %d 1", insideGID, outside))
+}
+
+// status is how the guest ended, once the helper has; false where the helper could not say. It ends the line.
+func (c *control) status() (unix.WaitStatus, bool) {
+	defer c.conn.Close()
+	var buf [helper.FailureSize]byte
+	for {
+		n, err := c.conn.Read(buf[:])
+		if err != nil || n == 0 {
+			return 0, false
+		}
+		if n == 4 {
+			return unix.WaitStatus(binary.LittleEndian.Uint32(buf[:])), true
+		}
+	}
+}
+
+// askSockets makes the line on which sockets of the guest's network come, and gives the helper's end.
+func (l *line) askSockets() (int, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("make the line for sockets: %w", err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "sockets")
+	c, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		_ = unix.Close(fds[1])
+		return -1, fmt.Errorf("make the line for sockets: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.sockets = c
+	return fds[1], nil
+}
+
+// dialInside connects to the guest in its own network. Its sockets come one after the other.
+func (l *line) dialInside(ctx context.Context) (net.Conn, error) {
+	l.mu.Lock()
+	sockets, closed := l.mu.sockets, l.mu.closed
+	l.mu.Unlock()
+	if closed || sockets == nil {
+		return nil, net.ErrClosed
+	}
+	f, err := l.socket(sockets.(*net.UnixConn))
+	if err != nil {
+		return nil, fmt.Errorf("get a socket of the sandbox: %w", err)
+	}
+	defer f.Close()
+	addr, err := netip.ParseAddrPort(l.addr)
+	if err != nil {
+		return nil, err
+	}
+	// A connection over loopback is made or refused at once.
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) {
+		failed = unix.Connect(int(fd), &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()})
+	}); err != nil {
+		return nil, err
+	}
+	if failed != nil && !errors.Is(failed, unix.EINPROGRESS) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", failed)}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return net.FileConn(f)
+}
+
+func (l *line) socket(c *net.UnixConn) (*os.File, error) {
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	if _, err := c.Write([]byte{1}); err != nil {
+		return nil, err
+	}
+	var buf [8]byte
+	var oob [64]byte
+	_, n, _, _, err := c.ReadMsgUnix(buf[:], oob[:])
+	if err != nil {
+		return nil, err
+	}
+	files, err := received(oob[:n])
+	if err == nil && len(files) != 1 {
+		err = fmt.Errorf("%d sockets for one", len(files))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return files[0], nil
+}

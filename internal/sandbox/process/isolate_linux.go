@@ -1,0 +1,450 @@
+package process
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/sandbox/process/helper"
+	"golang.org/x/sys/unix"
+)
+
+// The user inside of every Sandbox: that of Lambda, whose number compile caches hold in their paths.
+const (
+	insideUID  = 993
+	insideGID  = 990
+	insideName = "sbx_user1051"
+	insideHost = "169-254-100-1" // as Lambda's look
+)
+
+// Addresses inside: where the host listens with the Listen transport, which is Lambda's own, and where the guest does with Dial.
+const (
+	apiAddr  = "127.0.0.1:9001"
+	dialAddr = "127.0.0.1:9002"
+)
+
+// outsideBase begins the range of users that root gives to Sandboxes, one each: above what systems hand out by themselves, and below
+// what old programs take for a negative number.
+const (
+	outsideBase  = 2_000_000_000
+	outsideCount = 100_000_000
+)
+
+// isolation is how Sandboxes of a Driver are cut off from the host. Immutable.
+type isolation struct {
+	rooted  bool // made with the rights of root; else with those of a new user namespace
+	image   *os.File
+	system  system
+	staging string // an empty folder, over which each Sandbox mounts its root in its own mount namespace
+	etc     string // folder with generated files of /etc
+	first   uint32 // user outside of the first Sandbox
+}
+
+// openIsolation readies what all Sandboxes share, and tries it.
+func openIsolation(d *Driver) (_ *isolation, err error) {
+	dir := d.opts.Dir
+	i := &isolation{rooted: os.Geteuid() == 0, system: findSystem(), staging: filepath.Join(dir, "root"), etc: filepath.Join(dir, "etc")}
+	defer func() {
+		if err != nil {
+			i.close()
+		}
+	}()
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(d.run))
+	i.first = h.Sum32() % outsideCount
+	if err := os.MkdirAll(i.staging, 0o755); err != nil {
+		return nil, err
+	}
+	if err := writeEtc(i.etc); err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("ebb-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("hold the helper: %w", err)
+	}
+	i.image = os.NewFile(uintptr(fd), "ebb-init")
+	if _, err := i.image.Write(helper.Image()); err != nil {
+		return nil, fmt.Errorf("hold the helper: %w", err)
+	}
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+	return i, i.try(d)
+}
+
+func (i *isolation) close() {
+	if i.image != nil {
+		_ = i.image.Close()
+	}
+}
+
+// try makes a Sandbox that ends at once.
+func (i *isolation) try(d *Driver) error {
+	b := &birth{i: i, outside: i.user(0)}
+	b.write()
+	b.list.Call("say that it runs", unix.SYS_WRITE, helper.Int(helper.ControlFD), b.list.Text(isRunning), helper.Int(1))
+	b.list.Call("end", unix.SYS_EXIT_GROUP, helper.Int(0))
+	null := d.null.Fd()
+	f := &fence{all: d.fences}
+	f.mu.dir, f.mu.peak, f.mu.cpu, f.mu.ooms = -1, -1, -1, -1
+	g, _, err := b.start(d, []uintptr{null, null, null}, -1, f)
+	if err == nil {
+		g.wait()
+	}
+	return err
+}
+
+// addr is where the guest finds the host, or is found; inside.
+func (i *isolation) addr(kind sandbox.Transport) string {
+	switch kind {
+	case sandbox.Listen:
+		return apiAddr
+	case sandbox.Dial:
+		return dialAddr
+	}
+	return ""
+}
+
+// own is how many processes in a Sandbox are not the guest's.
+func (i *isolation) own(kind sandbox.Transport) int {
+	if kind == sandbox.Dial {
+		return 2
+	}
+	return 1
+}
+
+// start starts the code in a Sandbox of its own; files become 0, 1, 2 and, with a line, 3.
+func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, error) {
+	b := &birth{i: i, spec: box.spec, code: c, outside: i.user(box.number)}
+	b.write()
+	b.run()
+	sockets := -1
+	if box.spec.Transport == sandbox.Dial {
+		fd, err := box.line.askSockets()
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = unix.Close(fd) }()
+		sockets = fd
+	}
+	g, received, err := b.start(box.d, files, sockets, box.fence)
+	var failed *helper.StepError
+	switch {
+	case errors.As(err, &failed) && strings.HasPrefix(failed.What, "run "), errors.As(err, &failed) && strings.HasPrefix(failed.What, "enter "):
+		return nil, explain(b.outer(c), box.spec.Limits, failed.Errno)
+	case err != nil:
+		return nil, errs.New(errs.Unavailable, "isolate it: %w", err).WithHint("ebb doctor says what this machine allows.")
+	}
+	return g, box.line.take(received)
+}
+
+// outer is the code with its paths as the host has them, for explanations.
+func (b *birth) outer(c sandbox.Code) sandbox.Code {
+	out := func(path string) string {
+		for _, m := range b.code.Mounts {
+			if rest, ok := strings.CutPrefix(path, m.Target); ok && (rest == "" || rest[0] == '/') {
+				return m.Source + rest
+			}
+		}
+		return path
+	}
+	c.Command = append([]string{out(c.Command[0])}, c.Command[1:]...)
+	if c.Dir != "" {
+		c.Dir = out(c.Dir)
+	}
+	return c
+}
+
+// start starts the helper with the list and follows it until the guest runs. sockets becomes socketsFD unless it is -1.
+func (b *birth) start(d *Driver, files []uintptr, sockets int, f *fence) (*guest, []*os.File, error) {
+	list, err := b.listFile()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer list.Close()
+	ctl, theirs, err := newControl(&b.list)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = unix.Close(theirs) }()
+	for len(files) < helper.ListFD {
+		files = append(files, d.null.Fd())
+	}
+	files = append(files, list.Fd(), uintptr(theirs))
+	if sockets >= 0 {
+		files = append(files, uintptr(sockets))
+	}
+	g, err := d.launcher.start(&order{
+		path: "/proc/self/fd/" + strconv.Itoa(int(b.i.image.Fd())), argv: []string{"ebb-init"}, dir: "/", files: files, fence: f, attr: b.attr(),
+	})
+	if err != nil {
+		_ = ctl.conn.Close()
+		return nil, nil, fmt.Errorf("make its namespaces: %w", err)
+	}
+	_ = unix.Close(theirs)
+	theirs = -1
+	_ = ctl.conn.SetReadDeadline(time.Now().Add(startPatience))
+	received, err := ctl.follow(g.pid, b.outside)
+	_ = ctl.conn.SetReadDeadline(time.Time{})
+	if err != nil {
+		_ = ctl.conn.Close()
+		_ = unix.Kill(g.pid, unix.SIGKILL)
+		g.wait()
+		return nil, nil, err
+	}
+	g.told = ctl.status
+	return g, received, nil
+}
+
+// startPatience bounds how long a helper may take, which needs some milliseconds.
+const startPatience = 30 * time.Second
+
+// writeEtc makes the files of /etc that are the same in every Sandbox.
+func writeEtc(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{
+		"passwd":        fmt.Sprintf("root:x:0:0:root:/root:/sbin/nologin\n%s:x:%d:%d::/tmp:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n", insideName, insideUID, insideGID),
+		"group":         fmt.Sprintf("root:x:0:\n%s:x:%d:\nnobody:x:65534:\n", insideName, insideGID),
+		"hosts":         "127.0.0.1 localhost " + insideHost + "\n::1 localhost\n",
+		"hostname":      insideHost + "\n",
+		"resolv.conf":   "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n",
+		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+	} {
+		tmp := filepath.Join(dir, "."+name)
+		if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
+			return err
+		}
+		if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// birth is one Sandbox's start.
+type birth struct {
+	i       *isolation
+	spec    sandbox.Spec
+	code    sandbox.Code
+	outside uint32 // the user outside
+	list    helper.List
+}
+
+// user is the user outside of a Sandbox.
+func (i *isolation) user(number int) uint32 {
+	if !i.rooted {
+		return uint32(os.Getuid())
+	}
+	return outsideBase + (i.first+uint32(number))%outsideCount
+}
+
+// attr is how the helper is started.
+func (b *birth) attr() *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{
+		Setsid: true, Pdeathsig: syscall.SIGKILL,
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+	}
+	if !b.i.rooted {
+		a.Cloneflags |= unix.CLONE_NEWUSER
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: insideUID, HostID: os.Getuid(), Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: insideGID, HostID: os.Getgid(), Size: 1}}
+		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SETPCAP, unix.CAP_SETUID, unix.CAP_SETGID}
+	}
+	return a
+}
+
+// write makes out the list, up to where the guest may run.
+func (b *birth) write() {
+	l := &b.list
+	owner := fmt.Sprintf("uid=%d,gid=%d", b.outside, b.outside)
+	if !b.i.rooted {
+		owner = fmt.Sprintf("uid=%d,gid=%d", insideUID, insideGID)
+	}
+	b.i.system.root(l, b.i.staging, b.i.etc, b.needed(), b.spec.Limits.TmpBytes, owner)
+	host := l.Text(insideHost)
+	l.Call("name the host", unix.SYS_SETHOSTNAME, host, helper.Int(len(insideHost)))
+	b.network()
+	if b.i.rooted {
+		l.Call("leave the host's groups", unix.SYS_SETGROUPS, helper.Int(0), helper.Int(0))
+		l.Call("make a user namespace", unix.SYS_UNSHARE, helper.Int(unix.CLONE_NEWUSER))
+		l.Call("ask for its users", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(askUsers), helper.Int(1))
+		l.Call("wait for its users", unix.SYS_READ, helper.Int(helper.ControlFD), l.Bytes(make([]byte, 8)), helper.Int(1))
+		l.Call("become its group", unix.SYS_SETRESGID, helper.Int(insideGID), helper.Int(insideGID), helper.Int(insideGID))
+		l.Call("become its user", unix.SYS_SETRESUID, helper.Int(insideUID), helper.Int(insideUID), helper.Int(insideUID))
+	}
+	b.renounce()
+	if b.spec.Transport == sandbox.Dial {
+		b.makeSockets()
+	}
+}
+
+// socketsFD is the helper's end of the line on which the host asks for sockets.
+const socketsFD = helper.ControlFD + 1
+
+// makeSockets forks off what gives the host a socket of this network for each byte that it writes.
+func (b *birth) makeSockets() {
+	l := &b.list
+	l.Fork("fork", unix.SYS_CLONE, []helper.Arg{helper.Int(int(unix.SIGCHLD))}, func() {
+		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(0), helper.Int(helper.ListFD), helper.Int(0))
+		l.Forever(func() {
+			n := l.Call("read", unix.SYS_READ, helper.Int(socketsFD), l.Bytes(make([]byte, 8)), helper.Int(1))
+			l.EndIfZero(n)
+			fd := l.Call("make a socket", unix.SYS_SOCKET, helper.Int(unix.AF_INET), helper.Int(unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), helper.Int(0))
+			b.send(socketsFD, fd)
+			l.Call("close", unix.SYS_CLOSE, fd.Result())
+		})
+	})
+	l.Call("close", unix.SYS_CLOSE, helper.Int(socketsFD))
+}
+
+// needed are the mounts that the system's do not contain already.
+func (b *birth) needed() []sandbox.Mount {
+	var all []sandbox.Mount
+	for _, m := range b.code.Mounts {
+		shown := false
+		for _, s := range b.i.system.mounts {
+			shown = shown || m.Source == m.Target && strings.HasPrefix(m.Target, s.Target+"/")
+		}
+		if !shown {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// Messages of the helper, one byte each. A failure and the guest's end are longer.
+const (
+	askUsers  = "u"
+	sendFiles = "f"
+	isRunning = "r"
+)
+
+// network brings the loopback up and makes the listener of the Listen transport.
+func (b *birth) network() {
+	l := &b.list
+	s := l.Call("make a socket", unix.SYS_SOCKET, helper.Int(unix.AF_INET), helper.Int(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC), helper.Int(0))
+	req := make([]byte, 40) // struct ifreq; netdevice(7)
+	copy(req, "lo")
+	binary.LittleEndian.PutUint16(req[16:], unix.IFF_UP|unix.IFF_RUNNING)
+	l.Call("bring loopback up", unix.SYS_IOCTL, s.Result(), helper.Int(unix.SIOCSIFFLAGS), l.Bytes(req))
+	l.Call("close", unix.SYS_CLOSE, s.Result())
+	if b.spec.Transport != sandbox.Listen {
+		return
+	}
+	fd := l.Call("make the API's socket", unix.SYS_SOCKET, helper.Int(unix.AF_INET), helper.Int(unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), helper.Int(0))
+	_, port, _ := strings.Cut(apiAddr, ":")
+	number, _ := strconv.Atoi(port)
+	addr := []byte{unix.AF_INET, 0, byte(number >> 8), byte(number), 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0}
+	l.Call("bind the API's socket", unix.SYS_BIND, fd.Result(), l.Bytes(addr), helper.Int(16))
+	l.Call("listen", unix.SYS_LISTEN, fd.Result(), helper.Int(128))
+	b.send(helper.ControlFD, fd)
+	l.Call("close", unix.SYS_CLOSE, fd.Result())
+}
+
+// send gives descriptors to the host; unix(7), SCM_RIGHTS.
+func (b *birth) send(to int, fds ...helper.Step) {
+	l := &b.list
+	size := unix.CmsgLen(4 * len(fds))
+	cmsg := make([]byte, unix.CmsgSpace(4*len(fds))+8)
+	binary.LittleEndian.PutUint64(cmsg, uint64(size))
+	binary.LittleEndian.PutUint32(cmsg[8:], unix.SOL_SOCKET)
+	binary.LittleEndian.PutUint32(cmsg[12:], unix.SCM_RIGHTS)
+	control := l.Bytes(cmsg)
+	for n, fd := range fds {
+		l.Store32(control.At(unix.CmsgLen(0)+4*n), fd)
+	}
+	iov := l.Bytes(helper.Int(1).Append(l.Text(sendFiles).Append(nil)))
+	var m []byte // struct msghdr: name and length, vector and length, control and length, flags
+	m = append(m, words(0, 0)...)
+	m = helper.Int(1).Append(iov.Append(m))
+	m = helper.Int(size).Append(control.Append(m))
+	m = append(m, words(0)...)
+	l.Call("send descriptors", unix.SYS_SENDMSG, helper.Int(to), l.Bytes(m), helper.Int(0))
+}
+
+// lastCap is beyond the highest capability that kernels know.
+const lastCap = 63
+
+// renounce gives up all rights for good.
+func (b *birth) renounce() {
+	l := &b.list
+	prctl := func(what string, args ...uint64) {
+		a := []helper.Arg{}
+		for _, v := range args {
+			a = append(a, helper.Int(v))
+		}
+		l.Call(what, unix.SYS_PRCTL, append(a, helper.Int(0), helper.Int(0), helper.Int(0))[:5]...)
+	}
+	for c := range uint64(lastCap + 1) {
+		l.Try("drop a capability", unix.SYS_PRCTL, helper.Int(unix.PR_CAPBSET_DROP), helper.Int(c), helper.Int(0), helper.Int(0), helper.Int(0))
+	}
+	l.Try("drop ambient capabilities", unix.SYS_PRCTL, helper.Int(unix.PR_CAP_AMBIENT), helper.Int(unix.PR_CAP_AMBIENT_CLEAR_ALL), helper.Int(0), helper.Int(0), helper.Int(0))
+	head := binary.LittleEndian.AppendUint32(nil, unix.LINUX_CAPABILITY_VERSION_3)
+	l.Call("drop all capabilities", unix.SYS_CAPSET, l.Bytes(binary.LittleEndian.AppendUint32(head, 0)), l.Bytes(make([]byte, 24)))
+	prctl("forbid new privileges", unix.PR_SET_NO_NEW_PRIVS, 1)
+	prctl("end with the host", unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL)) // forgotten when the user changed
+	for _, r := range [][3]uint64{{unix.RLIMIT_CORE, 0, 0}, {unix.RLIMIT_NOFILE, 1024, 1024}, {unix.RLIMIT_MEMLOCK, 64 << 10, 64 << 10}} {
+		l.Try("limit a resource", unix.SYS_PRLIMIT64, helper.Int(0), helper.Int(r[0]), l.Bytes(words(r[1], r[2])), helper.Int(0))
+	}
+	l.Call("set the umask", unix.SYS_UMASK, helper.Int(0o22))
+}
+
+// run starts the guest, and takes in orphans until it has ended.
+func (b *birth) run() {
+	l := &b.list
+	blocked, free := l.Bytes(helper.Blocked()), l.Bytes(make([]byte, 8))
+	const setMask = 2 // SIG_SETMASK
+	l.Call("block signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), blocked, helper.Int(0), helper.Int(8))
+	dir, path, argv, env := "/", l.Text(b.code.Command[0]), l.Texts(b.code.Command), l.Texts(b.code.Env)
+	if b.code.Dir != "" {
+		dir = b.code.Dir
+	}
+	// The program waits until the guest has begun to run, so that what failed is known before it says that it runs.
+	main := l.Fork("fork", unix.SYS_CLONE, []helper.Arg{helper.Int(uint64(unix.CLONE_VFORK) | uint64(unix.SIGCHLD))}, func() {
+		l.Call("begin a session", unix.SYS_SETSID)
+		l.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), free, helper.Int(0), helper.Int(8))
+		l.Call("enter "+dir, unix.SYS_CHDIR, l.Text(dir))
+		last := helper.ListFD
+		if b.spec.Transport != sandbox.Stream {
+			last--
+		}
+		const closeOnExec = 4 // CLOSE_RANGE_CLOEXEC: a failure can still be told
+		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(last), helper.Int(uint64(1)<<32-1), helper.Int(closeOnExec))
+		l.Call("run "+b.code.Command[0], unix.SYS_EXECVE, path, argv, env)
+	})
+	l.Call("say that it runs", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(isRunning), helper.Int(1))
+	l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(0), helper.Int(helper.ListFD), helper.Int(0))
+	l.Try("name the helper", unix.SYS_PRCTL, helper.Int(unix.PR_SET_NAME), l.Text("init"))
+	l.Serve(main)
+}
+
+// listFile gives the list as a file.
+func (b *birth) listFile() (*os.File, error) {
+	steps, data, err := b.list.Encode()
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("ebb-list", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("hold the list: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "ebb-list")
+	_, err = f.WriteAt(steps, 0)
+	if _, err2 := f.WriteAt(append(data, 0), helper.DataAt); err2 != nil {
+		err = errors.Join(err, err2)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("hold the list: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,25 @@
+//go:build !linux
+
+package process
+
+import (
+	"context"
+	"net"
+
+	"github.com/ebb-run/ebb/internal/sandbox"
+)
+
+// isolation exists on Linux alone.
+type isolation struct{}
+
+func openIsolation(*Driver) (*isolation, error) { return nil, errNoIsolation }
+
+func (i *isolation) close() {}
+
+func (i *isolation) addr(sandbox.Transport) string { return "" }
+
+func (i *isolation) own(sandbox.Transport) int { return 0 }
+
+func (i *isolation) start(*box, sandbox.Code, []uintptr) (*guest, error) { return nil, errNoIsolation }
+
+func (l *line) dialInside(context.Context) (net.Conn, error) { return nil, errNoIsolation }
