@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -184,10 +185,12 @@ func TestBadHandlers_SayWhatHappenedToWhoInvokesDirectly(t *testing.T) {
 func TestHang_TheProcessIsGoneWhenTheAnswerIsThere(t *testing.T) {
 	t.Parallel()
 	hostile(t, func(t *testing.T, s *harness.Server, _ string) {
-		_, text := get(http.DefaultClient, s.Ready.Gateway+"/hang?well=1")
-		pid, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatalf("no process id: %q", text)
+		if status, _ := get(http.DefaultClient, s.Ready.Gateway+"/hang?well=1"); status != 200 {
+			t.Fatalf("status %d", status)
+		}
+		guests := below(t, s.PID())
+		if len(guests) == 0 {
+			t.Fatal("no process of a guest")
 		}
 		begun := time.Now()
 		if status, _ := get(http.DefaultClient, s.Ready.Gateway+"/hang"); status != 500 {
@@ -196,11 +199,39 @@ func TestHang_TheProcessIsGoneWhenTheAnswerIsThere(t *testing.T) {
 		if took := time.Since(begun); took < 900*time.Millisecond || took > 10*time.Second {
 			t.Errorf("a function with 1 s was answered for after %v", took)
 		}
-		eventually(t, "the process is gone", func() bool {
-			_, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid)))
-			return os.IsNotExist(err)
+		eventually(t, "its processes are gone", func() bool {
+			return !slices.ContainsFunc(guests, func(pid int) bool {
+				_, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid)))
+				return err == nil
+			})
 		})
 	})
+}
+
+// below lists the processes that a process has started, and those that they have.
+func below(t *testing.T, pid int) []int {
+	t.Helper()
+	var all []int
+	for _, task := range glob(t, fmt.Sprintf("/proc/%d/task/*/children", pid)) {
+		text, _ := os.ReadFile(task)
+		for f := range strings.FieldsSeq(string(text)) {
+			child, err := strconv.Atoi(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(append(all, child), below(t, child)...)
+		}
+	}
+	return all
+}
+
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	found, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 func TestBadClients_HurtNobodyElse(t *testing.T) {
