@@ -40,6 +40,8 @@ type Config struct {
 	MaxBodyMB        int           // MiB of a request body
 	LogMaxMB         int           // MiB of kept function output
 	LogLevel         string        // debug, info, warn, error
+	Isolation        string        // "auto" or "none"
+	RequireIsolation bool          // refuse to run where a protection of functions is missing
 	AllowUnprotected bool          // serve routes whose protection is not active yet
 	Account          string        // AWS account id shown to functions
 }
@@ -78,6 +80,17 @@ func Settings() []Setting {
 			}
 			c.LogLevel = s
 			return nil
+		}},
+		{Name: "isolation", Default: "auto", Help: "how functions are kept from the machine and each other: auto (all that it allows) or none", set: func(c *Config, s string) error {
+			if !slices.Contains([]string{"auto", "none"}, s) {
+				return fmt.Errorf("%q is not one of auto, none", s)
+			}
+			c.Isolation = s
+			return nil
+		}},
+		{Name: "require-isolation", Default: "false", Bool: true, Help: "refuse to start where a protection of functions is missing", set: func(c *Config, s string) (err error) {
+			c.RequireIsolation, err = strconv.ParseBool(s)
+			return err
 		}},
 		{Name: "allow-unprotected", Default: "false", Bool: true, Help: "serve routes whose authorizer, key or policy is not active yet", set: func(c *Config, s string) (err error) {
 			c.AllowUnprotected, err = strconv.ParseBool(s)

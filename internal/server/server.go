@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -171,14 +172,14 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 // openEngine makes what runs functions, and sweeps what a killed Node left.
 func (s *Server) openEngine(ctx context.Context) error {
 	dir := s.o.Config.Data
-	driver, err := process.Open(process.Options{Dir: filepath.Join(dir, "run")})
+	driver, err := process.Open(process.Options{Dir: filepath.Join(dir, "run"), Plain: s.o.Config.Isolation == "none"})
 	if err != nil {
 		return err
 	}
 	s.driver = driver
 	s.closing(driver.Close)
-	for _, p := range driver.Protections() {
-		s.checks = append(s.checks, Check(p))
+	if err := s.checkProtections(driver); err != nil {
+		return err
 	}
 	swept, err := driver.Sweep(ctx)
 	if err != nil {
@@ -336,6 +337,26 @@ func loopbackOnly(addr string) error {
 	if err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return errs.New(errs.Invalid, "the control API listens on loopback only, not on %q", addr).
 			WithHint("Give --api-listen an address such as 127.0.0.1:0.")
+	}
+	return nil
+}
+
+// checkProtections notes what protects functions here, and says aloud when they are not isolated.
+func (s *Server) checkProtections(d *process.Driver) error {
+	var missing []string
+	for _, p := range d.Protections() {
+		c := Check(p)
+		s.checks = append(s.checks, c)
+		if !c.OK {
+			missing = append(missing, c.Name)
+		}
+	}
+	if len(missing) > 0 && s.o.Config.RequireIsolation {
+		return errs.New(errs.Unavailable, "this machine does not give all protections: %s", strings.Join(missing, ", ")).
+			WithHint("See ebb doctor for what mends each, or start without --require-isolation.")
+	}
+	if ok, why := d.Isolated(); !ok {
+		s.o.Log.Warn("functions are not isolated: they can do what ebb's user can; run only code that you trust", "because", why)
 	}
 	return nil
 }

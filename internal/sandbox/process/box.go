@@ -159,6 +159,7 @@ func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
 		files = append(files, uintptr(three))
 	}
 	if b.d.iso != nil {
+		b.fence.contained()
 		g, err := b.d.iso.start(b, c, files)
 		if err != nil {
 			_ = out.pipe.Close()
@@ -241,8 +242,19 @@ func (b *box) memoryExceeded() {
 	}
 	b.mu.Unlock()
 	if !late {
-		b.fence.kill()
+		b.kill()
 	}
+}
+
+// kill kills everything inside once. With the first process of a pid namespace the kernel kills all others.
+func (b *box) kill() {
+	b.mu.Lock()
+	g := b.mu.guest
+	b.mu.Unlock()
+	if g != nil && g.told != nil {
+		g.signalGroup(syscall.SIGKILL)
+	}
+	b.fence.kill()
 }
 
 // Flush hands on the output written so far.
@@ -332,7 +344,7 @@ func (b *box) end() {
 	if g != nil {
 		b.part(g)
 		b.keepUsage(g)
-		b.fence.kill()
+		b.kill()
 		// Clearing takes away what the end of the main process is judged by.
 		t := time.NewTimer(b.d.opts.Patience)
 		select {

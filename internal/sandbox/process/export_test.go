@@ -34,6 +34,3 @@ func CgroupsOf(d *Driver) []string {
 func Folder(point, root, path string) string {
 	return cgroupMount{point: point, root: root}.folder(path)
 }
-
-// Why says why a Driver does not isolate.
-func Why(d *Driver) error { return d.why }

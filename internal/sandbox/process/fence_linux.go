@@ -22,6 +22,7 @@ type fence struct {
 	all    *fences
 	name   string
 	limits sandbox.Limits
+	own    bool     // the guest has a pid namespace, whose end the host sees to
 	memory string   // its folder for memory, or ""
 	pids   string   // its folder for the number of processes, or ""
 	tree   string   // its version 2 folder, or ""
@@ -227,6 +228,9 @@ func (c *fence) exceeded() bool {
 	return field(text, "oom_kill ") > 0
 }
 
+// contained says that the Sandbox has a pid namespace.
+func (c *fence) contained() { c.own = true }
+
 // counts reports whether usage has the memory of all processes.
 func (c *fence) counts() bool { return c.memory != "" }
 
@@ -273,6 +277,9 @@ func (c *fence) killOnce(h *hunt) bool {
 	if len(c.dirs) > 0 {
 		killCgroups(c.dirs)
 		return false
+	}
+	if c.own {
+		return true
 	}
 	c.mu.RLock()
 	pid := c.mu.pid

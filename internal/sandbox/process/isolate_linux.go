@@ -85,6 +85,9 @@ func (i *isolation) close() {
 	}
 }
 
+// separateUsers reports whether each Sandbox has a user of its own outside.
+func (i *isolation) separateUsers() bool { return i.rooted }
+
 // try makes a Sandbox that ends at once.
 func (i *isolation) try(d *Driver) error {
 	b := &birth{i: i, outside: i.user(0)}

@@ -16,6 +16,8 @@ func openIsolation(*Driver) (*isolation, error) { return nil, errNoIsolation }
 
 func (i *isolation) close() {}
 
+func (i *isolation) separateUsers() bool { return false }
+
 func (i *isolation) addr(sandbox.Transport) string { return "" }
 
 func (i *isolation) own(sandbox.Transport) int { return 0 }

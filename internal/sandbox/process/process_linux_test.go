@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -41,6 +42,46 @@ func TestDriver_ConformsWithVersion1Alone(t *testing.T) {
 	sandboxtest.Run(t, "v1", openV1, sandboxtest.Options{
 		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: true, Concealed: true, Descriptors: true, Cycles: 600,
 	})
+}
+
+// TestDriver_ConformsRootless runs the suite as a user without rights, in a process of its own.
+func TestDriver_ConformsRootless(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("the suite runs without rights already")
+	}
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "ebb-rootless-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "process.test")
+	if err := errors.Join(os.WriteFile(program, binary, 0o755), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^(TestDriver_Conforms|TestDriver_IsolatesHere)$", "-test.v")
+	cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir}
+	const nobody = 65534
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestDriver_Conforms") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestDriver_IsolatesHere(t *testing.T) {
+	t.Parallel()
+	if ok, why := newDriver(t, process.Options{}).Isolated(); !ok {
+		t.Errorf("this machine cannot isolate guests: %v", why)
+	}
 }
 
 func TestSandbox_LeavesNoCgroupAndNoFolder(t *testing.T) {

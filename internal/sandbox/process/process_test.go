@@ -13,12 +13,22 @@ func open(dir string) (sandbox.Driver, error) {
 	return process.Open(process.Options{Dir: dir})
 }
 
-func openPlain(dir string) (sandbox.Driver, error) {
+func openAlone(dir string) (sandbox.Driver, error) {
 	return process.Open(process.Options{Dir: dir, NoCgroups: true})
 }
 
+func openPlain(dir string) (sandbox.Driver, error) {
+	return process.Open(process.Options{Dir: dir, Plain: true})
+}
+
+func openBare(dir string) (sandbox.Driver, error) {
+	return process.Open(process.Options{Dir: dir, Plain: true, NoCgroups: true})
+}
+
 func TestMain(m *testing.M) {
-	sandboxtest.Main(m, map[string]sandboxtest.Open{"process": open, "plain": openPlain, "v1": openV1})
+	sandboxtest.Main(m, map[string]sandboxtest.Open{
+		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1,
+	})
 }
 
 // mechanisms says what protects this machine's guests.
@@ -54,7 +64,24 @@ func TestDriver_ConformsWithoutCgroups(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("there are no cgroups to do without")
 	}
+	sandboxtest.Run(t, "alone", openAlone, sandboxtest.Options{Memory: true, Concealed: true, Dependent: true, Descriptors: true, Cycles: 300})
+}
+
+func TestDriver_ConformsAsPlainProcesses(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("guests are always plain processes here")
+	}
+	m := mechanisms(t)
 	sandboxtest.Run(t, "plain", openPlain, sandboxtest.Options{
-		Extra: []string{"EBB_SANDBOX"}, Memory: true, Dependent: true, Descriptors: true, Cycles: 600,
+		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: m["process limit"].Strong, Concealed: m["memory limit"].Strong, Dependent: true, Descriptors: true,
+	})
+}
+
+func TestDriver_ConformsAsPlainProcessesWithoutCgroups(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("there are no cgroups to do without")
+	}
+	sandboxtest.Run(t, "bare", openBare, sandboxtest.Options{
+		Extra: []string{"EBB_SANDBOX"}, Memory: true, Dependent: true, Descriptors: true, Cycles: 300,
 	})
 }

@@ -11,16 +11,37 @@ type Protection struct {
 	Mend      string // what would make it strong; empty when it is, or when nothing would
 }
 
+var errNoIsolation = errs.New(errs.Unsupported, "isolation needs Linux")
+
 const (
-	isolationNote = "functions run as ordinary processes of this user: they can read and write whatever this user can, reach the network, and see each other. Run only code that you trust"
-	isolationMend = "there is no mend yet: isolation by namespaces, a read-only root and seccomp is to come"
+	plainNote = "functions run as ordinary processes of this user: they can read and write whatever this user can, reach the network, and see each other. Run only code that you trust"
+	// sharedNote is about a host without the rights of root.
+	sharedNote = "the namespaces hold, but outside of them all functions are the same user as ebb: run ebb as root to give each its own"
 )
+
+// Isolated reports whether guests are cut off from the host, and if not, why.
+func (d *Driver) Isolated() (bool, error) { return d.iso != nil, d.why }
 
 // Protections says what bounds guests here, the most important first.
 func (d *Driver) Protections() []Protection {
-	all := []Protection{{Name: "isolation", Mechanism: "none", Note: isolationNote, Mend: isolationMend}}
-	all = append(all, d.fences.protections()...)
-	return append(all, Protection{Name: "temp folder size", Mechanism: "none", Note: "the size of a function's temp folder is not limited"})
+	var all []Protection
+	if d.iso == nil {
+		all = append(all,
+			Protection{Name: "isolation", Mechanism: "none", Note: d.why.Error() + "; " + plainNote, Mend: "run ebb as root on Linux 5.12 or newer, or allow its user to make user namespaces"},
+			Protection{Name: "temp folder size", Mechanism: "none", Note: "the size of a function's temp folder is not limited"})
+	} else {
+		all = append(all,
+			Protection{Name: "isolation", Mechanism: "user, mount, pid, network, ipc and uts namespaces, a read-only root, no capabilities, no new privileges", Strong: true},
+			Protection{Name: "temp folder size", Mechanism: "tmpfs", Strong: true})
+		if !d.iso.separateUsers() {
+			all[0].Note = sharedNote
+		}
+	}
+	for _, p := range d.fences.protections() {
+		if p.Name == "tree kill" && !p.Strong && d.iso != nil {
+			p = Protection{Name: p.Name, Mechanism: "pid namespace", Strong: true}
+		}
+		all = append(all, p)
+	}
+	return all
 }
-
-var errNoIsolation = errs.New(errs.Unsupported, "isolation needs Linux")
