@@ -91,11 +91,14 @@ func newBox(d *Driver, s sandbox.Spec, n int) (_ *box, err error) {
 	if b.line, err = openLine(s.Transport, inside); err != nil {
 		return nil, err
 	}
-	limits := s.Limits
+	limits, heap := s.Limits, int64(0)
 	if d.iso != nil && limits.Processes > 0 {
 		limits.Processes += d.iso.own(s.Transport)
 	}
-	if b.fence, err = d.fences.make(b.name, limits); err != nil {
+	if d.iso != nil && limits.MemoryBytes > 0 && limits.TmpBytes > 0 {
+		heap, limits.MemoryBytes = limits.MemoryBytes, limits.MemoryBytes+limits.TmpBytes
+	}
+	if b.fence, err = d.fences.make(b.name, limits, heap); err != nil {
 		_ = b.line.Close()
 		return nil, fmt.Errorf("set limits: %w", err)
 	}

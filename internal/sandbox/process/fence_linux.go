@@ -23,6 +23,7 @@ type fence struct {
 	name   string
 	limits sandbox.Limits
 	own    bool     // the guest has a pid namespace, whose end the host sees to
+	heap   int64    // what its programs may use, where limits have room for a temp folder in memory too; else 0
 	memory string   // its folder for memory, or ""
 	pids   string   // its folder for the number of processes, or ""
 	tree   string   // its version 2 folder, or ""
@@ -33,7 +34,9 @@ type fence struct {
 		closed bool
 		join   []int // `tasks` files to enter by; until entered
 		dir    int   // version 2 folder to be born in; until entered; or -1
-		peak   int   // descriptors read by usage and exceeded; -1 where there is none
+		use    int   // descriptors read by usage, exceeded and overHeap; -1 where there is none
+		stat   int
+		peak   int
 		cpu    int
 		ooms   int
 		pid    int      // the main process; 0 before it started
@@ -44,9 +47,9 @@ type fence struct {
 }
 
 // make readies the cgroups for a Sandbox.
-func (f *fences) make(name string, l sandbox.Limits) (*fence, error) {
-	c := &fence{all: f, name: name, limits: l}
-	c.mu.dir, c.mu.peak, c.mu.cpu, c.mu.ooms = -1, -1, -1, -1
+func (f *fences) make(name string, l sandbox.Limits, heap int64) (*fence, error) {
+	c := &fence{all: f, name: name, limits: l, heap: heap}
+	c.mu.dir, c.mu.use, c.mu.stat, c.mu.peak, c.mu.cpu, c.mu.ooms = -1, -1, -1, -1, -1, -1
 	if err := c.create(); err != nil {
 		c.closeFiles()
 		c.remove()
@@ -139,7 +142,7 @@ func (c *fence) hangBell() error {
 		return err
 	}
 	c.mu.bell = os.NewFile(uintptr(fd), "oom bell")
-	return nil
+	return c.hangHeapBell(fd)
 }
 
 func openRead(dir, file string) int {
@@ -207,7 +210,9 @@ func (c *fence) guard(pid int, _ string, exceeded func()) {
 				if _, err := bell.Read(b[:]); err != nil {
 					return
 				}
-				exceeded()
+				if c.heap == 0 || c.overHeap() {
+					exceeded()
+				}
 			}
 		}()
 	}
@@ -341,7 +346,7 @@ func (c *fence) closeFiles() {
 	if c.mu.bell != nil {
 		_ = c.mu.bell.Close()
 	}
-	for _, fd := range []*int{&c.mu.peak, &c.mu.cpu, &c.mu.ooms} {
+	for _, fd := range []*int{&c.mu.use, &c.mu.stat, &c.mu.peak, &c.mu.cpu, &c.mu.ooms} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)
 		}

@@ -13,10 +13,10 @@ import (
 // fences know what this machine has to bound guests with: process groups, no more.
 type fences struct{}
 
-func openFences(bool) *fences                                 { return &fences{} }
-func (f *fences) close()                                      {}
-func (f *fences) bases() []string                             { return nil }
-func (f *fences) make(string, sandbox.Limits) (*fence, error) { return &fence{}, nil }
+func openFences(bool) *fences                                        { return &fences{} }
+func (f *fences) close()                                             {}
+func (f *fences) bases() []string                                    { return nil }
+func (f *fences) make(string, sandbox.Limits, int64) (*fence, error) { return &fence{}, nil }
 
 func (f *fences) protections() []Protection {
 	return []Protection{

@@ -96,7 +96,7 @@ func (i *isolation) try(d *Driver) error {
 	b.list.Call("end", unix.SYS_EXIT_GROUP, helper.Int(0))
 	null := d.null.Fd()
 	f := &fence{all: d.fences}
-	f.mu.dir, f.mu.peak, f.mu.cpu, f.mu.ooms = -1, -1, -1, -1
+	f.mu.dir = -1
 	g, _, err := b.start(d, []uintptr{null, null, null}, -1, f)
 	if err == nil {
 		g.wait()

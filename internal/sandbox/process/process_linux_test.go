@@ -170,6 +170,44 @@ func TestSandbox_DoesNotTakeTheProcessorFromTheHost(t *testing.T) {
 	}
 }
 
+func TestSandbox_ATempFolderInMemoryIsNoHeap(t *testing.T) {
+	t.Parallel()
+	const mb = 1 << 20
+	for name, c := range map[string]struct {
+		script string
+		oom    bool
+		want   string
+	}{
+		"files within their limit":   {"head -c 60m /dev/zero > /tmp/a && echo fine", false, "fine\n"},
+		"files over their limit":     {"head -c 80m /dev/zero > /tmp/a 2>/dev/null || echo full", false, "full\n"},
+		"programs over their limit":  {"head -c 60m /dev/zero | tail -n 1 > /dev/null; echo not killed", true, ""},
+		"both, each within its own":  {"head -c 60m /dev/zero > /tmp/a; head -c 10m /dev/zero | tail -n 1 > /dev/null; echo fine", false, "fine\n"},
+		"both, programs over theirs": {"head -c 50m /dev/zero > /tmp/a; head -c 60m /dev/zero | tail -n 1 > /dev/null; echo not killed", true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDriver(t, process.Options{})
+			if !process.HasV1(d) {
+				t.Skip("only version 1 of cgroups tells programs from files")
+			}
+			out := &sandboxtest.Output{}
+			s, err := d.Prepare(t.Context(), sandbox.Spec{ID: "a", Output: out, Limits: sandbox.Limits{MemoryBytes: 32 * mb, TmpBytes: 64 * mb}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Stop(0)
+			if _, err := s.Start(t.Context(), sandbox.Code{Command: []string{"/bin/sh", "-c", c.script}, Env: []string{"PATH=/usr/bin:/bin"}}); err != nil {
+				t.Fatal(err)
+			}
+			<-s.Done()
+			s.Flush()
+			if s.Exit().OOM != c.oom || out.String() != c.want {
+				t.Errorf("%v, output %q; want out of memory %v, %q", s.Exit(), out.String(), c.oom, c.want)
+			}
+		})
+	}
+}
+
 func TestSandbox_KillsWhatItsMainProcessLeaves(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]process.Options{"process": {}, "plain": {NoCgroups: true}} {
