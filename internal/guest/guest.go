@@ -37,7 +37,8 @@ type Unit struct {
 	Handler     string
 	Interpreter []string // program and first arguments that run this runtime here; empty for native binaries
 	Root        string   // folder with the code
-	Layers      []string // folders, first the one declared first
+	Layers      string   // folder with its Layers laid over each other, or empty
+	Mounts      bool     // the Sandbox has files of its own, sandbox.Traits.Mounts
 	Supplied    string   // folder with the supplied SDKs for this runtime, or empty
 	Env         []string // the user's variables, "K=V"
 	MemoryMB    int

@@ -40,16 +40,19 @@ func (s *Server) guest(ctx context.Context, d *state.Deployment, key string) (*g
 		Interpreter: found.Command, MemoryMB: f.MemoryMB, Timeout: time.Duration(f.TimeoutSec) * time.Second,
 		Region: region(d.App), Account: account, LogGroup: "/aws/lambda/" + f.Name,
 		LogStream: time.Now().UTC().Format("2006/01/02") + "/[$LATEST]" + u.Revision, Note: found.Note,
+		Mounts: s.driver.Traits().Mounts,
 	}
 	if g.Root, err = s.artifacts.Materialise(ctx, u.Code); err != nil {
 		return nil, err
 	}
-	for _, l := range u.Layers {
-		dir, err := s.artifacts.Materialise(ctx, l)
-		if err != nil {
+	opt, err := s.opt(u)
+	if err != nil {
+		return nil, err
+	}
+	if opt != "" {
+		if g.Layers, err = s.artifacts.Materialise(ctx, opt); err != nil {
 			return nil, err
 		}
-		g.Layers = append(g.Layers, dir)
 	}
 	if u.Supplied != "" {
 		if g.Supplied, err = s.artifacts.Materialise(ctx, u.Supplied); err != nil {
