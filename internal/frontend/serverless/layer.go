@@ -1,6 +1,7 @@
 package serverless
 
 import (
+	"slices"
 	"strings"
 
 	cfn "github.com/ebb-run/ebb/internal/frontend/cloudformation"
@@ -57,8 +58,19 @@ func (c *compiler) layersOf(fn *function) *cfn.Node {
 		c.l.Errorf(layers.Pos, "wrong-type", "Begin each layer with a dash.", "layers must be a list, not %s", kindName(layers))
 		return nil
 	}
-	return layers
+	if layers == nil || layers.Kind != cfn.List || !c.plugins["serverless-python-requirements"] || c.has(requirementsLayerID) {
+		return layers
+	}
+	own := *layers
+	own.Items = slices.DeleteFunc(slices.Clone(layers.Items), func(it *cfn.Node) bool {
+		id, _ := it.Get("Ref").Text()
+		return id == requirementsLayerID
+	})
+	return &own
 }
+
+// requirementsLayerID is the layer that serverless-python-requirements makes of the requirements, which here are in the code.
+const requirementsLayerID = "PythonRequirementsLambdaLayer"
 
 // layerFiles reads custom.ebb.layers: folders or zips that stand in for layers from elsewhere.
 func (c *compiler) layerFiles() map[string]string {
