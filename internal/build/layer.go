@@ -198,7 +198,11 @@ func foreignHint(name string) string {
 		}
 		return k.mend
 	}
-	return fmt.Sprintf("Give a folder or zip for it: `--layer %s=layers/%s`. `aws lambda get-layer-version-by-arn --arn …` says where to download it.", name, path.Base(name))
+	option := name + "=layers/" + name
+	if strings.ContainsAny(name, "${}/ ") {
+		option = "'" + name + "=layers/mine'" // a reference, in which a shell would read signs of its own
+	}
+	return fmt.Sprintf("Give a folder or zip for it: `--layer %s`. `aws lambda get-layer-version-by-arn --arn …` says where to download it.", option)
 }
 
 var layerARN = regexp.MustCompile(`^(arn:[a-z-]+:lambda:[^:]*:[^:]*:layer:([^:]+))(:[0-9]+)?$`)
