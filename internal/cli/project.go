@@ -48,8 +48,12 @@ func (f *projectFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.stage, "stage", "s", "", "stage to use (default: the project's)")
 	cmd.Flags().StringVar(&f.region, "region", "", "region to show to functions (default: the project's)")
 	cmd.Flags().StringArrayVar(&f.params, "param", nil, "parameter `k=v` for the project file; may be repeated")
-	cmd.Flags().StringArrayVar(&f.layers, "layer", nil, "folder or zip in the place of a layer from elsewhere, `name=path`: by its name or ARN; may be repeated")
 	cmd.Flags().StringVar(&f.envFile, "env-file", "", "file with further environment variables (dotenv format)")
+}
+
+// addBuild adds the choices of commands that build.
+func (f *projectFlags) addBuild(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&f.layers, "layer", nil, "folder or zip in the place of a layer from elsewhere: `name=path`, by its name or ARN; may be repeated")
 }
 
 func (c *command) project(dir, account string, f projectFlags) (*project, error) {

@@ -203,3 +203,25 @@ func TestNode_LoadsAHandlerThatIsInALayer(t *testing.T) {
 		t.Errorf("not there: %v", err)
 	}
 }
+
+func TestPython_LooksInLayersForItsVersionAndTheOneAskedFor(t *testing.T) {
+	t.Parallel()
+	u := pythonUnit(t, "app.h", map[string]string{"app.py": "import sys, own, old, both\ndef h(e, c): return [own.v, old.v, both.v]"})
+	out, err := exec.Command(u.Interpreter[0], "-c", "import sys; print('python%d.%d' % sys.version_info[:2], end='')").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Runtime = "python3.7"
+	site := "/site-packages/"
+	u.Layers = write(t, map[string]string{
+		"python/lib/" + string(out) + site + "own.py": "v = 'own'", "python/lib/python3.7" + site + "old.py": "v = 'asked'",
+		"python/lib/" + string(out) + site + "both.py": "v = 'own'", "python/lib/python3.7" + site + "both.py": "v = 'asked'",
+	})
+	b, err := launch(t, u).Call(t, "{}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Body.String(); got != `["own", "asked", "own"]` {
+		t.Errorf("%s", got)
+	}
+}
