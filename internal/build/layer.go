@@ -3,14 +3,17 @@ package build
 import (
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/artifact"
 	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/errs"
 )
 
 // layers gives the Functions that were built the layers they name.
@@ -150,6 +153,9 @@ func (b *builder) layerTree(rel, what string, patterns []string) *artifact.Tree 
 	if t := b.trees[key]; t != nil {
 		return t
 	}
+	if within(full, b.root) && !b.furnish(full) {
+		return nil
+	}
 	rules := &packageRules{}
 	for _, p := range []string{"!**/.git/**", "!**/.DS_Store"} {
 		rules.defaults = append(rules.defaults, newRule(p))
@@ -167,6 +173,27 @@ func (b *builder) layerTree(rel, what string, patterns []string) *artifact.Tree 
 	}
 	b.trees[key] = t
 	return t
+}
+
+// furnish installs what a layer's package.json names where the user has not, and says what Python needs. It is false after an error.
+func (b *builder) furnish(dir string) bool {
+	nodejs := filepath.Join(dir, "nodejs")
+	var ours string
+	if !isFolder(filepath.Join(nodejs, "node_modules")) || b.notes.get("install:"+nodejs, &ours) {
+		if err := b.install(nodejs); err != nil {
+			b.errorf(diag.Pos{File: b.rel(filepath.Join(nodejs, "package.json"))}, "install-failed", errs.HintOf(err), "%v", err)
+			return false
+		}
+	}
+	python := filepath.Join(dir, "python")
+	for _, req := range []string{filepath.Join(dir, "requirements.txt"), filepath.Join(python, "requirements.txt")} {
+		list, _ := os.ReadDir(python)
+		if isRegular(req) && !slices.ContainsFunc(list, func(d fs.DirEntry) bool { return d.IsDir() || path.Ext(d.Name()) == ".py" }) {
+			b.warnf(diag.Pos{File: b.rel(req)}, "empty-layer", fmt.Sprintf("Run `pip install --target %s -r %s` in the project's folder.", b.rel(python), b.rel(req)),
+				"the layer's requirements are not installed")
+		}
+	}
+	return true
 }
 
 // foreign warns of a layer that is not here and says how to have it.

@@ -175,3 +175,34 @@ func TestLayers_MayHoldTheHandlerOrTheProgram(t *testing.T) {
 		})
 	}
 }
+
+func TestLayers_DependenciesAreInstalledUnlessTheUserHas(t *testing.T) {
+	t.Parallel()
+	p := newProject(t, map[string]string{
+		"a.js": "exports.h = 1", "l/nodejs/package.json": `{"dependencies":{"ok":"1"}}`, "l/requirements.txt": "x", "own/nodejs/package.json": `{"dependencies":{"other":"1"}}`,
+		"own/nodejs/node_modules/mine/i.js": "1", "own/python/requirements.txt": "x", "own/python/x/__init__.py": "",
+	})
+	writeFiles(t, p.bin, map[string]string{"npm": "#!/bin/sh\nmkdir -p node_modules/ok; echo '{\"version\":\"1.0.0\"}' > node_modules/ok/package.json\n"})
+	f := node("f", "a.h")
+	f.Package.Patterns = []string{"!l/**", "!own/**"}
+	a := layered(f, []app.Resource{layerOf("L", map[string]any{"Content": "l"}), layerOf("Own", map[string]any{"Content": "own"})}, app.Attr("L", "Ref"), app.Attr("Own", "Ref"))
+	r, l := p.buildApp(context.Background(), a)
+	if len(l) != 1 {
+		t.Errorf("diagnostics: %v", l)
+	}
+	wantDiag(t, l, diag.Warning, "empty-layer", "l/requirements.txt", "pip install --target l/python -r l/requirements.txt")
+	layers := r.Functions["f"].Layers
+	if !layers[0].Has("nodejs/node_modules/ok/package.json") {
+		t.Errorf("not installed: %s", paths(layers[0]))
+	}
+	if layers[1].Has("nodejs/node_modules/ok/package.json") || !layers[1].Has("nodejs/node_modules/mine/i.js") {
+		t.Errorf("the user's own: %s", paths(layers[1]))
+	}
+	if p.buildApp(context.Background(), a); len(p.steps) != 0 {
+		t.Errorf("a second build took the steps %v", p.steps)
+	}
+	writeFiles(t, p.bin, map[string]string{"npm": "#!/bin/sh\necho 'npm error notarget No matching version found for ok@2.'\nexit 1\n"})
+	writeFiles(t, p.root, map[string]string{"bad/nodejs/package.json": `{"dependencies":{"ok":"2"}}`})
+	_, l = p.buildApp(context.Background(), layered(f, []app.Resource{layerOf("Bad", map[string]any{"Content": "bad"})}, app.Attr("Bad", "Ref")))
+	wantDiag(t, l, diag.Error, "install-failed", "bad/nodejs/package.json", "No matching version")
+}
