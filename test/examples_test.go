@@ -12,6 +12,7 @@ import (
 var calls = map[string]struct{ path, want string }{ // never written
 	"hello-api":            {"/hello/ann", `{"message":"Hello, ann!"}`},
 	"hello-cloudformation": {"/hello/ann", `{"message": "Hello, ann!"}`},
+	"layers":               {"/hello/ann", `{"message": "HELLO, ANN!"}`},
 }
 
 func TestExamples_AllRunAsTheyStand(t *testing.T) {

@@ -42,7 +42,12 @@ type App struct {
 	Outputs     map[string]Value `json:"outputs,omitempty"`
 
 	Exports map[string]string `json:"exports,omitempty"` // name that other Stacks import → key of Outputs
+	// LayerFiles are folders or zips of the project that stand in for Layers from elsewhere, by ARN (with or without version) or name.
+	LayerFiles map[string]string `json:"layerFiles,omitempty"`
 }
+
+// MaxLayers is how many Layers a Function may have: Lambda quotas, "Function layers".
+const MaxLayers = 5
 
 // Function is a named unit of code with one Handler.
 type Function struct {

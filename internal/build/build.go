@@ -44,11 +44,12 @@ type Options struct {
 	Env      func(string) (string, bool) // the user's environment
 	Environ  func() []string             // the same as a list, "K=V"; nil is os.Environ
 	Finder   *runtimes.Finder
-	Progress func(Progress) // called from one goroutine at a time; may be nil
-	Arch     string         // "x86_64" or "arm64": the processor of the place that runs the code; empty is this machine's
-	Stdout   io.Writer      // takes the output of tools that fail; may be nil
-	Verbose  bool           // all tools' output goes to Stdout
-	Skip     []fs.FileInfo  // files of the project that are in no package and decide no build: what ebb itself writes to
+	Progress func(Progress)    // called from one goroutine at a time; may be nil
+	Arch     string            // "x86_64" or "arm64": the processor of the place that runs the code; empty is this machine's
+	Stdout   io.Writer         // takes the output of tools that fail; may be nil
+	Verbose  bool              // all tools' output goes to Stdout
+	Layers   map[string]string // folders or zips in the place of layers from elsewhere, as app.App.LayerFiles; before those
+	Skip     []fs.FileInfo     // files of the project that are in no package and decide no build: what ebb itself writes to
 }
 
 // Progress is one step's begin, or its end when Done is set.

@@ -25,8 +25,11 @@ type project struct {
 	work  string        // as Options.Work
 	bin   string        // first in PATH
 	skip  []fs.FileInfo // as Options.Skip
-	out   strings.Builder
-	env   map[string]string
+
+	layers map[string]string // as Options.Layers
+
+	out strings.Builder
+	env map[string]string
 
 	mu    sync.Mutex
 	steps []string
@@ -94,6 +97,7 @@ func (p *project) buildApp(ctx context.Context, a *app.App) (*Result, diag.List)
 		Cache:   p.cache,
 		Work:    p.work,
 		Skip:    p.skip,
+		Layers:  p.layers,
 		Env:     func(k string) (string, bool) { v, ok := p.env[k]; return v, ok && v != "" },
 		Environ: p.environ,
 		Stdout:  &p.out,

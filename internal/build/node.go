@@ -34,7 +34,19 @@ var (
 // node builds Node Functions: what they need is installed, then those with one package are built together.
 func (b *builder) node(fs []*app.Function) {
 	var found []*nodeFunc
+	wrapped := map[string]string{} // handlers in layers, by key of the Function
 	for _, f := range fs {
+		if b.handlerInLayer(f) {
+			own, ok := wrappedHandler(f)
+			if !ok {
+				b.wholePackage(f)
+				continue
+			}
+			wrapped[f.Key] = f.Handler
+			g := *f
+			g.Handler = own
+			f = &g
+		}
 		if nf := b.nodeHandler(f); nf != nil {
 			found = append(found, nf)
 		}
@@ -69,6 +81,11 @@ func (b *builder) node(fs []*app.Function) {
 	}
 	for _, key := range order {
 		b.nodeGroup(groups[key])
+	}
+	for key, handler := range wrapped {
+		if built := b.built[key]; built != nil {
+			built.Handler = handler
+		}
 	}
 }
 
@@ -210,6 +227,11 @@ func (b *builder) nodeHandler(f *app.Function) *nodeFunc {
 	nf := &nodeFunc{fn: f, base: b.base(f)}
 	var ok bool
 	if nf.module, nf.export, ok = splitHandler(f.Handler); !ok || path.IsAbs(f.Handler) || strings.HasPrefix(nf.module, "../") {
+		if strings.HasPrefix(f.Handler, "/opt/") {
+			b.errorf(f.Place, "missing-handler", "Give the layer that holds it a local copy with --layer, or name the project's own handler for this stage.",
+				"function %q: no layer that is here holds the handler %q", f.Key, f.Handler)
+			return nil
+		}
 		b.errorf(diag.Pos{}, "bad-handler", "A handler is file.export, like src/index.handler.", "function %q: the handler %q names no file and export", f.Key, f.Handler)
 		return nil
 	}

@@ -75,6 +75,9 @@ func (b *builder) program(f *app.Function) (*artifact.Tree, error) {
 		}
 	}
 	if !isRegular(at) {
+		if f.Runtime != "go1.x" && b.inLayers(f, "bootstrap") {
+			return b.programFiles(f)
+		}
 		hint := "Build it first: the file has to be there, executable."
 		if near := b.nearestFile(path.Join(f.Package.Root, name), ""); near != "" {
 			hint = near
@@ -87,22 +90,9 @@ func (b *builder) program(f *app.Function) (*artifact.Tree, error) {
 
 // programTree is the package's files with the program at its place.
 func (b *builder) programTree(f *app.Function, at, name string) (*artifact.Tree, error) {
-	key := fmt.Sprintf("provided\x00%s\x00%v\x00%q", b.base(f), f.Package.Only, f.Package.Patterns)
-	files := b.trees[key]
-	if files == nil {
-		r := newRules(f.Package.Patterns, f.Package.Only)
-		r.modules = func(string, fs.DirEntry) bool { return false }
-		var err error
-		files, err = b.scan(b.base(f), func(p string, d fs.DirEntry) bool {
-			if d.IsDir() && p == "vendor" && isRegular(filepath.Join(b.base(f), "go.mod")) {
-				return false
-			}
-			return !goOnly(p) && r.keep(p, d)
-		})
-		if err != nil {
-			return nil, err
-		}
-		b.trees[key] = files
+	files, err := b.programFiles(f)
+	if err != nil {
+		return nil, err
 	}
 	program, err := artifact.Scan(filepath.Dir(at), b.files, func(p string, _ fs.DirEntry) bool { return p == filepath.Base(at) })
 	if err != nil {
@@ -122,6 +112,26 @@ func (b *builder) programTree(f *app.Function, at, name string) (*artifact.Tree,
 	one := &artifact.Tree{Manifest: artifact.Manifest{Format: artifact.Format, Entries: []artifact.Entry{e}},
 		Open: func(artifact.Entry) (io.ReadCloser, error) { return os.Open(at) }}
 	return artifact.Merge(one, files), nil
+}
+
+// programFiles are the package's files. Functions of one package get one Tree.
+func (b *builder) programFiles(f *app.Function) (*artifact.Tree, error) {
+	key := fmt.Sprintf("provided\x00%s\x00%v\x00%q", b.base(f), f.Package.Only, f.Package.Patterns)
+	if files := b.trees[key]; files != nil {
+		return files, nil
+	}
+	r := newRules(f.Package.Patterns, f.Package.Only)
+	r.modules = func(string, fs.DirEntry) bool { return false }
+	files, err := b.scan(b.base(f), func(p string, d fs.DirEntry) bool {
+		if d.IsDir() && p == "vendor" && isRegular(filepath.Join(b.base(f), "go.mod")) {
+			return false
+		}
+		return !goOnly(p) && r.keep(p, d)
+	})
+	if err == nil {
+		b.trees[key] = files
+	}
+	return files, err
 }
 
 // goOnly says whether a file is only what a Go program is made of.

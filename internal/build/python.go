@@ -96,6 +96,11 @@ func (b *builder) pythonHandler(f *app.Function, code *artifact.Tree) bool {
 			return true
 		}
 	}
+	for _, p := range []string{module + ".py", module + "/__init__.py", module + ".*.so"} {
+		if len(f.Layers) > 0 && b.inLayers(f, "python/"+p, "python/lib/python*/site-packages/"+p) {
+			return true
+		}
+	}
 	var mods []string
 	for _, e := range code.Manifest.Entries {
 		if m, ok := strings.CutSuffix(e.Path, ".py"); ok {

@@ -21,6 +21,7 @@ func (c *command) deploy() *cobra.Command {
 		Args:    args(cobra.MaximumNArgs(1)),
 	}
 	pf.add(cmd)
+	pf.addBuild(cmd)
 	cmd.Flags().StringVarP(&message, "message", "m", "", "why, for the history")
 	c.reachFlags(cmd, "data")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {

@@ -33,6 +33,7 @@ type project struct {
 	options   frontend.Options
 	quiet     map[string]bool // remarks already shown; a reload does not repeat them
 	finder    *runtimes.Finder
+	layers    map[string]string // as build.Options.Layers
 	sent      map[*artifact.Tree]string
 	plainJSON bool // standard output holds one document, so remarks go to standard error alone
 }
@@ -40,7 +41,7 @@ type project struct {
 // projectFlags are the choices at load that several commands share.
 type projectFlags struct {
 	stage, region, envFile string
-	params                 []string
+	params, layers         []string
 }
 
 func (f *projectFlags) add(cmd *cobra.Command) {
@@ -48,6 +49,11 @@ func (f *projectFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.region, "region", "", "region to show to functions (default: the project's)")
 	cmd.Flags().StringArrayVar(&f.params, "param", nil, "parameter `k=v` for the project file; may be repeated")
 	cmd.Flags().StringVar(&f.envFile, "env-file", "", "file with further environment variables (dotenv format)")
+}
+
+// addBuild adds the choices of commands that build.
+func (f *projectFlags) addBuild(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&f.layers, "layer", nil, "folder or zip in the place of a layer from elsewhere: `name=path`, by its name or ARN; may be repeated")
 }
 
 func (c *command) project(dir, account string, f projectFlags) (*project, error) {
@@ -64,6 +70,10 @@ func (c *command) project(dir, account string, f projectFlags) (*project, error)
 		}
 		params[k] = v
 	}
+	layers, err := c.layerFiles(f.layers)
+	if err != nil {
+		return nil, err
+	}
 	if f.envFile != "" {
 		f.envFile = c.abs(f.envFile)
 		if _, err := os.Stat(f.envFile); err != nil {
@@ -74,9 +84,26 @@ func (c *command) project(dir, account string, f projectFlags) (*project, error)
 		account = "000000000000"
 	}
 	return &project{
-		c: c, root: root, quiet: map[string]bool{}, finder: runtimes.New(c.Env), sent: map[*artifact.Tree]string{},
+		c: c, root: root, quiet: map[string]bool{}, finder: runtimes.New(c.Env), sent: map[*artifact.Tree]string{}, layers: layers,
 		options: frontend.Options{Stage: f.stage, Region: f.region, Params: params, EnvFile: f.envFile, Account: account},
 	}, nil
+}
+
+// layerFiles reads --layer. A path is relative to where the command is given.
+func (c *command) layerFiles(given []string) (map[string]string, error) {
+	files := map[string]string{}
+	for _, l := range given {
+		name, file, ok := strings.Cut(l, "=")
+		if !ok || name == "" || file == "" {
+			return nil, usageError{fmt.Errorf("--layer %q: want name=path", l)}
+		}
+		file = c.abs(file)
+		if _, err := os.Stat(file); err != nil {
+			return nil, errs.New(errs.NotFound, "read --layer %s: %w", name, err)
+		}
+		files[name] = filepath.ToSlash(file)
+	}
+	return files, nil
 }
 
 // find says whether the folder holds a project. It only looks, so that nothing is made in a folder that is none.
@@ -165,7 +192,7 @@ func (p *project) show(diags diag.List) error {
 // build turns the App's sources into Artifacts on this machine.
 func (p *project) build(ctx context.Context, a *app.App, work string) (*build.Result, error) {
 	r, diags := build.Build(ctx, p.root, a, build.Options{
-		Work: work, Cache: p.c.cacheDir(), Env: p.c.Env, Finder: p.finder, Progress: p.progress, Stdout: p.c.Stderr, Skip: p.c.outputs,
+		Work: work, Cache: p.c.cacheDir(), Env: p.c.Env, Finder: p.finder, Progress: p.progress, Stdout: p.c.Stderr, Skip: p.c.outputs, Layers: p.layers,
 	})
 	if err := ctx.Err(); err != nil {
 		return nil, err

@@ -66,6 +66,7 @@ func (c *command) up() *cobra.Command {
 		Args:    args(cobra.MaximumNArgs(1)),
 	}
 	pf.add(cmd)
+	pf.addBuild(cmd)
 	cmd.Flags().BoolVar(&noWatch, "no-watch", false, "do not redeploy when files change")
 	load := c.settingFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {

@@ -37,7 +37,8 @@ type Unit struct {
 	Handler     string
 	Interpreter []string // program and first arguments that run this runtime here; empty for native binaries
 	Root        string   // folder with the code
-	Layers      []string // folders, first the one declared first
+	Layers      string   // folder with its Layers laid over each other, or empty
+	Mounts      bool     // the Sandbox has files of its own, sandbox.Traits.Mounts
 	Supplied    string   // folder with the supplied SDKs for this runtime, or empty
 	Env         []string // the user's variables, "K=V"
 	MemoryMB    int
@@ -46,7 +47,6 @@ type Unit struct {
 	Account     string
 	LogGroup    string
 	LogStream   string
-	Mounted     bool   // its Sandbox shows these folders elsewhere (sandbox.Traits.Mounts)
 	Note        string // shown with an Init error: why this runtime is not the one asked for and how to install it; or empty
 }
 

@@ -128,6 +128,7 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 		now.functions = append(now.functions, info)
 	}
 	s.stacks.set(d.Stack, now)
+	s.overlayOld(d)
 	s.trash.used(d)
 	return nil
 }
@@ -283,6 +284,10 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 			}
 		}
 		su := state.Unit{Key: u.Key, Code: u.Code, Layers: u.Layers, Supplied: u.Supplied, Runtime: u.Runtime, Handler: u.Handler}
+		var err error
+		if su.Opt, err = s.overlay(su); err != nil {
+			return nil, nil, fmt.Errorf("function %s: %w", f.Key, err)
+		}
 		d.Units = append(d.Units, su)
 	}
 	var warnings []string
@@ -310,6 +315,7 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 			warnings = append(warnings, note)
 		}
 	}
+	warnings = append(warnings, s.unreachable(d)...)
 	for _, u := range unsets {
 		warnings = append(warnings, fmt.Sprintf("variable %s of %s is left unset: %s", u.name, strings.Join(lacking[u], ", "), u.why))
 	}

@@ -39,17 +39,20 @@ func (s *Server) guest(ctx context.Context, d *state.Deployment, key string) (*g
 		Function: f.Name, Version: "$LATEST", ARN: arn.Function(region(d.App), account, f.Name).String(), Runtime: u.Runtime, Handler: u.Handler,
 		Interpreter: found.Command, MemoryMB: f.MemoryMB, Timeout: time.Duration(f.TimeoutSec) * time.Second,
 		Region: region(d.App), Account: account, LogGroup: "/aws/lambda/" + f.Name,
-		LogStream: time.Now().UTC().Format("2006/01/02") + "/[$LATEST]" + u.Revision, Note: found.Note, Mounted: s.driver.Traits().Mounts,
+		LogStream: time.Now().UTC().Format("2006/01/02") + "/[$LATEST]" + u.Revision, Note: found.Note,
+		Mounts: s.driver.Traits().Mounts,
 	}
 	if g.Root, err = s.artifacts.Materialise(ctx, u.Code); err != nil {
 		return nil, err
 	}
-	for _, l := range u.Layers {
-		dir, err := s.artifacts.Materialise(ctx, l)
-		if err != nil {
+	opt, err := s.opt(u)
+	if err != nil {
+		return nil, err
+	}
+	if opt != "" {
+		if g.Layers, err = s.artifacts.Materialise(ctx, opt); err != nil {
 			return nil, err
 		}
-		g.Layers = append(g.Layers, dir)
 	}
 	if u.Supplied != "" {
 		if g.Supplied, err = s.artifacts.Materialise(ctx, u.Supplied); err != nil {

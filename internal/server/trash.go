@@ -33,7 +33,7 @@ type trash struct {
 func (t *trash) used(d *state.Deployment) {
 	var digests []string
 	for _, u := range d.Units {
-		digests = append(append(digests, u.Code, u.Supplied), u.Layers...)
+		digests = append(append(digests, u.Code, u.Opt, u.Supplied), u.Layers...)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -168,7 +168,7 @@ func damaged(k StackKey, format string, args ...any) error {
 func summarize(d *Deployment) ([]byte, error) {
 	s := summary{Format: Format, ID: d.ID, Created: d.Created, By: d.By, Message: d.Message, Functions: len(d.App.Functions)}
 	for _, u := range d.Units {
-		s.Artifacts = append(s.Artifacts, u.Code, u.Supplied)
+		s.Artifacts = append(s.Artifacts, u.Code, u.Opt, u.Supplied)
 		s.Artifacts = append(s.Artifacts, u.Layers...)
 	}
 	slices.Sort(s.Artifacts)

@@ -53,6 +53,7 @@ type Unit struct {
 	Revision string   `json:"revision"`           // digest of code and configuration
 	Code     string   `json:"code"`               // digest of the Artifact
 	Layers   []string `json:"layers,omitempty"`   // digests, first the one declared first
+	Opt      string   `json:"opt,omitempty"`      // digest of Layers laid over each other, or empty where there are none
 	Supplied string   `json:"supplied,omitempty"` // digest of the supplied SDKs, or empty
 	Runtime  string   `json:"runtime"`
 	Handler  string   `json:"handler"`

@@ -41,6 +41,10 @@ type Input struct {
 	// Functions holds, by logical ID, what the project file says of a function and a template does not.
 	// A function without an entry gets its logical ID as key and the Code property's folder as package.
 	Functions map[string]FunctionInfo
+	// Layers holds, by logical ID, which files of a layer's folder are in it: globs in order, "!" excludes, the last match wins.
+	Layers map[string][]string
+	// LayerFiles is app.App.LayerFiles, beside what the template's Metadata says.
+	LayerFiles map[string]string
 	// Declared holds triggers that have no form in a template (a Trigger is added as it is).
 	Declared []app.Trigger
 }

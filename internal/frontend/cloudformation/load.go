@@ -54,6 +54,7 @@ func Load(t Template, in Input) (*app.App, diag.List) {
 	l.app.Triggers = append(l.app.Triggers, in.Declared...)
 	l.permissions()
 	l.keepRest()
+	l.layerFiles()
 	l.validate()
 	if l.diags.HasErrors() {
 		return nil, l.diags.Sorted()

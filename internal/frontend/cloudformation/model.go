@@ -1,7 +1,6 @@
 package cloudformation
 
 import (
-	"path"
 	"reflect"
 	"slices"
 	"strings"
@@ -109,16 +108,7 @@ func (l *loader) resource(r *resource) app.Resource {
 		res.Name = l.object(r.props).val(nameKey)
 	}
 	if kind == app.Layer {
-		dir, local := res.Properties["Content"].(string)
-		if asset, ok := assetOf(r, "Content"); ok && !local {
-			dir, local = asset, true
-		}
-		if local && !strings.Contains(dir, "://") {
-			if res.Properties == nil {
-				res.Properties = map[string]any{}
-			}
-			res.Properties["Content"] = path.Join(path.Dir(r.pos.File), dir)
-		}
+		l.layer(r, &res)
 	}
 	policy, _ := r.decl.Get("DeletionPolicy").Text()
 	res.Retain = strings.HasPrefix(policy, "Retain")

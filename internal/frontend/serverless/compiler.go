@@ -28,6 +28,8 @@ type compiler struct {
 	decl    []app.Trigger
 	plugins map[string]bool
 
+	layerRules map[string][]string // patterns of layers' folders, by logical ID
+
 	statements []*cfn.Node         // of the common role
 	assumers   []string            // services beside Lambda that assume the common role
 	roleless   bool                // no function uses the common role

@@ -35,9 +35,22 @@ func (c *compiler) packageOf(fn *function) app.Package {
 		}
 		own = nil
 	}
+	var layers []string
+	for _, l := range mapEntries(c.doc.Get("layers")) {
+		if dir, ok := l.Value.Get("path").Text(); ok && dir != "" {
+			layers = append(layers, "!"+cleanPath(dir)+"/**")
+		}
+	}
+	p.Patterns = c.patterns(service, own, layers)
+	return c.pythonModule(fn, p)
+}
+
+// patterns are the globs of two package sections, between whose excludes and includes more stand.
+func (c *compiler) patterns(service, own *cfn.Node, more []string) []string {
+	var all []string
 	add := func(s string) {
-		if !slices.Contains(p.Patterns, s) || len(p.Patterns) > 0 && p.Patterns[len(p.Patterns)-1] != s {
-			p.Patterns = append(p.Patterns, s)
+		if !slices.Contains(all, s) || len(all) > 0 && all[len(all)-1] != s {
+			all = append(all, s)
 		}
 	}
 	for _, n := range []*cfn.Node{service, own} {
@@ -49,10 +62,8 @@ func (c *compiler) packageOf(fn *function) app.Package {
 			}
 		}
 	}
-	for _, l := range mapEntries(c.doc.Get("layers")) {
-		if dir, ok := l.Value.Get("path").Text(); ok && dir != "" {
-			add("!" + cleanPath(dir) + "/**")
-		}
+	for _, s := range more {
+		add(s)
 	}
 	for _, n := range []*cfn.Node{service, own} {
 		for _, key := range []string{"include", "patterns"} {
@@ -61,7 +72,7 @@ func (c *compiler) packageOf(fn *function) app.Package {
 			}
 		}
 	}
-	return c.pythonModule(fn, p)
+	return all
 }
 
 // pythonModule applies serverless-python-requirements' `module`: a folder whose content is the function's code.
@@ -328,40 +339,4 @@ func (c *compiler) noFunction(pos diag.Pos, name, who string) {
 		hint = "Did you mean \"" + near + "\"?"
 	}
 	c.l.Errorf(pos, "unknown-function", hint, "%s is %q, and there is no such function", who, name)
-}
-
-// layers adds the project's layers. Their Content is a folder or a ready zip of the project, the form
-// CloudFormation's own packaging reads; Serverless has the place it uploaded to there.
-func (c *compiler) layers() {
-	for _, e := range c.entries(c.doc.Get("layers"), "layers") {
-		n := e.Value
-		if isPoison(n) {
-			continue
-		}
-		c.keys(n, c.where("layer", e.Key), words("path name description compatibleRuntimes compatibleArchitectures licenseInfo allowedAccounts retain package"))
-		content := or(n.At("package", "artifact"), n.Get("path"))
-		if content == nil {
-			c.l.Errorf(e.Pos, "missing-key", "Add `path: folder`.", "the layer %q has no path", e.Key)
-			continue
-		}
-		id := layerID(e.Key)
-		var more []any
-		if isTrue(n.Get("retain")) {
-			more = []any{"DeletionPolicy", "Retain"}
-		}
-		c.put(id, e.Pos, "AWS::Lambda::LayerVersion", obj(e.Pos,
-			"Content", cleanPath(c.text(content, "a layer's path")),
-			"LayerName", orText(e.Pos, e.Key, n.Get("name")),
-			"Description", or(n.Get("description")),
-			"LicenseInfo", or(n.Get("licenseInfo")),
-			"CompatibleRuntimes", or(n.Get("compatibleRuntimes")),
-			"CompatibleArchitectures", or(n.Get("compatibleArchitectures")),
-		), more...)
-		for _, account := range list(n.Get("allowedAccounts")) {
-			who := c.text(account, "an account")
-			c.put(normal(e.Key)+strings.ReplaceAll(who, "*", "Wild")+"LambdaLayerPermission", account.Pos, "AWS::Lambda::LayerVersionPermission",
-				obj(account.Pos, "Action", "lambda:GetLayerVersion", "LayerVersionArn", ref(account.Pos, id), "Principal", who))
-		}
-		c.output(id+"QualifiedArn", e.Pos, "Current Lambda layer version", ref(e.Pos, id))
-	}
 }

@@ -190,9 +190,7 @@ func (c *compiler) compileFunction(fn *function) {
 	if n := n.Get("reservedConcurrency"); n != nil && n.Kind != cfn.Null {
 		props = append(props, "ReservedConcurrentExecutions", n)
 	}
-	if layers := or(n.Get("layers"), prov.Get("layers")); layers != nil && layers.Kind == cfn.List {
-		props = append(props, "Layers", layers)
-	}
+	props = append(props, "Layers", c.layersOf(fn))
 	if truthy(n.Get("snapStart")) {
 		props = append(props, "SnapStart", obj(pos, "ApplyOn", "PublishedVersions"))
 	}

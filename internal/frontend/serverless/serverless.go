@@ -137,7 +137,7 @@ func (r *resolver) compile(root *cfn.Node) (*compiler, cfn.Template, cfn.Input, 
 	doc := r.document()
 	c := &compiler{
 		l: r.l, doc: doc, provider: doc.Get("provider"), stage: r.stage, region: r.region,
-		info: map[string]cfn.FunctionInfo{}, plugins: map[string]bool{}, origins: map[string][]string{},
+		info: map[string]cfn.FunctionInfo{}, plugins: map[string]bool{}, origins: map[string][]string{}, layerRules: map[string][]string{},
 	}
 	t := c.template(r)
 	if r.failed || t.Root.Get("Resources") == nil {
@@ -150,6 +150,7 @@ func (r *resolver) compile(root *cfn.Node) (*compiler, cfn.Template, cfn.Input, 
 	return c, t, cfn.Input{
 		Name: c.service, Stage: c.stage, Region: c.region, Account: r.o.Account, Stack: stack,
 		Source: filepath.Base(r.p.File), Params: c.templateParams(t, r.o.Params), Functions: c.info, Declared: c.decl,
+		Layers: c.layerRules, LayerFiles: c.layerFiles(),
 	}, true
 }
 

@@ -22,7 +22,7 @@ var reserved = map[string]bool{
 }
 
 // environment is what a function finds: what Lambda sets, then the user's variables. Nothing comes from the host's own.
-func (p *Protocol) environment(u *guest.Unit, in *inside, addr string) []string {
+func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 	f := familyOf(u.Runtime)
 	env := []string{
 		"AWS_REGION=" + u.Region,
@@ -33,9 +33,9 @@ func (p *Protocol) environment(u *guest.Unit, in *inside, addr string) []string 
 		"AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
 		"AWS_LAMBDA_LOG_GROUP_NAME=" + u.LogGroup,
 		"AWS_LAMBDA_LOG_STREAM_NAME=" + u.LogStream,
-		"LAMBDA_TASK_ROOT=" + in.Root,
-		"LAMBDA_RUNTIME_DIR=" + in.runtime,
-		"_HANDLER=" + u.Handler,
+		"LAMBDA_TASK_ROOT=" + inside(u, u.Root),
+		"LAMBDA_RUNTIME_DIR=" + p.bootstrap(u, ""),
+		"_HANDLER=" + handlerPath(u),
 		// SDKs look for credentials in slow places where these are not set.
 		"AWS_ACCESS_KEY_ID=AKIAEBBEBBEBBEBBEBB0",
 		"AWS_SECRET_ACCESS_KEY=ebb",
@@ -63,18 +63,18 @@ func (p *Protocol) environment(u *guest.Unit, in *inside, addr string) []string 
 	}
 	add("TZ", ":UTC")
 	add("LANG", "en_US.UTF-8")
-	add("PATH", searchPath(&in.Unit))
+	add("PATH", searchPath(u))
 	add("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR")
 	add("AWS_XRAY_DAEMON_ADDRESS", "127.0.0.1:2000")
-	if libs := libraries(u, in); libs != "" {
+	if libs := libraries(u); libs != "" {
 		add("LD_LIBRARY_PATH", libs)
 	}
 	switch f {
 	case node:
-		add("NODE_PATH", nodePath(&in.Unit, ""))
+		add("NODE_PATH", nodePath(u, ""))
 	case python:
-		if in.Supplied != "" {
-			add("PYTHONPATH", filepath.Join(in.Supplied, "python"))
+		if u.Supplied != "" {
+			add("PYTHONPATH", inside(u, filepath.Join(u.Supplied, "python")))
 		}
 	case native, goOne:
 		// A Go program that believes in more processors than its share of memory buys wakes threads for nothing, several
@@ -87,7 +87,7 @@ func (p *Protocol) environment(u *guest.Unit, in *inside, addr string) []string 
 			continue
 		}
 		if name == "NODE_PATH" && f == node {
-			value = nodePath(&in.Unit, value)
+			value = nodePath(u, value)
 		}
 		add(name, value)
 	}
@@ -108,35 +108,43 @@ func searchPath(u *guest.Unit) string {
 		dirs = append(dirs, filepath.Dir(u.Interpreter[0]))
 	}
 	dirs = append(dirs, "/usr/local/bin", "/usr/bin", "/bin")
-	for _, l := range u.Layers {
-		dirs = append(dirs, filepath.Join(l, "bin"))
+	if u.Layers != "" {
+		dirs = append(dirs, inside(u, filepath.Join(u.Layers, "bin")))
 	}
 	return joinPath(dirs)
 }
 
 // libraries is where the dynamic linker looks first; empty where the code brings no libraries, as a search costs time.
-func libraries(u *guest.Unit, in *inside) string {
+func libraries(u *guest.Unit) string {
 	var dirs []string
-	seen := append([]string{in.Root}, in.Layers...)
-	for i, d := range append([]string{u.Root}, u.Layers...) {
-		if isDir(filepath.Join(d, "lib")) {
-			dirs = append(dirs, filepath.Join(seen[i], "lib"))
+	for _, d := range folders(u) {
+		if lib := filepath.Join(d, "lib"); isDir(lib) {
+			dirs = append(dirs, inside(u, lib))
 		}
 	}
 	return joinPath(dirs)
 }
 
-// nodePath is where CommonJS looks after the project's own modules: the user's folders, layers, the supplied SDKs, the code.
+// nodePath is where packages are looked for after the project's own: in the user's folders, then in nodeDirs.
 func nodePath(u *guest.Unit, users string) string {
 	dirs := filepath.SplitList(users)
-	major := "node" + strings.TrimSuffix(strings.TrimPrefix(u.Runtime, "nodejs"), ".x")
-	for _, l := range u.Layers {
-		dirs = append(dirs, filepath.Join(l, "nodejs", major, "node_modules"), filepath.Join(l, "nodejs", "node_modules"))
+	for _, d := range nodeDirs(u) {
+		dirs = append(dirs, inside(u, d))
+	}
+	return joinPath(dirs)
+}
+
+// nodeDirs are the host's folders that Node looks for packages in: the layers', that of the supplied SDKs, the code.
+func nodeDirs(u *guest.Unit) []string {
+	var dirs []string
+	if u.Layers != "" {
+		major := "node" + strings.TrimSuffix(strings.TrimPrefix(u.Runtime, "nodejs"), ".x")
+		dirs = append(dirs, filepath.Join(u.Layers, "nodejs", major, "node_modules"), filepath.Join(u.Layers, "nodejs", "node_modules"))
 	}
 	if u.Supplied != "" {
 		dirs = append(dirs, filepath.Join(u.Supplied, "nodejs", "node_modules"))
 	}
-	return joinPath(append(dirs, u.Root))
+	return append(dirs, u.Root)
 }
 
 func joinPath(dirs []string) string { return strings.Join(dirs, string(filepath.ListSeparator)) }

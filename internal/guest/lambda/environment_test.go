@@ -40,7 +40,7 @@ func TestEnvironment_IsWhatLambdaSets(t *testing.T) {
 			t.Parallel()
 			u := unit(c.runtime, c.handler, write(t, map[string]string{c.file: "#!/bin/sh\n"}))
 			layer := write(t, map[string]string{"lib/x.so": ""})
-			u.Interpreter, u.Layers, u.Supplied = c.interpreter, []string{layer}, "/sdk"
+			u.Interpreter, u.Layers, u.Supplied = c.interpreter, layer, "/sdk"
 			u.Env = []string{"MINE=x=y", "AWS_REGION=elsewhere", "LAMBDA_TASK_ROOT=/", "broken"}
 			code, err := p.Code(u, c.addr)
 			if err != nil {

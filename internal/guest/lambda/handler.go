@@ -35,8 +35,11 @@ func checkHandler(u *guest.Unit, f family) error {
 		return false
 	}
 	if filepath.IsAbs(stem) {
-		// A layer's handler; its place inside the sandbox is not known here.
-		return nil
+		if at := outside(u, stem); at == stem || found(at) || isDir(at) {
+			return nil
+		}
+		return initFault(u, "Runtime.ImportModuleError", fmt.Sprintf("Cannot find module '%s': handler %s needs the file %s.js, .mjs or .cjs", stem, u.Handler, stem)).
+			WithHint("a layer has to hold it; one that is not here was named at the build")
 	}
 	if found(filepath.Join(u.Root, stem)) {
 		return nil
@@ -70,9 +73,9 @@ func initFault(u *guest.Unit, kind, msg string) *errs.Error {
 func anyModule(u *guest.Unit, stem string) bool {
 	top, _, _ := strings.Cut(stem, "/")
 	dirs := []string{u.Root}
-	for _, l := range u.Layers {
-		dirs = append(dirs, filepath.Join(l, "python"))
-		more, _ := filepath.Glob(filepath.Join(l, "python", "lib", "python*", "site-packages"))
+	if u.Layers != "" {
+		dirs = append(dirs, filepath.Join(u.Layers, "python"))
+		more, _ := filepath.Glob(filepath.Join(u.Layers, "python", "lib", "python*", "site-packages"))
 		dirs = append(dirs, more...)
 	}
 	for i, d := range dirs {
@@ -102,7 +105,7 @@ func resolvable(u *guest.Unit, stem string) bool {
 			return true
 		}
 	}
-	for _, d := range append([]string{filepath.Join(u.Root, "node_modules")}, filepath.SplitList(nodePath(u, ""))...) {
+	for _, d := range append([]string{filepath.Join(u.Root, "node_modules")}, nodeDirs(u)...) {
 		if d != u.Root && (isDir(filepath.Join(d, top)) || isFile(filepath.Join(d, top+".js"))) {
 			return true
 		}

@@ -1,65 +1,65 @@
 package lambda
 
 import (
+	"path"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/ebb-run/ebb/internal/guest"
 	"github.com/ebb-run/ebb/internal/sandbox"
 )
 
-// Where Lambda has things: Lambda guide, "Lambda runtime environment" and "Layers".
+// Where Lambda has things: Lambda guide, "Lambda runtime environment" and "Packaging your layer content".
 const (
-	taskRoot   = "/var/task"
+	taskDir    = "/var/task"
 	runtimeDir = "/var/runtime"
-	layersDir  = "/opt"
+	optDir     = "/opt"
 	// suppliedDir is ours: Lambda has its SDKs among the runtime's files.
 	suppliedDir = "/var/supplied"
 )
 
-// inside is a Unit as its guest sees it.
-type inside struct {
-	guest.Unit
-	runtime string // folder of the bootstraps
-	mounts  []sandbox.Mount
-}
-
-// inside gives the places of a Unit's files in its Sandbox: Lambda's, or the host's own where Sandboxes have no files of their own.
-func (p *Protocol) inside(u *guest.Unit) *inside {
-	in := &inside{Unit: *u, runtime: p.dir}
-	if !u.Mounted {
-		return in
+// mounts are the folders of the Unit that its guest sees elsewhere than the host.
+func mounts(u *guest.Unit) []sandbox.Mount {
+	if !u.Mounts {
+		return nil
 	}
-	show := func(from, to string) string {
-		in.mounts = append(in.mounts, sandbox.Mount{Source: from, Target: to})
-		return to
-	}
-	in.Root, in.runtime, in.Layers = show(u.Root, taskRoot), show(p.dir, runtimeDir), nil
-	for i, l := range u.Layers {
-		to := layersDir
-		if len(u.Layers) > 1 {
-			to = "/var/layers/" + strconv.Itoa(i)
-		}
-		in.Layers = append(in.Layers, show(l, to))
+	all := []sandbox.Mount{{Source: u.Root, Target: taskDir}}
+	if u.Layers != "" {
+		all = append(all, sandbox.Mount{Source: u.Layers, Target: optDir})
 	}
 	if u.Supplied != "" {
-		in.Supplied = show(u.Supplied, suppliedDir)
+		all = append(all, sandbox.Mount{Source: u.Supplied, Target: suppliedDir})
 	}
-	if len(u.Interpreter) > 0 {
-		in.mounts = append(in.mounts, installation(u.Interpreter[0])...)
-	}
-	return in
+	return all
 }
 
-// file is where a file of the host is inside.
-func (in *inside) file(name string) string {
-	for _, m := range in.mounts {
-		if rest, ok := strings.CutPrefix(name, m.Source+"/"); ok {
-			return filepath.Join(m.Target, rest)
+// inside is the path at which the guest sees a file or folder of the Unit's.
+func inside(u *guest.Unit, host string) string {
+	for _, m := range mounts(u) {
+		if rest, ok := below(host, m.Source); ok {
+			return path.Join(m.Target, filepath.ToSlash(rest))
 		}
 	}
-	return name
+	return host
+}
+
+// needs are all mounts of a Unit: its own, the bootstraps and the interpreter.
+func (p *Protocol) needs(u *guest.Unit) []sandbox.Mount {
+	all := mounts(u)
+	if u.Mounts {
+		all = append(all, sandbox.Mount{Source: p.dir, Target: runtimeDir})
+		if len(u.Interpreter) > 0 {
+			all = append(all, installation(u.Interpreter[0])...)
+		}
+	}
+	return all
+}
+
+// bootstrap is the path at which the guest sees a file among the bootstraps, or with "" their folder.
+func (p *Protocol) bootstrap(u *guest.Unit, file string) string {
+	if u.Mounts {
+		return path.Join(runtimeDir, file)
+	}
+	return filepath.Join(p.dir, file)
 }
 
 // installation gives the folders that an interpreter needs: that of its program, and that of the program which this is a link to, as in

@@ -167,23 +167,11 @@ func (p *Protocol) Transport(u *guest.Unit) sandbox.Transport {
 
 // Code checks that the Unit can start and says how.
 func (p *Protocol) Code(u *guest.Unit, addr string) (sandbox.Code, error) {
-	in := p.inside(u)
-	c := sandbox.Code{Dir: in.Root, Mounts: in.mounts}
+	c := sandbox.Code{Dir: inside(u, u.Root), Mounts: p.needs(u), Env: p.environment(u, addr)}
 	switch f := familyOf(u.Runtime); f {
 	case node, python:
-		if len(u.Interpreter) == 0 {
-			return c, errs.New(errs.Unsupported, "function %s: no interpreter for runtime %s", u.Function, u.Runtime)
-		}
-		if err := checkHandler(u, f); err != nil {
-			return c, err
-		}
-		file := "python.py"
-		c.Command = append(c.Command, u.Interpreter...)
-		if f == node {
-			file = "node.cjs"
-			c.Command = append(c.Command, nodeFlags(u)...)
-		}
-		c.Command = append(append(c.Command, filepath.Join(in.runtime, file), in.Supplied), in.Layers...)
+		err := p.interpreted(u, f, &c)
+		return c, err
 	case native, goOne:
 		file, err := program(u)
 		if err != nil {
@@ -192,16 +180,68 @@ func (p *Protocol) Code(u *guest.Unit, addr string) (sandbox.Code, error) {
 		if err := checkProgram(u, file); err != nil {
 			return c, err
 		}
-		c.Command = []string{in.file(file)}
-		if args, ok := forShell(file); ok && p.sh != "" {
-			c.Command = append(append([]string{in.file(p.sh)}, args...), in.file(file))
-		}
+		c.Command = p.script(u, file)
 	default:
 		return c, errs.New(errs.Unsupported, "function %s: runtime %q is not supported", u.Function, u.Runtime).
 			WithHint("supported are nodejs*, python*, provided* and go1.x")
 	}
-	c.Env = p.environment(u, in, addr)
 	return c, nil
+}
+
+// interpreted gives c the command of a Node.js or Python function.
+func (p *Protocol) interpreted(u *guest.Unit, f family, c *sandbox.Code) error {
+	if len(u.Interpreter) == 0 {
+		return errs.New(errs.Unsupported, "function %s: no interpreter for runtime %s", u.Function, u.Runtime)
+	}
+	if err := checkHandler(u, f); err != nil {
+		return err
+	}
+	wrapped, err := wrapper(u)
+	if err != nil {
+		return err
+	}
+	file := "python.py"
+	var flags []string
+	if f == node {
+		file, flags = "node.cjs", nodeFlags(u)
+	}
+	if wrapped != "" {
+		c.Command = p.script(u, wrapped)
+	}
+	c.Command = append(append(append(c.Command, u.Interpreter...), flags...), p.bootstrap(u, file))
+	if wrapped != "" {
+		c.Env = append(c.Env, bootstrapVar+"="+strings.Join(p.bootstrapArgs(u), "\n"))
+	} else {
+		c.Command = append(c.Command, p.bootstrapArgs(u)...)
+	}
+	return nil
+}
+
+// bootstrapArgs are what a bootstrap of ours has to know: the supplied SDKs' folder, and the layers'.
+func (p *Protocol) bootstrapArgs(u *guest.Unit) []string {
+	args := []string{inside(u, u.Supplied)}
+	if u.Layers != "" {
+		args = append(args, inside(u, u.Layers))
+	}
+	return args
+}
+
+// script is the command that runs a program or script of the function's own.
+func (p *Protocol) script(u *guest.Unit, file string) []string {
+	at := inside(u, file)
+	args, ok := shebang(file)
+	if !ok {
+		return []string{at}
+	}
+	switch _, opt := below(args[0], optDir); {
+	case args[0] == "/bin/sh" && p.sh != "":
+		args[0] = p.bootstrap(u, filepath.Base(p.sh))
+	case opt && !u.Mounts: // an interpreter that the layers bring
+		args[0] = outside(u, args[0])
+	default:
+		return []string{at}
+	}
+	return append(args, at)
 }
 
 // Open waits for the guest's Init.

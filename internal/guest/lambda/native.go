@@ -31,7 +31,7 @@ func program(u *guest.Unit) (string, error) {
 		return file, nil
 	}
 	var tried []string
-	for _, dir := range append([]string{u.Root}, u.Layers...) {
+	for _, dir := range folders(u) {
 		file := filepath.Join(dir, "bootstrap")
 		if isFile(file) {
 			return file, nil
@@ -150,7 +150,7 @@ func checkShebang(u *guest.Unit, name string, head []byte) error {
 	if len(words) == 0 {
 		return entryFault(u, name+" begins with an empty #! line")
 	}
-	if _, err := os.Stat(words[0]); err != nil {
+	if _, err := os.Stat(outside(u, words[0])); err != nil {
 		return entryFault(u, fmt.Sprintf("%s wants the interpreter %s, which is not on this machine", name, words[0]))
 	}
 	return nil

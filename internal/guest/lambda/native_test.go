@@ -287,9 +287,9 @@ func TestCode_RefusesWhatCannotRun(t *testing.T) {
 func TestCode_TakesBootstrapFromALayer(t *testing.T) {
 	t.Parallel()
 	u := unit("provided.al2", "x", t.TempDir())
-	u.Layers = []string{t.TempDir(), write(t, map[string]string{"bootstrap": "#!/usr/bin/env sh\n"})}
+	u.Layers = write(t, map[string]string{"bootstrap": "#!/usr/bin/env sh\n"})
 	c, err := protocol(t).Code(u, "127.0.0.1:1")
-	if err != nil || len(c.Command) != 1 || c.Command[0] != filepath.Join(u.Layers[1], "bootstrap") || c.Dir != u.Root {
+	if err != nil || len(c.Command) != 1 || c.Command[0] != filepath.Join(u.Layers, "bootstrap") || c.Dir != u.Root {
 		t.Errorf("%+v, %v", c, err)
 	}
 }

@@ -282,7 +282,7 @@ func TestNode_FindsModulesInCodeThenLayersThenSupplied(t *testing.T) {
 			t.Parallel()
 			u := nodeUnit(t, "index.handler", c.files)
 			layer, supplied := t.TempDir(), t.TempDir()
-			u.Layers, u.Supplied = []string{layer}, supplied
+			u.Layers, u.Supplied = layer, supplied
 			packages(t, u.Root, "code", "cjs-a", "esm-a")
 			packages(t, filepath.Join(layer, "nodejs"), "layer", "cjs-a", "esm-a", "cjs-b", "esm-b")
 			packages(t, filepath.Join(supplied, "nodejs"), "supplied", "cjs-a", "esm-a", "cjs-b", "esm-b", "cjs-c", "esm-c")

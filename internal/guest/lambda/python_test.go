@@ -113,7 +113,7 @@ func TestPython_FindsModulesInCodeThenLayersThenSupplied(t *testing.T) {
 	t.Parallel()
 	u := pythonUnit(t, "app.handler", py("import ma, mb, mc, os\ndef handler(e, c): return [ma.who, mb.who, mc.who, os.listdir(os.path.dirname(__file__))]"))
 	layer, supplied := t.TempDir(), t.TempDir()
-	u.Layers, u.Supplied = []string{layer}, supplied
+	u.Layers, u.Supplied = layer, supplied
 	for _, place := range []struct {
 		who, dir string
 		mods     []string

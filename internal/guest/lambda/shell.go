@@ -32,14 +32,14 @@ func shell(dir string) (string, error) {
 	return "", nil
 }
 
-// forShell says whether the file is a script for /bin/sh, and with which argument its first line calls it.
-func forShell(file string) (args []string, ok bool) {
+// shebang gives the interpreter that a script's first line names, and its argument if it has one.
+func shebang(file string) (words []string, ok bool) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, false
 	}
 	defer func() { _ = f.Close() }()
-	head := make([]byte, 128)
+	head := make([]byte, 256)
 	n, _ := f.Read(head)
 	line, _, _ := strings.Cut(string(head[:n]), "\n")
 	rest, ok := strings.CutPrefix(line, "#!")
@@ -48,11 +48,12 @@ func forShell(file string) (args []string, ok bool) {
 	}
 	// The kernel splits at the first white space only: the rest is one argument.
 	program, arg, _ := strings.Cut(strings.TrimSpace(rest), " ")
-	if program != "/bin/sh" {
+	if program == "" {
 		return nil, false
 	}
+	words = []string{program}
 	if arg = strings.TrimSpace(arg); arg != "" {
-		args = []string{arg}
+		words = append(words, arg)
 	}
-	return args, true
+	return words, true
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,16 +35,24 @@ func TestCode_GivesAScriptForShToBash(t *testing.T) {
 	}
 }
 
-func TestForShell_KnowsOnlySh(t *testing.T) {
+func TestCode_GivesOnlyScriptsForShToBash(t *testing.T) {
 	t.Parallel()
-	for line, want := range map[string]bool{"#!/bin/sh": true, "#! /bin/sh": true, "#!/bin/bash": false, "#!/bin/sh -e": true, "#!/bin/shx": false, "#!/usr/bin/env sh": false, "\x7fELF": false} {
+	p, err := New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.sh == "" {
+		t.Skip("/bin/sh is bash here, or there is no bash")
+	}
+	for line, want := range map[string][]string{
+		"#!/bin/sh": {p.sh}, "#! /bin/sh": {p.sh}, "#!/bin/sh -e -u": {p.sh, "-e -u"}, "#!/bin/bash": {}, "#!/bin/shx": {}, "#!/usr/bin/env sh": {}, "\x7fELF": {}, "#!": {},
+	} {
 		file := filepath.Join(t.TempDir(), "bootstrap")
 		if err := os.WriteFile(file, []byte(line+"\nexit\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		args, got := forShell(file)
-		if got != want || strings.HasSuffix(line, " -e") != (len(args) == 1 && args[0] == "-e") {
-			t.Errorf("forShell(%q) = %q, %v", line, args, got)
+		if got := p.script(&guest.Unit{Root: "/code"}, file); !slices.Equal(got, append(want, file)) {
+			t.Errorf("%q is run by %q", line, got)
 		}
 	}
 }

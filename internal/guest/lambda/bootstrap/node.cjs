@@ -1,6 +1,7 @@
 'use strict';
 // The guest's side of a Node.js function: it loads the handler, then serves Invocations as frames on descriptor 3.
-// Arguments: supplied SDK folder or "", then layer folders. Runs on Node 18 and later.
+// Arguments: supplied SDK folder or "", then the layers' folder if there is one; behind a wrapper script they come in _EBB_BOOTSTRAP, by
+// line. Runs on Node 18 and later.
 //
 // A frame is length (uint32, little endian), kind (uint8), flags (uint8), call (uint16), then length bytes.
 // An Invocation is HEAD, any number of BODY, END; so is its answer.
@@ -17,7 +18,8 @@ const LINE = 3; // the descriptor
 
 const writeSync = fs.writeSync;
 const env = process.env;
-const [supplied, ...layers] = process.argv.slice(2);
+const [supplied, layers] = env._EBB_BOOTSTRAP === undefined ? process.argv.slice(2) : env._EBB_BOOTSTRAP.split('\n');
+if (env._EBB_BOOTSTRAP !== undefined) delete env._EBB_BOOTSTRAP;
 process.argv.length = 2;
 
 // ---- output ------------------------------------------------------------------------------------------------------
@@ -469,7 +471,11 @@ let bases = null, threaded = false;
 function openModules() {
   const { pathToFileURL } = require('url');
   const dirs = [];
-  for (const l of layers) dirs.push(`${l}/nodejs/node${process.versions.node.split('.')[0]}`, `${l}/nodejs`);
+  if (layers) {
+    const asked = /nodejs(\d+)/.exec(env.AWS_EXECUTION_ENV);
+    if (asked) dirs.push(`${layers}/nodejs/node${asked[1]}`);
+    dirs.push(`${layers}/nodejs`);
+  }
   if (supplied) dirs.push(`${supplied}/nodejs`);
   bases = dirs.map((d) => pathToFileURL(`${d}/x.js`).href);
   if (bases.length === 0 || !registerHooks) return;

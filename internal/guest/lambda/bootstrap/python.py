@@ -1,7 +1,7 @@
 """The guest's side of a Python function: it loads the handler, then serves Invocations as frames on descriptor 3.
 
-Arguments: supplied SDK folder or "", then layer folders. Runs on Python 3.8 and later. Imports cost start-up time: what only some
-functions need is imported by them or on first use.
+Arguments: supplied SDK folder or "", then the layers' folder if there is one; behind a wrapper script they come in _EBB_BOOTSTRAP, by
+line. Runs on Python 3.8 and later. Imports cost start-up time: what only some functions need is imported by them or on first use.
 
 A frame is length (uint32, little endian), kind (uint8), flags (uint8), call (uint16), then length bytes. An Invocation is HEAD, any
 number of BODY, END; so is its answer.
@@ -367,11 +367,17 @@ def load(name):
 
 def set_up_path():
     """The code, the layers and the supplied SDKs, in this order, before the standard library."""
-    supplied, layers = sys.argv[1], sys.argv[2:]
+    given = os.environ.pop("_EBB_BOOTSTRAP", None)
+    args = sys.argv[1:] if given is None else given.split("\n")
+    supplied, layers = args[0], args[1:]
     root = os.environ["LAMBDA_TASK_ROOT"]
     first = [root]
     for layer in layers:
-        first.append("%s/python/lib/python%d.%d/site-packages" % ((layer,) + sys.version_info[:2]))
+        own = "python%d.%d" % sys.version_info[:2]
+        asked = os.environ.get("AWS_EXECUTION_ENV", "").replace("AWS_Lambda_", "")
+        # Another version than the one asked for may run here: what is made for it goes first.
+        for version in [own] + [asked] * (asked not in ("", own)):
+            first.append("%s/python/lib/%s/site-packages" % (layer, version))
         first.append(layer + "/python")
     # sys.path[0] is the folder of this file.
     rest = sys.path[1:]
