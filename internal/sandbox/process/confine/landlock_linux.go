@@ -64,12 +64,13 @@ func handled(abi int) uint64 {
 }
 
 // Landlock is what confines files on a kernel with a version of Landlock, as [LandlockABI] finds it: a struct landlock_ruleset_attr in the size
-// that the version knows, and the rules (LANDLOCK_RULE_PATH_BENEATH, flags 0) to add to the ruleset made of it. Everything can be read and executed as the files'
-// modes say; only /tmp, /dev/shm and some devices can be written. From version 6 on, abstract UNIX sockets and processes outside are out of
+// that the version knows, and the rules (LANDLOCK_RULE_PATH_BENEATH, flags 0) to add to the ruleset made of it. Everything can be read and
+// executed as the files' modes say; only /tmp, /dev/shm and some devices can be written. From version 6 on, abstract UNIX sockets and processes outside are out of
 // reach. TCP is not restricted: the network namespace and ebb's egress do that. With a version that is too old, all is nil.
 //
 // It is defence in depth behind a root that is mounted read-only: a mount that is writable by mistake, or left by a hole in the kernel's mounts, is
-// still not written to. The processes cannot change mounts either, whatever capabilities they come by.
+// still not written to. The processes cannot change mounts either, whatever capabilities they come by. What Landlock does not know of stays
+// with the mounts and modes: chmod, chown, times, extended attributes, and descriptors opened before.
 func Landlock(abi int) (ruleset []byte, rules []Rule) {
 	if abi < leastLandlock {
 		return nil, nil

@@ -19,6 +19,8 @@ func (f facts) causes(name string, o outcome) []Cause {
 			all = append(all, BySeccomp)
 		}
 		return append(all, ByKernel)
+	case unix.EAGAIN, unix.ENOMEM: // no memory or no processes left: nothing that was tried
+		return []Cause{ByUnknown}
 	case unix.EPERM, unix.EACCES:
 	default:
 		return []Cause{ByKernel}
@@ -82,6 +84,14 @@ func (f facts) mends(denied []Finding) []Mend {
 	if slices.ContainsFunc(denied, func(d Finding) bool { return d.Name == NFTables && slices.Contains(d.Causes, ByKernel) }) {
 		all = append(all, Mend{[]Cause{ByKernel}, f.onHost() + "/etc/modules-load.d/ebb.conf", "nf_tables\nnft_chain_nat\nnft_redir\n",
 			"modprobe -a nf_tables nft_chain_nat nft_redir"})
+	}
+	if f.landlockOff {
+		list := "landlock"
+		if f.lsm != "" {
+			list += "," + f.lsm
+		}
+		all = append(all, Mend{[]Cause{ByKernel}, f.onHost() + "the kernel's command line (often GRUB_CMDLINE_LINUX in /etc/default/grub)", "lsm=" + list + "\n",
+			"update-grub && reboot"})
 	}
 	return all
 }

@@ -140,6 +140,9 @@ type facts struct {
 	noClone    bool   // kernel.unprivileged_userns_clone is 0
 	masked     bool   // something is mounted beneath /proc
 	yama       int
+
+	landlockOff bool   // built in, but not switched on at boot
+	lsm         string // what is switched on
 	container  string
 	exe        string
 }
@@ -172,6 +175,8 @@ func readFacts() facts {
 	if n, err := strconv.Atoi(read("/proc/sys/kernel/yama/ptrace_scope")); err == nil {
 		f.yama = n
 	}
+	_, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	f.landlockOff, f.lsm = errno == unix.EOPNOTSUPP, read("/sys/kernel/security/lsm")
 	for line := range strings.Lines(read("/proc/self/mountinfo")) {
 		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], "/proc/") && fields[4] != "/proc/sys/fs/binfmt_misc" {
 			f.masked = true

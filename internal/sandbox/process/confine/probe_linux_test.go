@@ -297,3 +297,27 @@ func TestSurroundings_AreWhoStartedThis(t *testing.T) {
 		}
 	}
 }
+
+func TestTrial_SaysWhichStepWasRefused(t *testing.T) {
+	t.Parallel()
+	file := t.TempDir() + "/file"
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		trial *trial
+		want  outcome
+	}{
+		{(&trial{}).write(file, "written"), outcome{}},
+		{(&trial{}).write(file, "written").call("close", unix.SYS_CLOSE, 4095).call("never", unix.SYS_GETPID), outcome{"close", unix.EBADF}},
+		{(&trial{}).write(file+"/x", ""), outcome{"open " + file + "/x", unix.ENOTDIR}},
+		{(&trial{}).call("end", unix.SYS_EXIT, 0), outcome{"end", unix.ENOSYS}},
+	} {
+		if got := c.trial.run(); got != c.want {
+			t.Errorf("%q: %+v, want %+v", c.trial.names, got, c.want)
+		}
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "written" {
+		t.Errorf("the file has %q, %v", text, err)
+	}
+}
