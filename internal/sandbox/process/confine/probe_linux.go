@@ -143,8 +143,8 @@ type facts struct {
 
 	landlockOff bool   // built in, but not switched on at boot
 	lsm         string // what is switched on
-	container  string
-	exe        string
+	container   string
+	exe         string
 }
 
 func readFacts() facts {
