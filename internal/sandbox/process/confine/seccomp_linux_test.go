@@ -226,8 +226,14 @@ func TestSeccomp_IsAsReviewed(t *testing.T) {
 			}
 			byVerdict[key] = append(byVerdict[key], n.name)
 			longest = max(longest, steps)
+			for _, d := range decisions {
+				if d.name == n.name {
+					_, steps := run(t, filter, call{m.audit, uint32(m.number(n)), d.args})
+					longest = max(longest, steps)
+				}
+			}
 		}
-		if longest > 24 {
+		if longest > 32 {
 			t.Errorf("%s: a decision takes %d instructions", arch, longest)
 		}
 		var b strings.Builder
