@@ -14,6 +14,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/sandbox/process/confine"
 	"github.com/ebb-run/ebb/internal/sandbox/process/helper"
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +48,8 @@ type isolation struct {
 	staging string // an empty folder, over which each Sandbox mounts its root in its own mount namespace
 	etc     string // folder with generated files of /etc
 	first   uint32 // user outside of the first Sandbox
+	calls   []byte // the filter of system calls
+	abi     int    // of Landlock; 0 where the kernel has none
 }
 
 // openIsolation readies what all Sandboxes share, and tries it.
@@ -61,6 +64,10 @@ func openIsolation(d *Driver) (_ *isolation, err error) {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(d.run))
 	i.first = h.Sum32() % outsideCount
+	i.abi = confine.LandlockABI()
+	if i.calls, err = confine.Seccomp(); err != nil {
+		return nil, fmt.Errorf("make the filter of system calls: %w", err)
+	}
 	if err := os.MkdirAll(i.staging, 0o755); err != nil {
 		return nil, err
 	}
@@ -87,6 +94,9 @@ func (i *isolation) close() {
 
 // separateUsers reports whether each Sandbox has a user of its own outside.
 func (i *isolation) separateUsers() bool { return i.rooted }
+
+// landlocked reports whether Landlock is in force.
+func (i *isolation) landlocked() bool { rules, _ := confine.Landlock(i.abi); return rules != nil }
 
 // try makes a Sandbox that ends at once.
 func (i *isolation) try(d *Driver) error {
@@ -399,6 +409,29 @@ func (b *birth) renounce() {
 		l.Try("limit a resource", unix.SYS_PRLIMIT64, helper.Int(0), helper.Int(r[0]), l.Bytes(words(r[1], r[2])), helper.Int(0))
 	}
 	l.Call("set the umask", unix.SYS_UMASK, helper.Int(0o22))
+	b.landlock()
+	filter := binary.LittleEndian.AppendUint64(nil, uint64(len(b.i.calls)/8)) // struct sock_fprog
+	filter = l.Bytes(b.i.calls).Append(filter)
+	l.Call("filter system calls", unix.SYS_SECCOMP, helper.Int(unix.SECCOMP_SET_MODE_FILTER), helper.Int(0), l.Bytes(filter))
+}
+
+// landlock restricts files once more, also where a mount should be left writable. A rule that cannot be made allows nothing.
+func (b *birth) landlock() {
+	l := &b.list
+	attr, rules := confine.Landlock(b.i.abi)
+	if attr == nil {
+		return
+	}
+	set := l.Call("make Landlock's rules", unix.SYS_LANDLOCK_CREATE_RULESET, l.Bytes(attr), helper.Int(len(attr)), helper.Int(0))
+	for _, r := range rules {
+		rule := l.Bytes(append(r.Attr, make([]byte, 4)...))
+		fd := l.Try("open "+r.Path, unix.SYS_OPENAT, helper.Int(at), l.Text(r.Path), helper.Int(unix.O_PATH|unix.O_CLOEXEC), helper.Int(0))
+		l.Store32(rule.At(confine.RuleFD), fd)
+		l.Try("allow "+r.Path, unix.SYS_LANDLOCK_ADD_RULE, set.Result(), helper.Int(unix.LANDLOCK_RULE_PATH_BENEATH), rule, helper.Int(0))
+		l.Try("close", unix.SYS_CLOSE, fd.Result())
+	}
+	l.Call("restrict files", unix.SYS_LANDLOCK_RESTRICT_SELF, set.Result(), helper.Int(0))
+	l.Call("close", unix.SYS_CLOSE, set.Result())
 }
 
 // run starts the guest, and takes in orphans until it has ended.

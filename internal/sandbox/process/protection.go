@@ -32,7 +32,12 @@ func (d *Driver) Protections() []Protection {
 	} else {
 		all = append(all,
 			Protection{Name: "isolation", Mechanism: "user, mount, pid, network, ipc and uts namespaces, a read-only root, no capabilities, no new privileges", Strong: true},
+			Protection{Name: "system calls", Mechanism: "seccomp", Strong: true},
+			Protection{Name: "files", Mechanism: "landlock", Strong: true},
 			Protection{Name: "temp folder size", Mechanism: "tmpfs", Strong: true})
+		if !d.iso.landlocked() {
+			all[2] = Protection{Name: "files", Mechanism: "read-only mounts", Strong: true, Note: "this kernel has no Landlock as a second line"}
+		}
 		if !d.iso.separateUsers() {
 			all[0].Note = sharedNote
 		}
