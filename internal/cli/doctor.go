@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +40,7 @@ func (c *command) doctor() *cobra.Command {
 				}
 				fmt.Fprintf(c.Stdout, "%s  %s: %s\n", mark, ch.Name, ch.Detail)
 				if ch.Mend != "" && !ch.OK {
-					fmt.Fprintf(c.Stdout, "      %s\n", ch.Mend)
+					fmt.Fprintf(c.Stdout, "      %s\n", strings.ReplaceAll(strings.TrimSpace(ch.Mend), "\n", "\n      "))
 				}
 			}
 			return nil
@@ -82,6 +83,11 @@ func (c *command) checks(ctx context.Context) ([]api.Check, error) {
 	}
 	for _, p := range d.Protections() {
 		out = append(out, server.Check(p))
+	}
+	if ok, _ := d.Isolated(); !ok {
+		for _, p := range process.Diagnose() {
+			out = append(out, server.Check(p))
+		}
 	}
 	if err := d.Close(); err != nil {
 		return nil, err

@@ -1,6 +1,11 @@
 package process
 
-import "github.com/ebb-run/ebb/internal/errs"
+import (
+	"slices"
+
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/sandbox/process/confine"
+)
 
 // Protection is one thing a Driver does, or cannot do, on this machine.
 type Protection struct {
@@ -45,6 +50,35 @@ func (d *Driver) Protections() []Protection {
 	for _, p := range d.fences.protections() {
 		if p.Name == "tree kill" && !p.Strong && d.iso != nil {
 			p = Protection{Name: p.Name, Mechanism: "pid namespace", Strong: true}
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// Diagnose tries what an isolated Sandbox needs, one thing after the other, and says what this machine denies and how that is mended. It
+// takes some 30 ms.
+func Diagnose() []Protection {
+	host := confine.Probe()
+	var all []Protection
+	said := map[string]bool{}
+	for _, f := range host.Denied() {
+		p := Protection{Name: f.Name, Mechanism: "denied", Note: f.Error}
+		if f.Note != "" {
+			p.Note += "; " + f.Note
+		}
+		for _, m := range host.Mends {
+			if !slices.ContainsFunc(m.Causes, func(c confine.Cause) bool { return slices.Contains(f.Causes, c) }) {
+				continue
+			}
+			text := "In " + m.Where + ":\n" + m.Text
+			if m.Then != "" {
+				text += "Then: " + m.Then + "\n"
+			}
+			if !said[text] {
+				p.Mend += text
+			}
+			said[text] = true
 		}
 		all = append(all, p)
 	}
