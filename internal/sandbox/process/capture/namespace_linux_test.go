@@ -78,7 +78,7 @@ func inside(args []string) error {
 	plan, redirect := decodePlan(os.Getenv(planVar))
 	messages := SetupMessages(HasIPv6())
 	if redirect {
-		messages = append(messages, RedirectMessage())
+		messages = append(messages, RedirectMessage(), UntrackMessage())
 	}
 	for _, m := range messages {
 		if err := send(m); err != nil {

@@ -28,6 +28,10 @@ var guests = map[string]func([]string) error{
 	"own":   own,
 	"dns":   resolverGuest,
 	"bulk":  bulk,
+
+	"port":      onePort,
+	"netlink":   netlinkGuest,
+	"untracked": untracked,
 }
 
 // talk dials each of its arguments, says hello, ends its side, and prints what it hears.
@@ -109,6 +113,87 @@ func bulk(args []string) error {
 		return fmt.Errorf("%d bytes came back: %w", n, err)
 	}
 	return nil
+}
+
+// onePort holds connections to several places at once that all come from the same port.
+func onePort(to []string) error {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{Port: 40000}, Timeout: 5 * time.Second, Control: func(_, _ string, c syscall.RawConn) (err error) {
+		e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+		return errors.Join(err, e)
+	}}
+	var all []net.Conn
+	for _, a := range to {
+		c, err := d.Dial("tcp", a)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		all = append(all, c)
+	}
+	for i, c := range all {
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprintf(c, "to %s", to[i])
+		c.(*net.TCPConn).CloseWrite()
+	}
+	for _, c := range all {
+		b, err := io.ReadAll(c)
+		if err != nil {
+			return err
+		}
+		fmt.Println(string(b))
+	}
+	return nil
+}
+
+// netlinkGuest shows what kernels that cannot redirect say.
+func netlinkGuest([]string) error {
+	change := func(name, from, to string) Message {
+		m := RedirectMessage()
+		text := strings.Replace(string(m.Bytes), from, to, 1)
+		if from != "" {
+			text = strings.ReplaceAll(text, "ebb\x00", "abb\x00") // another table
+		}
+		m.Name, m.Bytes = name, []byte(text)
+		return m
+	}
+	const attr = "\x08\x00\x07\x00nat\x00" // a chain's type
+	var none [2]unix.CapUserData
+	for _, m := range []Message{
+		change("the same again", "", ""),
+		change("no redir", "redir\x00", "reder\x00"),
+		change("no nat", attr, strings.Replace(attr, "nat", "nit", 1)),
+		change("no nf_tables", "\x00\x00\x00\x0a", "\x00\x00\x00\x0c"),
+		{Name: "no capability"},
+	} {
+		if m.Bytes == nil {
+			m = change(m.Name, "", "")
+			if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
+				return err
+			}
+		}
+		fmt.Println(send(m))
+	}
+	return nil
+}
+
+// untracked uses its loopback and sends packets to nowhere, and prints how many connections the kernel remembers.
+func untracked([]string) error {
+	if err := own(nil); err != nil {
+		return err
+	}
+	for i := range 500 {
+		for _, to := range []string{"127.0.0.1:%d", "198.51.100.7:%d", "[::1]:%d", "[2001:db8::7]:%d"} {
+			c, err := net.Dial("udp", fmt.Sprintf(to, 2000+i))
+			if err != nil {
+				return err
+			}
+			c.Write([]byte("x"))
+			c.Close()
+		}
+	}
+	b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+	fmt.Print(string(b))
+	return err
 }
 
 // own serves on its own loopback, on every kind of it, and dials that.
@@ -342,5 +427,38 @@ func TestNet_CarriesMuchBothWays(t *testing.T) {
 	n.net.Close()
 	if s := n.net.Stats(); s.Sent != 32<<20 || s.Received != 32<<20+4 {
 		t.Errorf("stats are %+v", s)
+	}
+}
+
+func TestNet_TellsConnectionsFromOnePortApart(t *testing.T) {
+	far := echo(t, "far")
+	w := &world{places: map[string]string{"198.51.100.7:80": far, "198.51.100.8:80": far, "198.51.100.8:81": far, "a.example:80": far, "2001:db8::7:80": far, "[2001:db8::7]:80": far, "[2001:db8::8]:80": far}}
+	to := []string{"198.51.100.7:80", "198.51.100.8:80", "198.51.100.8:81", "a.example:80", "[2001:db8::7]:80", "[2001:db8::8]:80"}
+	out, ok := as(t, setup{}, w, "port", to...).run(t)
+	if !ok {
+		t.Fatal(out)
+	}
+	var want []string
+	for _, a := range to {
+		want = append(want, "far to "+a)
+	}
+	wantLines(t, out, want...)
+}
+
+func TestOutcome_TellsAKernelThatCannotRedirect(t *testing.T) {
+	out, _ := as(t, setup{}, &world{}, "netlink").run(t)
+	wantLines(t, out, "the same again: netlink: file exists", "no redir: netlink: no such file or directory", "no nat: netlink: no such file or directory",
+		"no nf_tables: netlink: operation not supported", "no capability: netlink: operation not permitted")
+	for _, b := range [][]byte{nil, make([]byte, 19), make([]byte, 36)} {
+		if Outcome(RedirectMessage(), b) == nil {
+			t.Errorf("%x was taken for a success", b)
+		}
+	}
+}
+
+func TestNet_HasTheKernelRememberOnlyWhatIsCaptured(t *testing.T) {
+	out, ok := as(t, setup{}, &world{}, "untracked").run(t)
+	if count, err := strconv.Atoi(strings.TrimSpace(out)); !ok || err != nil || count > 2 { // the look-up of "localhost" may have gone to the DNS
+		t.Errorf("the kernel remembers %s", out)
 	}
 }

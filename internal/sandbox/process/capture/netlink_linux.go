@@ -47,6 +47,12 @@ func RedirectMessage() Message {
 	return Message{Name: "redirect connections", Protocol: unix.NETLINK_NETFILTER, Bytes: redirectBatch(CapturePort, DNSPort), Optional: true}
 }
 
+// UntrackMessage goes after RedirectMessage and takes the kernel's memory of connections from all that needs none: the guest's own
+// loopback, and UDP. That memory is no cgroup's, and following every packet costs time. Nothing else is lost where the kernel cannot do it.
+func UntrackMessage() Message {
+	return Message{Name: "leave loopback untracked", Protocol: unix.NETLINK_NETFILTER, Bytes: untrackBatch(CapturePort, DNSPort), Optional: true}
+}
+
 // Outcome reads what came back for a Message.
 func Outcome(m Message, answer []byte) error {
 	if len(answer) < 20 || binary.NativeEndian.Uint16(answer[4:]) != unix.NLMSG_ERROR {
@@ -140,11 +146,50 @@ func anyRoute(family byte, source []byte) []byte {
 }
 
 const (
-	table = "ebb"
-	chain = "out"
-
+	table    = "ebb"
 	nfAccept = 1 // NF_ACCEPT of linux/netfilter.h
 )
+
+// batch appends messages to nf_tables that are done whole or not at all. One alone is acknowledged, which last is told: the first
+// answer is then either an error or the end of all.
+func (b *builder) batch(messages func()) {
+	frame := func(kind uint16) {
+		b.message(kind, 0, func() { b.b = append(b.b, unix.AF_UNSPEC, 0, 0, unix.NFNL_SUBSYS_NFTABLES) })
+	}
+	frame(unix.NFNL_MSG_BATCH_BEGIN)
+	messages()
+	frame(unix.NFNL_MSG_BATCH_END)
+}
+
+// nft appends one message about the inet family.
+func (b *builder) nft(kind, flags uint16, body func()) {
+	b.message(unix.NFNL_SUBSYS_NFTABLES<<8|kind, unix.NLM_F_CREATE|flags, func() {
+		b.b = append(b.b, unix.NFPROTO_INET, 0, 0, 0) // struct nfgenmsg
+		body()
+	})
+}
+
+// chain appends a chain of the table that sees what the namespace's own sockets send.
+func (b *builder) chain(name, kind string, priority int32) {
+	b.nft(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_EXCL, func() {
+		b.text(unix.NFTA_CHAIN_TABLE, table)
+		b.text(unix.NFTA_CHAIN_NAME, name)
+		b.nest(unix.NFTA_CHAIN_HOOK, func() {
+			b.number(unix.NFTA_HOOK_HOOKNUM, unix.NF_INET_LOCAL_OUT)
+			b.number(unix.NFTA_HOOK_PRIORITY, uint32(priority))
+		})
+		b.number(unix.NFTA_CHAIN_POLICY, nfAccept)
+		b.text(unix.NFTA_CHAIN_TYPE, kind)
+	})
+}
+
+func (b *builder) rule(chain string, flags uint16, expressions func()) {
+	b.nft(unix.NFT_MSG_NEWRULE, unix.NLM_F_APPEND|flags, func() {
+		b.text(unix.NFTA_RULE_TABLE, table)
+		b.text(unix.NFTA_RULE_CHAIN, chain)
+		b.nest(unix.NFTA_RULE_EXPRESSIONS, expressions)
+	})
+}
 
 // redirectBatch is
 //
@@ -159,58 +204,52 @@ const (
 //	  }
 //	}
 func redirectBatch(tcp, dns uint16) []byte {
+	const chain, priority = "out", -100 // NF_IP_PRI_NAT_DST
 	var b builder
-	frame := func(kind uint16) {
-		b.message(kind, 0, func() { b.b = append(b.b, unix.AF_UNSPEC, 0, 0, unix.NFNL_SUBSYS_NFTABLES) })
-	}
-	of := func(kind, flags uint16, body func()) {
-		b.message(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, func() {
-			b.b = append(b.b, unix.NFPROTO_INET, 0, 0, 0) // struct nfgenmsg
-			body()
+	b.batch(func() {
+		b.nft(unix.NFT_MSG_NEWTABLE, unix.NLM_F_EXCL, func() { b.text(unix.NFTA_TABLE_NAME, table) })
+		b.chain(chain, "nat", priority)
+		for _, proto := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+			b.rule(chain, 0, func() {
+				b.protocol(proto)
+				b.destinationPort(53)
+				b.redirect(dns)
+			})
+		}
+		b.rule(chain, 0, func() { b.toLoopback4(); b.accept() })
+		b.rule(chain, 0, func() { b.toLoopback6(); b.accept() })
+		b.rule(chain, unix.NLM_F_ACK, func() {
+			b.protocol(unix.IPPROTO_TCP)
+			b.redirect(tcp)
 		})
-	}
-	frame(unix.NFNL_MSG_BATCH_BEGIN)
-	of(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func() { b.text(unix.NFTA_TABLE_NAME, table) })
-	of(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func() {
-		b.text(unix.NFTA_CHAIN_TABLE, table)
-		b.text(unix.NFTA_CHAIN_NAME, chain)
-		b.nest(unix.NFTA_CHAIN_HOOK, func() {
-			b.number(unix.NFTA_HOOK_HOOKNUM, unix.NF_INET_LOCAL_OUT)
-			b.number(unix.NFTA_HOOK_PRIORITY, ^uint32(100)+1) // NF_IP_PRI_NAT_DST, -100
-		})
-		b.number(unix.NFTA_CHAIN_POLICY, nfAccept)
-		b.text(unix.NFTA_CHAIN_TYPE, "nat")
 	})
-	rule := func(flags uint16, expressions func()) {
-		of(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND|flags, func() {
-			b.text(unix.NFTA_RULE_TABLE, table)
-			b.text(unix.NFTA_RULE_CHAIN, chain)
-			b.nest(unix.NFTA_RULE_EXPRESSIONS, expressions)
-		})
-	}
-	for _, proto := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-		rule(0, func() {
-			b.meta(unix.NFT_META_L4PROTO, proto)
-			b.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, []byte{0, 53})
-			b.redirect(dns)
-		})
-	}
-	rule(0, func() {
-		b.meta(unix.NFT_META_NFPROTO, unix.NFPROTO_IPV4)
-		b.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 16, []byte{127}) // the first byte is all that a /8 needs
-		b.accept()
+	return b.b
+}
+
+// untrackBatch is
+//
+//	table inet ebb {
+//	  chain raw {
+//	    type filter hook output priority raw; policy accept;
+//	    th dport 53 accept
+//	    th sport { DNS, TCP } accept     # answers to what was redirected
+//	    meta l4proto udp notrack
+//	    ip daddr 127.0.0.0/8 notrack
+//	    ip6 daddr ::1 notrack
+//	  }
+//	}
+func untrackBatch(tcp, dns uint16) []byte {
+	const chain, priority = "raw", -300 // NF_IP_PRI_RAW
+	var b builder
+	b.batch(func() {
+		b.chain(chain, "filter", priority)
+		b.rule(chain, 0, func() { b.destinationPort(53); b.accept() })
+		b.rule(chain, 0, func() { b.sourcePort(dns); b.accept() })
+		b.rule(chain, 0, func() { b.sourcePort(tcp); b.accept() })
+		b.rule(chain, 0, func() { b.protocol(unix.IPPROTO_UDP); b.untrack() })
+		b.rule(chain, 0, func() { b.toLoopback4(); b.untrack() })
+		b.rule(chain, unix.NLM_F_ACK, func() { b.toLoopback6(); b.untrack() })
 	})
-	rule(0, func() {
-		b.meta(unix.NFT_META_NFPROTO, unix.NFPROTO_IPV6)
-		b.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 24, append(make([]byte, 15), 1))
-		b.accept()
-	})
-	// One message alone is acknowledged, the last: the first answer is then either an error or the end of all.
-	rule(unix.NLM_F_ACK, func() {
-		b.meta(unix.NFT_META_L4PROTO, unix.IPPROTO_TCP)
-		b.redirect(tcp)
-	})
-	frame(unix.NFNL_MSG_BATCH_END)
 	return b.b
 }
 
@@ -248,6 +287,28 @@ func (b *builder) payload(base, offset uint32, value []byte) {
 	})
 	b.equal(value)
 }
+
+func (b *builder) protocol(p byte) { b.meta(unix.NFT_META_L4PROTO, p) }
+
+func (b *builder) sourcePort(p uint16) {
+	b.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, binary.BigEndian.AppendUint16(nil, p))
+}
+
+func (b *builder) destinationPort(p uint16) {
+	b.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, binary.BigEndian.AppendUint16(nil, p))
+}
+
+func (b *builder) toLoopback4() {
+	b.meta(unix.NFT_META_NFPROTO, unix.NFPROTO_IPV4)
+	b.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 16, []byte{127}) // the first byte is all that a /8 needs
+}
+
+func (b *builder) toLoopback6() {
+	b.meta(unix.NFT_META_NFPROTO, unix.NFPROTO_IPV6)
+	b.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 24, append(make([]byte, 15), 1))
+}
+
+func (b *builder) untrack() { b.expression("notrack", func() {}) }
 
 func (b *builder) accept() {
 	b.expression("immediate", func() {
