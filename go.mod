@@ -16,6 +16,8 @@ require (
 	golang.org/x/term v0.47.0
 )
 
+require golang.org/x/net v0.62.0 // indirect
+
 require (
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
