@@ -93,6 +93,15 @@ func (e *Egress) Resolves(d sandbox.Destination) bool {
 	return p.permitsName(h.name, anyPort) != unnamed || p.hasNetworks()
 }
 
+// Declared lists what entries of the owner's Policy name, so far as they do.
+func (e *Egress) Declared(owner string) []sandbox.Destination {
+	var all []sandbox.Destination
+	for _, d := range e.o.Policy(owner).Declared() {
+		all = append(all, sandbox.Destination{Owner: owner, Host: d.Host, Port: d.Port})
+	}
+	return all
+}
+
 // Dial connects to d, or says why not: errs.Forbidden when the owner's Policy does not allow it, errs.Unavailable when the
 // destination cannot be reached in time, errs.NotFound when the name has no address. The connection can be half-closed (CloseWrite) and reset
 // (SetLinger) if what Options.Dial returned can.

@@ -106,6 +106,9 @@ type Egress interface {
 	Dial(ctx context.Context, d Destination) (net.Conn, error)
 	// Resolves reports whether a name may be looked up: guests get an address for it, which Dial is then asked for by name.
 	Resolves(d Destination) bool
+	// Declared lists what an owner is known to connect to, Host "" meaning any: for Drivers that cannot bring every connection here, and
+	// for destinations on the host's loopback, which the guest then finds on its own. Sandbox is empty in them.
+	Declared(owner string) []Destination
 }
 
 // Sandbox is one isolation boundary. Start is called at most once; all other methods at any time, concurrently.

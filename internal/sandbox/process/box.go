@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -36,13 +37,14 @@ const (
 
 // box is one Sandbox.
 type box struct {
-	d      *Driver
-	spec   sandbox.Spec
-	name   string // value of the marker, part of cgroup names
-	number int    // among the Sandboxes of its Driver
-	tmp    string
-	fence  *fence
-	line   *line
+	d       *Driver
+	spec    sandbox.Spec
+	name    string // value of the marker, part of cgroup names
+	number  int    // among the Sandboxes of its Driver
+	tmp     string
+	fence   *fence
+	line    *line
+	network io.Closer // of an isolated guest that can reach something; set before settled is closed
 
 	settled chan struct{} // closed when Start's attempt is over
 	done    chan struct{} // closed when the main process has ended and its output is handed on, or Stop is through
@@ -360,6 +362,9 @@ func (b *box) end() {
 	}
 	clean = b.fence.remove() && clean
 	_ = b.line.Close()
+	if b.network != nil {
+		_ = b.network.Close()
+	}
 	if clean {
 		removeAll(b.tmp)
 		b.d.forget(b)

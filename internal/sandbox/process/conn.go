@@ -95,18 +95,14 @@ func (l *line) attach() (int, error) {
 	return guest, nil
 }
 
-// take uses what an isolated guest's helper has sent.
-func (l *line) take(files []*os.File) error {
-	var err error
-	for _, f := range files {
-		if l.kind == sandbox.Listen && l.listener == nil {
-			l.listener, err = net.FileListener(f)
-		}
-		_ = f.Close()
-	}
+// take uses the listener that an isolated guest's helper has sent.
+func (l *line) take(f *os.File) error {
+	defer f.Close()
+	ln, err := net.FileListener(f)
 	if err != nil {
 		return fmt.Errorf("use the listener inside: %w", err)
 	}
+	l.listener = ln
 	return nil
 }
 

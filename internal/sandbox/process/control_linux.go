@@ -37,8 +37,9 @@ func newControl(l *helper.List) (*control, int, error) {
 	return &control{conn: c.(*net.UnixConn), list: l}, fds[1], nil
 }
 
-// follow serves the helper with that pid until the guest runs, and gives the descriptors that it sent.
-func (c *control) follow(pid int, outside uint32) (files []*os.File, err error) {
+// follow serves the helper with that pid until the guest runs, and gives the descriptors that it sent. judge gets the kernel's answers
+// of the network.
+func (c *control) follow(pid int, outside uint32, judge func(answers []byte) error) (files []*os.File, err error) {
 	defer func() {
 		if err != nil {
 			for _, f := range files {
@@ -47,8 +48,8 @@ func (c *control) follow(pid int, outside uint32) (files []*os.File, err error) 
 			files = nil
 		}
 	}()
-	var buf [helper.FailureSize]byte
-	var oob [256]byte
+	var buf [16 * answerSize]byte
+	var oob [1024]byte
 	for {
 		n, oobn, _, _, err := c.conn.ReadMsgUnix(buf[:], oob[:])
 		switch {
@@ -58,6 +59,11 @@ func (c *control) follow(pid int, outside uint32) (files []*os.File, err error) 
 			return files, fmt.Errorf("hear of the helper: %w", err)
 		case n == helper.FailureSize:
 			return files, c.list.Failure(buf[:n])
+		case n >= answerSize && n%answerSize == 0:
+			if err := judge(buf[:n]); err != nil {
+				return files, fmt.Errorf("set up its network: %w", err)
+			}
+			continue
 		case n != 1:
 			return files, errors.New("the guest ended before it ran")
 		}

@@ -26,6 +26,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -44,6 +45,10 @@ type Options struct {
 	Dir string
 	// NoCgroups makes the driver do without control groups, as on a machine that has none.
 	NoCgroups bool
+	// Egress connects isolated guests; without it they reach nothing.
+	Egress sandbox.Egress
+	// Log takes what is worth knowing of guests' networks; nil takes nothing.
+	Log *slog.Logger
 	// Plain makes the driver run guests as plain processes where it could isolate them.
 	Plain bool
 	// Patience bounds how long Stop waits for killed processes to be gone; 10 s when zero. One that hangs in the kernel

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/sandbox/process/capture"
 	"github.com/ebb-run/ebb/internal/sandbox/process/confine"
 	"github.com/ebb-run/ebb/internal/sandbox/process/helper"
 	"golang.org/x/sys/unix"
@@ -50,6 +51,9 @@ type isolation struct {
 	first   uint32 // user outside of the first Sandbox
 	calls   []byte // the filter of system calls
 	abi     int    // of Landlock; 0 where the kernel has none
+
+	ipv6     bool
+	redirect bool // every connection of a guest can be brought to one place
 }
 
 // openIsolation readies what all Sandboxes share, and tries it.
@@ -83,6 +87,11 @@ func openIsolation(d *Driver) (_ *isolation, err error) {
 		return nil, fmt.Errorf("hold the helper: %w", err)
 	}
 	_, _ = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+	i.ipv6, i.redirect = capture.HasIPv6(), true
+	if err := i.try(d); err == nil {
+		return i, nil
+	}
+	i.redirect = false // perhaps that is all
 	return i, i.try(d)
 }
 
@@ -97,6 +106,9 @@ func (i *isolation) separateUsers() bool { return i.rooted }
 
 // landlocked reports whether Landlock is in force.
 func (i *isolation) landlocked() bool { rules, _ := confine.Landlock(i.abi); return rules != nil }
+
+// captures reports whether every connection of a guest can be brought to one place.
+func (i *isolation) captures() bool { return i.redirect }
 
 // try makes a Sandbox that ends at once.
 func (i *isolation) try(d *Driver) error {
@@ -135,7 +147,7 @@ func (i *isolation) own(kind sandbox.Transport) int {
 
 // start starts the code in a Sandbox of its own; files become 0, 1, 2 and, with a line, 3.
 func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, error) {
-	b := &birth{i: i, spec: box.spec, code: c, outside: i.user(box.number)}
+	b := &birth{i: i, spec: box.spec, code: c, outside: i.user(box.number), plan: i.plan(box.d.opts.Egress, box.spec.Owner)}
 	b.write()
 	b.run()
 	sockets := -1
@@ -155,7 +167,19 @@ func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, er
 	case err != nil:
 		return nil, errs.New(errs.Unavailable, "isolate it: %w", err).WithHint("ebb doctor says what this machine allows.")
 	}
-	return g, box.line.take(received)
+	if box.spec.Transport == sandbox.Listen {
+		err = box.line.take(received[0])
+		received = received[1:]
+	}
+	if err == nil {
+		err = box.connect(b.plan, received)
+	}
+	if err != nil {
+		g.signalGroup(unix.SIGKILL)
+		g.wait()
+		return nil, fmt.Errorf("serve the network of the sandbox: %w", err)
+	}
+	return g, nil
 }
 
 // outer is the code with its paths as the host has them, for explanations.
@@ -204,7 +228,10 @@ func (b *birth) start(d *Driver, files []uintptr, sockets int, f *fence) (*guest
 	_ = unix.Close(theirs)
 	theirs = -1
 	_ = ctl.conn.SetReadDeadline(time.Now().Add(startPatience))
-	received, err := ctl.follow(g.pid, b.outside)
+	received, err := ctl.follow(g.pid, b.outside, b.i.outcomes)
+	if most := b.sockets(); err == nil && len(received) != most {
+		err = fmt.Errorf("%d descriptors came of %d", len(received), most)
+	}
 	_ = ctl.conn.SetReadDeadline(time.Time{})
 	if err != nil {
 		_ = ctl.conn.Close()
@@ -214,6 +241,14 @@ func (b *birth) start(d *Driver, files []uintptr, sockets int, f *fence) (*guest
 	}
 	g.told = ctl.status
 	return g, received, nil
+}
+
+// sockets is how many the helper sends.
+func (b *birth) sockets() int {
+	if b.spec.Transport == sandbox.Listen {
+		return len(b.plan) + 1
+	}
+	return len(b.plan)
 }
 
 // startPatience bounds how long a helper may take, which needs some milliseconds.
@@ -229,7 +264,7 @@ func writeEtc(dir string) error {
 		"group":         fmt.Sprintf("root:x:0:\n%s:x:%d:\nnobody:x:65534:\n", insideName, insideGID),
 		"hosts":         "127.0.0.1 localhost " + insideHost + "\n::1 localhost\n",
 		"hostname":      insideHost + "\n",
-		"resolv.conf":   "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n",
+		"resolv.conf":   capture.ResolvConf,
 		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
 	} {
 		tmp := filepath.Join(dir, "."+name)
@@ -250,6 +285,7 @@ type birth struct {
 	code    sandbox.Code
 	outside uint32 // the user outside
 	list    helper.List
+	plan    []capture.Socket
 }
 
 // user is the user outside of a Sandbox.
@@ -340,28 +376,6 @@ const (
 	sendFiles = "f"
 	isRunning = "r"
 )
-
-// network brings the loopback up and makes the listener of the Listen transport.
-func (b *birth) network() {
-	l := &b.list
-	s := l.Call("make a socket", unix.SYS_SOCKET, helper.Int(unix.AF_INET), helper.Int(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC), helper.Int(0))
-	req := make([]byte, 40) // struct ifreq; netdevice(7)
-	copy(req, "lo")
-	binary.LittleEndian.PutUint16(req[16:], unix.IFF_UP|unix.IFF_RUNNING)
-	l.Call("bring loopback up", unix.SYS_IOCTL, s.Result(), helper.Int(unix.SIOCSIFFLAGS), l.Bytes(req))
-	l.Call("close", unix.SYS_CLOSE, s.Result())
-	if b.spec.Transport != sandbox.Listen {
-		return
-	}
-	fd := l.Call("make the API's socket", unix.SYS_SOCKET, helper.Int(unix.AF_INET), helper.Int(unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), helper.Int(0))
-	_, port, _ := strings.Cut(apiAddr, ":")
-	number, _ := strconv.Atoi(port)
-	addr := []byte{unix.AF_INET, 0, byte(number >> 8), byte(number), 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0}
-	l.Call("bind the API's socket", unix.SYS_BIND, fd.Result(), l.Bytes(addr), helper.Int(16))
-	l.Call("listen", unix.SYS_LISTEN, fd.Result(), helper.Int(128))
-	b.send(helper.ControlFD, fd)
-	l.Call("close", unix.SYS_CLOSE, fd.Result())
-}
 
 // send gives descriptors to the host; unix(7), SCM_RIGHTS.
 func (b *birth) send(to int, fds ...helper.Step) {

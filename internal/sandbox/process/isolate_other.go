@@ -18,6 +18,8 @@ func (i *isolation) close() {}
 
 func (i *isolation) separateUsers() bool { return false }
 
+func (i *isolation) captures() bool { return false }
+
 func (i *isolation) landlocked() bool { return false }
 
 func (i *isolation) addr(sandbox.Transport) string { return "" }

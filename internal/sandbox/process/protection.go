@@ -40,6 +40,13 @@ func (d *Driver) Protections() []Protection {
 			Protection{Name: "system calls", Mechanism: "seccomp", Strong: true},
 			Protection{Name: "files", Mechanism: "landlock", Strong: true},
 			Protection{Name: "temp folder size", Mechanism: "tmpfs", Strong: true})
+		network := Protection{Name: "network", Mechanism: "loopback alone; every connection through ebb's egress rules", Strong: true}
+		if !d.iso.captures() {
+			network.Mechanism = "loopback alone; declared destinations through ebb's egress rules"
+			network.Note = "this kernel has no nf_tables redirect (or does not let this user have it), so functions reach only destinations that the egress setting names with their ports"
+			network.Mend = "load the kernel module nf_tables: modprobe nf_tables nft_redir"
+		}
+		all = append(all, network)
 		if !d.iso.landlocked() {
 			all[2] = Protection{Name: "files", Mechanism: "read-only mounts", Strong: true, Note: "this kernel has no Landlock as a second line"}
 		}
