@@ -41,6 +41,7 @@ type Config struct {
 	LogMaxMB         int           // MiB of kept function output
 	LogLevel         string        // debug, info, warn, error
 	Isolation        string        // "auto" or "none"
+	Egress           string        // where functions may connect to: a mode, or a mode and destinations
 	RequireIsolation bool          // refuse to run where a protection of functions is missing
 	AllowUnprotected bool          // serve routes whose protection is not active yet
 	Account          string        // AWS account id shown to functions
@@ -88,6 +89,7 @@ func Settings() []Setting {
 			c.Isolation = s
 			return nil
 		}},
+		str("egress", "anything", "where isolated functions may connect to: anything, closed, or what a list names (api.example.com:443, *.example.com, 10.0.0.0/8:5432); addresses of this host only where named (anything,localhost:5432)", func(c *Config) *string { return &c.Egress }),
 		{Name: "require-isolation", Default: "false", Bool: true, Help: "refuse to start where a protection of functions is missing", set: func(c *Config, s string) (err error) {
 			c.RequireIsolation, err = strconv.ParseBool(s)
 			return err

@@ -172,7 +172,13 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 // openEngine makes what runs functions, and sweeps what a killed Node left.
 func (s *Server) openEngine(ctx context.Context) error {
 	dir := s.o.Config.Data
-	driver, err := process.Open(process.Options{Dir: filepath.Join(dir, "run"), Plain: s.o.Config.Isolation == "none"})
+	out, err := s.openEgress()
+	if err != nil {
+		return err
+	}
+	driver, err := process.Open(process.Options{
+		Dir: filepath.Join(dir, "run"), Plain: s.o.Config.Isolation == "none", Egress: out, Log: s.o.Log,
+	})
 	if err != nil {
 		return err
 	}
