@@ -271,6 +271,7 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 		r.Init, r.Queued = i.init, max(r.Queued-i.init, 0)
 	}
 	o := reuse
+	var cut *guest.CutError
 	switch {
 	case failed == nil:
 		err = c.sink.missing()
@@ -279,6 +280,11 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 		// The caller's fault; the guest has not seen it and takes the next one.
 		err = failed
 		r.Err = failed
+	case errors.As(failed, &cut):
+		if err = failed; why == left {
+			err = ended(parent)
+		}
+		r.Err, r.Error = err, cut.Failure
 	default:
 		o = discard
 		if again, err = c.fault(parent, i, why, failed, &r); again {

@@ -169,19 +169,23 @@ func (s *apiSession) Invoke(ctx context.Context, inv *invocation.Invocation, sin
 		}
 		err = s.deliver(ctx, call, inv, sink)
 	}
-	if err != nil {
+	cut, isCut := err.(*guest.CutError)
+	if err != nil && !isCut {
 		s.spent = true
 		return ended(ctx, "read the answer", err)
 	}
 	if over {
-		return nil
+		return err
 	}
 	err = s.wait(ctx, func() bool { return s.mu.waiter != nil })
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.spent = true
 		return fmt.Errorf("wait for the end of the guest's work after its answer: %w", err)
 	}
-	// Otherwise the caller or the guest has gone after a whole answer: a runtime may exit instead of asking for more.
+	// Otherwise the caller or the guest has gone after the answer: a runtime may exit instead of asking for more.
+	if isCut {
+		return cut
+	}
 	return nil
 }
 
@@ -196,7 +200,7 @@ func (s *apiSession) follow(ctx context.Context, c *apiConn, call *apiCall, inv 
 	stop := invocation.AfterFunc(ctx, func() { s.recall(c, time.Now().Add(grace)) })
 	defer stop()
 	next := goes
-	for next == goes && err == nil {
+	for next == goes && (err == nil || delivered && isCut(err)) {
 		if _, broken := c.br.Peek(1); broken != nil {
 			if !errors.Is(broken, os.ErrDeadlineExceeded) { // lost, and not recalled
 				next = ends
@@ -219,6 +223,12 @@ func (s *apiSession) follow(ctx context.Context, c *apiConn, call *apiCall, inv 
 	}
 	s.giveBack(c, next)
 	return delivered, next == parks, err
+}
+
+// isCut says that the guest is done with an Invocation all the same.
+func isCut(err error) bool {
+	_, ok := err.(*guest.CutError)
+	return ok
 }
 
 // recall cuts the read of a lent connection, so that Invoke looks around.

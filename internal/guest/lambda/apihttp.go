@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http/httputil"
@@ -16,7 +15,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/invocation"
 )
 
 const (
@@ -41,6 +41,9 @@ type apiConn struct {
 	borrower context.Context // of the Invoke that it is lent to
 	inside   bool            // a request has begun to arrive
 	flow     *streamBody     // whose end Invoke, to which the connection is lent, has to answer
+
+	streaming context.Context // of the Invoke that copies a streamed answer from it
+	until     time.Time       // when that is given up, once nobody reads the answer; zero while somebody may
 }
 
 // apiRequest is the head of one request.
@@ -56,15 +59,33 @@ type apiRequest struct {
 	media   string
 }
 
-// Read reads from the guest. A recall that comes inside a request waits for the request's end, unless the borrower's time is over.
+// Read reads from the guest. A recall that comes inside a request waits for the request's end, unless the borrower's time is over. A
+// streamed answer whose reader has gone is read on for a while.
 func (c *apiConn) Read(p []byte) (int, error) {
 	for {
 		n, err := c.conn.Read(p)
-		if n > 0 || !c.inside || c.borrower == nil || c.borrower.Err() != nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		switch {
+		case n > 0 || !errors.Is(err, os.ErrDeadlineExceeded):
+			return n, err
+		case c.lenient():
+			_ = c.conn.SetReadDeadline(c.until)
+		case c.inside && c.borrower != nil && c.borrower.Err() == nil && c.until.IsZero():
+			_ = c.conn.SetReadDeadline(time.Time{})
+		default:
 			return n, err
 		}
-		_ = c.conn.SetReadDeadline(time.Time{})
 	}
+}
+
+// lenient says whether the rest of a streamed answer may still come, though nobody reads it.
+func (c *apiConn) lenient() bool {
+	if c.streaming == nil {
+		return false
+	}
+	if c.until.IsZero() && errors.Is(c.streaming.Err(), context.Canceled) {
+		c.until = time.Now().Add(guest.Farewell)
+	}
+	return time.Now().Before(c.until)
 }
 
 func (c *apiConn) serve() {
@@ -125,6 +146,7 @@ func (c *apiConn) once() step {
 func (c *apiConn) streamed() step {
 	b := c.flow
 	c.flow, c.inside = nil, false
+	c.last = c.last || b.last
 	if !b.ok || c.respond(statusAccepted, c.last) != nil || c.last {
 		return ends
 	}
@@ -432,6 +454,7 @@ type streamBody struct {
 	once sync.Once
 	done chan struct{} // closed when Invoke reads no more
 	ok   bool          // the body was read to its end; valid after done
+	last bool          // and the connection is of no more use
 }
 
 func (b *streamBody) release() { b.once.Do(func() { close(b.done) }) }
@@ -457,25 +480,30 @@ func (c *apiConn) stream(q *apiRequest, call *apiCall) (*apiStatus, step) {
 		return nil, goes
 	}
 	<-b.done
-	if !b.ok {
+	switch {
+	case !b.ok:
 		return nil, ends
+	case b.last:
+		return statusAccepted, ends
 	}
 	return statusAccepted, goes
 }
 
-// copy gives the stream to the reply. An error inside the handler comes as trailer.
+// copy gives the stream to the reply. An error inside the handler comes as trailer. A guest over this API is not told that its reader has
+// gone, as on AWS: it has a while to end its answer, which is thrown away.
 func (b *streamBody) copy(ctx context.Context, rep *reply) error {
 	defer b.release()
-	stop := context.AfterFunc(ctx, func() { _ = b.c.conn.SetReadDeadline(past) })
+	b.c.streaming = ctx
+	defer func() { b.c.streaming = nil }()
+	stop := invocation.AfterFunc(ctx, func() { _ = b.c.conn.SetReadDeadline(past) })
 	defer stop()
 	buf := make([]byte, 32<<10)
 	r := b.c.body(b.q)
 	for {
 		n, err := r.Read(buf)
-		if n > 0 {
-			if err := rep.write(buf[:n]); err != nil {
-				return fmt.Errorf("%w: %w", errReader, err)
-			}
+		if n > 0 && rep.write(buf[:n]) != nil && b.c.until.IsZero() {
+			b.c.until = time.Now().Add(guest.Farewell)
+			_ = b.c.conn.SetReadDeadline(b.c.until)
 		}
 		if err == io.EOF {
 			break
@@ -494,20 +522,22 @@ func (b *streamBody) copy(ctx context.Context, rep *reply) error {
 			doc, _ = base64.StdEncoding.DecodeString(value)
 		}
 	})
-	if err != nil || !stop() {
+	if err != nil {
 		return noEOF(err)
 	}
 	b.ok = true
+	// Its reads may be given a deadline at any time from now on.
+	b.last = !stop() || !b.c.until.IsZero()
 	if kind == "" && doc == nil {
 		_ = rep.close(nil)
-		return nil
+		return rep.cut(nil)
 	}
 	fe := handlerError(doc)
 	if fe.Type == "Error" && kind != "" {
 		fe.Type = kind
 	}
-	if rep.live && rep.begun {
-		return errs.New(errs.Failed, "the handler failed inside a streamed answer: %s: %s", fe.Type, fe.Message)
+	if rep.lost != nil || rep.over || rep.live && rep.begun {
+		return rep.cut(&fe)
 	}
 	_ = rep.fault(fe, doc)
 	return nil
