@@ -267,6 +267,9 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 		Started: began, Duration: time.Since(began), Queued: began.Sub(c.arrived), Cold: cold,
 	}
 	why := c.run.finish()
+	if !c.sink.flows.IsZero() {
+		r.FirstByte = c.sink.flows.Sub(began)
+	}
 	if cold {
 		r.Init, r.Queued = i.init, max(r.Queued-i.init, 0)
 	}
@@ -385,7 +388,8 @@ type answer struct {
 	invocation.Sink
 	started bool
 	failure *invocation.FunctionError
-	broken  error // of the reader
+	flows   time.Time // when a streamed answer began; zero where none has
+	broken  error     // of the reader
 }
 
 // missing says what the caller lacks of an answer that the Session took as given.
@@ -404,6 +408,9 @@ func (a *answer) missing() error {
 // Start notes that the answer has begun.
 func (a *answer) Start(h invocation.Head) error {
 	a.started, a.failure = true, h.Error
+	if h.Length < 0 {
+		a.flows = time.Now()
+	}
 	err := a.Sink.Start(h)
 	if err != nil {
 		a.broken = err

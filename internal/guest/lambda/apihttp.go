@@ -193,6 +193,12 @@ func (c *apiConn) readHead(q *apiRequest) *apiStatus {
 	return nil
 }
 
+// streams says whether the body is a streamed answer. aws-lambda-go asks for no mode: its streams are chunked and have one of two media
+// types, which its buffered answers have not.
+func (q *apiRequest) streams() bool {
+	return strings.EqualFold(q.mode, "streaming") || q.chunked && (q.media == httpStream || q.media == octetStream)
+}
+
 // field takes the header fields that matter here.
 func (q *apiRequest) field(name, value []byte, lengths *int) *apiStatus {
 	is := func(s string) bool { return len(name) == len(s) && bytes.EqualFold(name, []byte(s)) }
@@ -327,7 +333,7 @@ func (c *apiConn) post(q *apiRequest, id string, isError bool) (*apiStatus, step
 	if st != nil {
 		return c.refuse(q, st)
 	}
-	if !isError && strings.EqualFold(q.mode, "streaming") {
+	if !isError && q.streams() {
 		return c.stream(q, call)
 	}
 	b := c.s.pool.Get().(*scratch)

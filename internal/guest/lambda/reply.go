@@ -18,7 +18,8 @@ const (
 	// maxPrelude bounds the head of a streamed HTTP answer, in bytes.
 	maxPrelude = 128 << 10
 
-	httpStream = "application/vnd.awslambda.http-integration-response"
+	httpStream  = "application/vnd.awslambda.http-integration-response"
+	octetStream = "application/octet-stream" // unless something else is said
 )
 
 // The kinds of reply, as a frame's head names them.
@@ -77,7 +78,7 @@ func (r *reply) pass(p []byte) error {
 	if r.media != httpStream {
 		media := r.media
 		if media == "" {
-			media = "application/octet-stream"
+			media = octetStream
 		}
 		r.begun = true
 		if err := r.sink.Start(invocation.Head{Status: 200, Length: -1, Header: []invocation.Field{{Name: "Content-Type", Value: media}}}); err != nil {

@@ -90,10 +90,12 @@ module.exports = ({ frames, drained, errorDocument, logError, named, neverSettle
     broken(named('Error', 'the response stream was destroyed before its end'));
     finish(0);
   });
+  const own = { close: 1, error: 1, drain: 0 }; // listeners
   mine.stream = {
     fail,
     idle() { // the event loop is empty
       if (settled) w.end();
+      else if (gone === null && ['close', 'error', 'drain'].some((name) => w.listenerCount(name) > own[name])) return; // the host may still wake it
       else fail(gone || neverSettled());
     },
     left() { // nobody reads the answer any more
