@@ -315,6 +315,11 @@ func (c *call) fault(parent context.Context, i *instance, why cause, failed erro
 	r.Err = failed
 	timeout := c.route.function.timeout()
 	fault := guest.Fault{After: r.Duration}
+	reason := guest.Failure
+	if why == deadline {
+		reason = guest.Timeout
+	}
+	i.why.Store(&reason)
 	switch {
 	case why == deadline:
 		r.Duration = timeout

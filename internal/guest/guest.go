@@ -93,6 +93,22 @@ type Session interface {
 	Close() error
 }
 
+// Shutter is a Session whose guest has parts that want to know when it ends.
+type Shutter interface {
+	// Shutdown tells them, and returns when they have ended their work or ctx has ended; at once where there are none.
+	Shutdown(ctx context.Context, why Reason)
+}
+
+// Reason is why a guest is ended.
+type Reason string
+
+// The reasons.
+const (
+	Spindown Reason = "spindown" // it is not needed any more
+	Timeout  Reason = "timeout"  // the deadline of its Invocation has passed
+	Failure  Reason = "failure"  // it does not work
+)
+
 // InitError is a failed Init as the guest reported it.
 type InitError struct {
 	Type    string // "Runtime.ImportModuleError"

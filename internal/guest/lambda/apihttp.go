@@ -41,6 +41,7 @@ type apiConn struct {
 	borrower context.Context // of the Invoke that it is lent to
 	inside   bool            // a request has begun to arrive
 	flow     *streamBody     // whose end Invoke, to which the connection is lent, has to answer
+	speaks   string          // id of the extension that asked last
 
 	streaming context.Context // of the Invoke that copies a streamed answer from it
 	until     time.Time       // when that is given up, once nobody reads the answer; zero while somebody may
@@ -57,6 +58,8 @@ type apiRequest struct {
 	errType string
 	mode    string
 	media   string
+
+	extName, extID, extError, extAccept string // of the Extensions API
 }
 
 // Read reads from the guest. A recall that comes inside a request waits for the request's end, unless the borrower's time is over. A
@@ -99,7 +102,7 @@ func (c *apiConn) serve() {
 		switch c.once() {
 		case ends:
 			return
-		case parks:
+		case parks, waits:
 			select {
 			case <-c.turn:
 			case <-c.s.done:
@@ -119,6 +122,7 @@ const (
 	goes  step = iota // the next
 	ends              // nothing
 	parks             // its answer, by Invoke: from now on the connection is not its goroutine's
+	waits             // the same, for an extension's event
 )
 
 // once takes one request, and answers it unless it parks.
@@ -131,8 +135,8 @@ func (c *apiConn) once() step {
 	}
 	c.last = q.closes
 	st, next := c.handle(&q)
-	if next == parks {
-		return parks
+	if next == parks || next == waits {
+		return next
 	}
 	c.inside = c.flow != nil
 	closes := next == ends || q.closes
@@ -229,6 +233,14 @@ func (q *apiRequest) field(name, value []byte, lengths *int) *apiStatus {
 		q.errType = string(value)
 	case is("Lambda-Runtime-Function-Response-Mode"):
 		q.mode = string(value)
+	case is("Lambda-Extension-Name"):
+		q.extName = string(value)
+	case is(idHeader):
+		q.extID = string(value)
+	case is("Lambda-Extension-Function-Error-Type"):
+		q.extError = string(value)
+	case is("Lambda-Extension-Accept-Feature"):
+		q.extAccept = string(value)
 	}
 	return nil
 }
@@ -260,7 +272,8 @@ func (c *apiConn) handle(q *apiRequest) (st *apiStatus, next step) {
 	const prefix = "/2018-06-01/"
 	rest, ok := strings.CutPrefix(q.path, prefix)
 	if !ok {
-		return c.refuse(q, statusNotFound)
+		c.speaks = q.extID
+		return c.extension(q)
 	}
 	want := "POST"
 	if rest == "runtime/invocation/next" || rest == "ping" {
@@ -448,7 +461,8 @@ func (c *apiConn) respond(st *apiStatus, closes bool) error {
 	if closes {
 		b = append(b, "\r\nConnection: close"...)
 	}
-	b = append(b, "\r\n\r\n"...)
+	b = append(append(b, "\r\n"...), st.head...)
+	b = append(b, "\r\n"...)
 	_, err := c.conn.Write(append(b, st.body...))
 	return err
 }
