@@ -77,6 +77,34 @@ func serve(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, "second")
 }
 
+// extend runs an internal extension beside the runtime.
+func extend() {
+	api := "http://" + os.Getenv("AWS_LAMBDA_RUNTIME_API") + "/2020-01-01/extension/"
+	ask := func(method, path, body, name, value string) *http.Response {
+		req, err := http.NewRequest(method, api+path, strings.NewReader(body))
+		if err != nil {
+			panic(err)
+		}
+		req.Header.Set(name, value)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil || resp.StatusCode != 200 {
+			panic(fmt.Sprint(resp, err))
+		}
+		return resp
+	}
+	resp := ask("POST", "register", `{"events":["INVOKE"]}`, "Lambda-Extension-Name", "inner")
+	id := resp.Header.Get("Lambda-Extension-Identifier")
+	resp.Body.Close()
+	go func() {
+		for {
+			resp := ask("GET", "event/next", "", "Lambda-Extension-Identifier", id)
+			b, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			fmt.Printf("extension got %s\n", b)
+		}
+	}()
+}
+
 type broken struct{}
 
 func (broken) Error() string            { return "it broke" }
@@ -100,6 +128,9 @@ func main() {
 		lambda.Start(func() { time.Sleep(time.Minute) })
 	case "url":
 		lambdaurl.Start(http.HandlerFunc(serve))
+	case "extension":
+		extend()
+		lambda.Start(func(e json.RawMessage) (json.RawMessage, error) { return e, nil })
 	case "respond":
 		lambda.Start(respond)
 	}
