@@ -200,8 +200,8 @@ func (s *sink) leave() {
 	}
 }
 
-// longAgo is a deadline that has passed.
-var longAgo = time.Unix(1, 0) // never written
+// longAgo is a deadline that has passed, and not the one that net/http uses for reads.
+var longAgo = time.Unix(2, 0) // never written
 
 // bodiless says whether the answer has no body whatever the function writes: RFC 9110, section 6.4.1.
 func (s *sink) bodiless() bool {
