@@ -33,6 +33,14 @@ func (s *tap) Write(p []byte) (int, error) {
 
 func streamed() *invocation.Invocation { return request("url", "2.0", true, strings.NewReader("")) }
 
+// soon ends after 20 seconds, or with the test.
+func soon(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // fifo is a named pipe: whoever opens it to read waits until somebody opens it to write.
 func fifo(t *testing.T) string {
 	t.Helper()
@@ -84,7 +92,7 @@ func TestStream_TheFirstPartComesBeforeTheSecondIsWritten(t *testing.T) {
 				}
 				return f.Close()
 			}}
-			if err := g.Invoke(t.Context(), streamed(), s); err != nil {
+			if err := g.Invoke(soon(t), streamed(), s); err != nil {
 				t.Fatal(err)
 			}
 			if s.Head.Status != 202 || s.Body.String() != "first,second" || s.Head.Length != -1 {
@@ -117,7 +125,7 @@ func TestStream_AGuestWhoseReaderHasGoneTakesTheNext(t *testing.T) {
 				t.Parallel()
 				g := launch(t, streamUnit(t, c.kind, c.then))
 				for range 3 {
-					ctx, cancel := context.WithCancel(t.Context())
+					ctx, cancel := context.WithCancel(soon(t))
 					gone := errors.New("gone")
 					s := &tap{first: func() error {
 						if how == "left" {
@@ -154,7 +162,7 @@ func TestStream_AGuestThatDoesNotEndIsGivenUp(t *testing.T) {
 		t.Run(c[0], func(t *testing.T) {
 			t.Parallel()
 			g := launch(t, streamUnit(t, c[0], c[1]))
-			ctx, cancel := context.WithCancel(t.Context())
+			ctx, cancel := context.WithCancel(soon(t))
 			defer cancel()
 			var since time.Time
 			s := &tap{first: func() error { since = time.Now(); cancel(); return nil }}
@@ -166,7 +174,7 @@ func TestStream_AGuestThatDoesNotEndIsGivenUp(t *testing.T) {
 			if took := time.Since(since); took < guest.Farewell {
 				t.Errorf("it had %v", took)
 			}
-			if err := g.Invoke(t.Context(), streamed(), &tap{}); !errors.Is(err, guest.ErrUnseen) {
+			if err := g.Invoke(soon(t), streamed(), &tap{}); !errors.Is(err, guest.ErrUnseen) {
 				t.Errorf("the next gets %v", err)
 			}
 		})
@@ -237,7 +245,7 @@ func TestStream_AReaderThatTakesNothingStopsTheHandler(t *testing.T) {
 		before = g.Output()
 		return nil
 	}
-	if err := g.Invoke(t.Context(), streamed(), s); err != nil {
+	if err := g.Invoke(soon(t), streamed(), s); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(before, "wrote 2") {
