@@ -11,6 +11,7 @@ import (
 // calls says how each example is called, and what it answers.
 var calls = map[string]struct{ path, want string }{ // never written
 	"hello-api":            {"/hello/ann", `{"message":"Hello, ann!"}`},
+	"stream-node":          {"/", "data: 1\n\ndata: 2\n\ndata: 3"},
 	"hello-cloudformation": {"/hello/ann", `{"message": "Hello, ann!"}`},
 	"layers":               {"/hello/ann", `{"message": "HELLO, ANN!"}`},
 }

@@ -144,6 +144,7 @@ type Route struct {
 	Path       string            `json:"path"`                // as declared: "/users/{id}", "/{proxy+}", "$default", a WebSocket route key
 	Function   string            `json:"function,omitempty"`  // key of a Function; empty when Mock or Proxy is set
 	Format     string            `json:"format,omitempty"`    // "1.0" or "2.0"
+	Stream     bool              `json:"stream,omitempty"`    // REST: response transfer mode STREAM
 	TimeoutMS  int               `json:"timeoutMS,omitempty"` // integration timeout; 0 means the API kind's default
 	CORS       *CORS             `json:"cors,omitempty"`      // REST: an OPTIONS mock beside this path
 	Authorizer *Authorizer       `json:"authorizer,omitempty"`

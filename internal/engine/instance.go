@@ -46,8 +46,9 @@ type instance struct {
 	stopped   bool
 	grace     time.Duration
 
-	peak     atomic.Int64 // memory, bytes
-	peakRead atomic.Int64 // when, ns since Engine.epoch; 0 means never
+	why      atomic.Pointer[guest.Reason] // it ends; nil means Spindown
+	peak     atomic.Int64                 // memory, bytes
+	peakRead atomic.Int64                 // when, ns since Engine.epoch; 0 means never
 }
 
 // launchLocked starts one more Instance; the caller holds its share of the budget.
@@ -111,6 +112,7 @@ func (i *instance) run() {
 	grace := i.grace
 	p.mu.Unlock()
 	i.feed.change(Draining)
+	i.sayWhy()
 	if i.sandbox != nil {
 		i.sandbox.Stop(grace)
 		i.sandbox.Flush()
@@ -127,6 +129,32 @@ func (i *instance) run() {
 		_ = i.conn.Close()
 	}
 	i.feed.change(Stopped)
+}
+
+// lastWords bounds the time that parts of a guest have for what they do at its end: AWS, "Lambda execution environment lifecycle",
+// "Shutdown phase".
+const lastWords = 2 * time.Second
+
+// sayWhy tells a guest that wants to know why it ends, before it does.
+func (i *instance) sayWhy() {
+	s, ok := i.session.(guest.Shutter)
+	if !ok || i.gone() || i.pool.isKilled() {
+		return
+	}
+	why := guest.Spindown
+	if r := i.why.Load(); r != nil {
+		why = *r
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	go func() {
+		select {
+		case <-i.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	s.Shutdown(ctx, why)
 }
 
 var (

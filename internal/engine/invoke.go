@@ -267,10 +267,14 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 		Started: began, Duration: time.Since(began), Queued: began.Sub(c.arrived), Cold: cold,
 	}
 	why := c.run.finish()
+	if !c.sink.flows.IsZero() {
+		r.FirstByte = c.sink.flows.Sub(began)
+	}
 	if cold {
 		r.Init, r.Queued = i.init, max(r.Queued-i.init, 0)
 	}
 	o := reuse
+	var cut *guest.CutError
 	switch {
 	case failed == nil:
 		err = c.sink.missing()
@@ -279,6 +283,11 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 		// The caller's fault; the guest has not seen it and takes the next one.
 		err = failed
 		r.Err = failed
+	case errors.As(failed, &cut):
+		if err = failed; why == left {
+			err = ended(parent)
+		}
+		r.Err, r.Error = err, cut.Failure
 	default:
 		o = discard
 		if again, err = c.fault(parent, i, why, failed, &r); again {
@@ -306,6 +315,11 @@ func (c *call) fault(parent context.Context, i *instance, why cause, failed erro
 	r.Err = failed
 	timeout := c.route.function.timeout()
 	fault := guest.Fault{After: r.Duration}
+	reason := guest.Failure
+	if why == deadline {
+		reason = guest.Timeout
+	}
+	i.why.Store(&reason)
 	switch {
 	case why == deadline:
 		r.Duration = timeout
@@ -379,7 +393,8 @@ type answer struct {
 	invocation.Sink
 	started bool
 	failure *invocation.FunctionError
-	broken  error // of the reader
+	flows   time.Time // when a streamed answer began; zero where none has
+	broken  error     // of the reader
 }
 
 // missing says what the caller lacks of an answer that the Session took as given.
@@ -398,6 +413,9 @@ func (a *answer) missing() error {
 // Start notes that the answer has begun.
 func (a *answer) Start(h invocation.Head) error {
 	a.started, a.failure = true, h.Error
+	if h.Length < 0 {
+		a.flows = time.Now()
+	}
 	err := a.Sink.Start(h)
 	if err != nil {
 		a.broken = err

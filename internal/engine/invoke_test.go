@@ -377,3 +377,28 @@ func TestInvoke_APayloadThatCannotBeReadKeepsTheInstance(t *testing.T) {
 		}
 	})
 }
+
+func TestInvoke_AnAnswerThatIsCutCostsNoInstance(t *testing.T) {
+	t.Parallel()
+	bubble(t, engine.Options{}, func(t *testing.T, l *lab) {
+		var cut error
+		l.deploy(l.unit("f", "1", &fake.Program{Handle: func(*fake.Guest, *invocation.Invocation) fake.Answer { return fake.Answer{Err: cut} }}))
+		cut = &guest.CutError{Failure: &invocation.FunctionError{Cause: invocation.CauseHandler, Type: "RangeError"}, Err: errs.New(errs.Failed, "the handler failed")}
+		first := l.invoke(background, "f")
+		cut = &guest.CutError{Err: errs.New(errs.Canceled, "the reader has gone")}
+		second := l.invoke(background, "f")
+		cut = nil
+		third := l.invoke(background, "f")
+		l.good(third)
+		if errs.CodeOf(first.err) != errs.Failed || errs.CodeOf(second.err) != errs.Canceled {
+			t.Errorf("err = %v, %v", first.err, second.err)
+		}
+		a, b, c := l.report(first.id), l.report(second.id), l.report(third.id)
+		if a.Error == nil || a.Error.Type != "RangeError" || b.Error != nil {
+			t.Errorf("reported as %+v, %+v", a.Error, b.Error)
+		}
+		if a.Instance != b.Instance || b.Instance != c.Instance {
+			t.Errorf("the instance was not kept: %+v, %+v, %+v", a, b, c)
+		}
+	})
+}

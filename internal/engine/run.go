@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ebb-run/ebb/internal/guest"
 	"github.com/ebb-run/ebb/internal/invocation"
 )
 
@@ -41,7 +42,8 @@ const (
 	gone           // the Instance ended
 )
 
-// lateGrace is how long a Session may take to return after its context ended, before its Sandbox is stopped under it.
+// lateGrace is how long a Session may take to return after its context ended, before its Sandbox is stopped under it. Where the caller has
+// left, guest.Farewell is added.
 const lateGrace = 100 * time.Millisecond
 
 // begin starts the clock.
@@ -70,7 +72,11 @@ func (r *run) conclude(err error, c cause) {
 	r.mu.ended, r.mu.cause = true, c
 	r.End(err)
 	if r.mu.began && !r.mu.finished {
-		r.mu.killer = time.AfterFunc(lateGrace, r.overdue)
+		grace := lateGrace
+		if c == left {
+			grace += guest.Farewell
+		}
+		r.mu.killer = time.AfterFunc(grace, r.overdue)
 	}
 }
 

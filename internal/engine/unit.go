@@ -85,6 +85,7 @@ type Report struct {
 	Mode       invocation.Mode
 	Started    time.Time     // when the guest got it
 	Duration   time.Duration // from then until the guest was done; the timeout where that ended it
+	FirstByte  time.Duration // from Started until a streamed answer began; 0 where none did
 	Init       time.Duration // of the guest, when Cold
 	Queued     time.Duration // from arrival to Started, without Init
 	Cold       bool          // it waited for Init

@@ -302,6 +302,7 @@ func (v *visit) await(kind app.APIKind) {
 			}
 		case <-gone:
 			v.leash.End(context.Canceled)
+			s.leave()
 			if s.detach() {
 				v.status = statusGone
 				return

@@ -26,8 +26,9 @@ const maxHead = 20 << 10
 // It also gives every write its deadline, so that a client that does not read cannot hold it for ever.
 type headConn struct {
 	net.Conn
-	idle  time.Duration // the longest wait for the client to take what one Write gives; 0 for no limit
-	until atomic.Int64  // the write deadline in Unix nanoseconds, or 0
+	idle    time.Duration // the longest wait for the client to take what one Write gives; 0 for no limit
+	until   atomic.Int64  // the write deadline in Unix nanoseconds, or 0
+	severed atomic.Bool   // nobody takes what is written
 
 	mu struct { // reads happen on the connection's goroutine and, while a handler runs, on net/http's background reader
 		sync.Mutex
@@ -81,12 +82,18 @@ func (c *headConn) Write(p []byte) (int, error) {
 		if now := time.Now(); time.Duration(c.until.Load()-now.UnixNano()) < c.idle-c.idle/8 {
 			_ = c.SetWriteDeadline(now.Add(c.idle)) // without a deadline it writes as it would have
 		}
+		if c.severed.Load() {
+			_ = c.Conn.SetWriteDeadline(longAgo)
+		}
 	}
 	return c.Conn.Write(p)
 }
 
-// SetWriteDeadline sets the deadline; a Write moves one that is near.
+// SetWriteDeadline sets the deadline; a Write moves one that is near, but longAgo ends all writes.
 func (c *headConn) SetWriteDeadline(t time.Time) error {
+	if t.Equal(longAgo) {
+		c.severed.Store(true)
+	}
 	c.note(t)
 	return c.Conn.SetWriteDeadline(t)
 }

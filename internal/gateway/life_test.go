@@ -483,3 +483,41 @@ func TestServe_GivesUpWhenTheGraceIsOver(t *testing.T) {
 	}
 	s.served <- nil
 }
+
+func TestGateway_AClientThatLeavesEndsAWriteThatWaitsForIt(t *testing.T) {
+	t.Parallel()
+	ended := make(chan error, 1)
+	inv := invokerFunc(func(ctx context.Context, _ *invocation.Invocation, s invocation.Sink) error {
+		err := s.Start(invocation.Head{Status: 200, Length: -1})
+		for part := make([]byte, 1<<20); err == nil; {
+			_, err = s.Write(part)
+		}
+		<-ctx.Done()
+		ended <- err
+		return err
+	})
+	s := start(t, Options{Invoker: inv}, Mount{App: withURL(app.URL{Auth: "none", Stream: true})})
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	// It reads nothing more, and says that it is done: only its end of the connection tells the gateway.
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a write to nobody is taken")
+		}
+	case <-time.After(20 * time.Second): // of the 30 that a silent client has
+		t.Error("the write still waits for the client")
+	}
+}

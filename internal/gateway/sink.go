@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
@@ -27,6 +28,7 @@ type sink struct {
 	stream bool
 	idle   time.Duration // the longest wait for the client to take bytes
 
+	cut    atomic.Bool   // the client has gone: a write that waits for it is to end; not under mu, which a write holds
 	values []string      // behind the slices of the answer's header
 	signal chan struct{} // holds one: something of complete, over has changed
 
@@ -168,19 +170,38 @@ func (s *sink) deliver(p []byte) (n int, err error) {
 	}
 	c := http.NewResponseController(s.w)
 	for n < len(p) && err == nil {
-		_ = c.SetWriteDeadline(time.Now().Add(s.idle)) // not every ResponseWriter has deadlines
+		s.allow(c)
 		var m int
 		m, err = s.w.Write(p[n:min(n+16*small, len(p))])
 		n += m
 	}
 	if err == nil && !s.stream {
 		// The rest lies in net/http's buffer: it goes out under a deadline too.
-		_ = c.SetWriteDeadline(time.Now().Add(s.idle))
+		s.allow(c)
 		err = c.Flush()
 	}
 	_ = c.SetWriteDeadline(time.Time{})
 	return n, err
 }
+
+// allow gives the client the time to take some bytes.
+func (s *sink) allow(c *http.ResponseController) {
+	_ = c.SetWriteDeadline(time.Now().Add(s.idle)) // not every ResponseWriter has deadlines
+	if s.cut.Load() {
+		_ = c.SetWriteDeadline(longAgo)
+	}
+}
+
+// leave ends a streamed answer's write that waits for a client that has gone.
+func (s *sink) leave() {
+	s.cut.Store(true)
+	if s.stream {
+		_ = http.NewResponseController(s.w).SetWriteDeadline(longAgo)
+	}
+}
+
+// longAgo is a deadline that has passed, and not the one that net/http uses for reads.
+var longAgo = time.Unix(2, 0) // never written
 
 // bodiless says whether the answer has no body whatever the function writes: RFC 9110, section 6.4.1.
 func (s *sink) bodiless() bool {
@@ -190,7 +211,7 @@ func (s *sink) bodiless() bool {
 // flush sends what is buffered of a stream.
 func (s *sink) flush() error {
 	c := http.NewResponseController(s.w)
-	_ = c.SetWriteDeadline(time.Now().Add(s.idle)) // not every ResponseWriter has deadlines
+	s.allow(c)
 	err := c.Flush()
 	_ = c.SetWriteDeadline(time.Time{})
 	return err

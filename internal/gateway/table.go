@@ -176,6 +176,7 @@ func newRoute(a *app.App, d *app.Route, f *front, shared invocation.Route, open 
 			r.route.Format = "2.0"
 		}
 	}
+	r.stream, r.route.Stream = d.Stream && f.kind == app.REST, d.Stream && f.kind == app.REST // HTTP APIs buffer
 	if d.TimeoutMS > 0 {
 		r.timeout = time.Duration(d.TimeoutMS) * time.Millisecond
 	}

@@ -28,6 +28,23 @@ var ErrUnseen = errors.New("the guest has not seen the invocation")
 // it and can take another; another try is of no use. The error's code says what the caller did.
 var ErrPayload = errors.New("the payload cannot be read")
 
+// CutError ends an Invocation whose answer had begun and was cut: its reader has gone, or the handler failed inside it. The guest is done
+// with the Invocation and can take another.
+type CutError struct {
+	Failure *invocation.FunctionError // how the handler failed; nil where its reader had gone
+	Err     error
+}
+
+// Error gives that of Err.
+func (e *CutError) Error() string { return e.Err.Error() }
+
+// Unwrap gives Err.
+func (e *CutError) Unwrap() error { return e.Err }
+
+// Farewell is how long Invoke may stay after its context was canceled, where the guest has been told that nobody reads its answer and is
+// ending its work.
+const Farewell = time.Second
+
 // Unit is what an Instance runs, ready to start: paths exist, references are resolved.
 type Unit struct {
 	Function    string // full name
@@ -67,15 +84,31 @@ type Protocol interface {
 // Session is a guest that has been initialised.
 type Session interface {
 	// Invoke gives the Invocation to the guest and its answer to the Sink. nil means that the guest answered (with a result or with a
-	// function error, see Head.Error) and can take another. An ErrPayload says the same without an answer. Any other error means that
-	// this Instance is to be discarded, also where the answer has already begun. When ctx ends, Invoke
-	// returns soon with its error; the caller then ends the Sandbox.
+	// function error, see Head.Error) and can take another. An ErrPayload says the same without an answer, a *CutError with half of one. Any
+	// other error means that this Instance is to be discarded, also where the answer has already begun. When ctx ends, Invoke
+	// returns soon with its error, or within Farewell where ctx was canceled; the caller then ends the Sandbox.
 	Invoke(ctx context.Context, inv *invocation.Invocation, s invocation.Sink) error
 	// Concurrency is how many Invocations it takes at once, at least 1.
 	Concurrency() int
 	// Close lets go of the connection. It does not end the guest.
 	Close() error
 }
+
+// Shutter is a Session whose guest has parts that want to know when it ends.
+type Shutter interface {
+	// Shutdown tells them, and returns when they have ended their work or ctx has ended; at once where there are none.
+	Shutdown(ctx context.Context, why Reason)
+}
+
+// Reason is why a guest is ended.
+type Reason string
+
+// The reasons.
+const (
+	Spindown Reason = "spindown" // it is not needed any more
+	Timeout  Reason = "timeout"  // the deadline of its Invocation has passed
+	Failure  Reason = "failure"  // it does not work
+)
 
 // InitError is a failed Init as the guest reported it.
 type InitError struct {

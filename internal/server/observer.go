@@ -97,6 +97,9 @@ func (o *observer) InvocationEnded(u *engine.Unit, r engine.Report) {
 	f := o.function(u)
 	f.Invocation(outcome(r), r.Duration)
 	f.Queued(r.Queued)
+	if r.FirstByte > 0 {
+		f.FirstByte(r.FirstByte)
+	}
 	if r.Cold {
 		f.ColdStart(r.Init)
 	}

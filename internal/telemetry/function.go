@@ -14,6 +14,7 @@ type FunctionMetrics struct {
 	labels   functionLabels
 	outcomes [numOutcomes]atomic.Pointer[prometheus.Counter]
 	duration atomic.Pointer[prometheus.Observer]
+	first    atomic.Pointer[prometheus.Observer]
 	cold     atomic.Pointer[coldMetrics]
 	queue    atomic.Pointer[prometheus.Observer]
 	throttle atomic.Pointer[prometheus.Counter]
@@ -46,6 +47,7 @@ func (m *Metrics) RemoveFunction(tenant, app, stage, function string) {
 		m.invocations.DeleteLabelValues(append(v[:4:4], o.String())...)
 	}
 	m.duration.DeleteLabelValues(v...)
+	m.firstByte.DeleteLabelValues(v...)
 	m.coldStarts.DeleteLabelValues(v...)
 	m.initTime.DeleteLabelValues(v...)
 	m.queueTime.DeleteLabelValues(v...)
@@ -98,6 +100,11 @@ func (f *FunctionMetrics) ColdStart(init time.Duration) {
 // Queued counts the time that an Invocation waited because no Instance was free.
 func (f *FunctionMetrics) Queued(waited time.Duration) {
 	observe(f, &f.queue, f.m.queueTime, waited)
+}
+
+// FirstByte counts the time in the handler until a streamed answer began.
+func (f *FunctionMetrics) FirstByte(after time.Duration) {
+	observe(f, &f.first, f.m.firstByte, after)
 }
 
 // Throttled counts an Invocation that was refused for want of concurrency.

@@ -54,6 +54,7 @@ type Metrics struct {
 	reg         *prometheus.Registry
 	invocations *prometheus.CounterVec
 	duration    *prometheus.HistogramVec
+	firstByte   *prometheus.HistogramVec
 	coldStarts  *prometheus.CounterVec
 	initTime    *prometheus.HistogramVec
 	queueTime   *prometheus.HistogramVec
@@ -94,6 +95,8 @@ func NewMetrics() *Metrics {
 	m.deploys = counter("deploys_total", "Deployments, by result.", "result")
 	m.duration = histogram("invocation_duration_seconds", "Time in the handler.",
 		[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300})
+	m.firstByte = histogram("first_byte_seconds", "Time in the handler until a streamed answer began.",
+		[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30})
 	m.initTime = histogram("init_duration_seconds", "Time of an Instance's Init.",
 		[]float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10})
 	m.queueTime = histogram("queue_duration_seconds", "Time an Invocation waited for an Instance that was not there.",

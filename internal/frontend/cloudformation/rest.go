@@ -171,6 +171,7 @@ func (l *loader) restMethod(r *resource) {
 			l.diags.Warnf(in.pos("Uri"), "not-here", "", "the route %s %s leads to no function of this template: %s", method, p, in.val("Uri"))
 			return
 		}
+		route.Stream = typ == "AWS_PROXY" && strings.EqualFold(in.str("ResponseTransferMode"), "STREAM")
 		if typ == "AWS" {
 			route.Custom, route.Templates = true, in.strMap("RequestTemplates")
 			route.Passthrough, route.Answers = in.str("PassthroughBehavior"), answers(in)

@@ -20,7 +20,12 @@ func (c *compiler) restIntegration(e restEvent) *cfn.Node {
 		if e.fn.alias != "" {
 			target = append(target, ":", e.fn.aliasN)
 		}
-		props = append(props, "Uri", join(e.pos, "", append(target, "/invocations")...))
+		call := "/invocations"
+		if mode, _ := e.n.At("response", "transferMode").Text(); e.integration == "AWS_PROXY" && strings.EqualFold(mode, "stream") {
+			target[4], call = ":lambda:path/2021-11-15/functions/", "/response-streaming-invocations"
+			props = append(props, "ResponseTransferMode", "STREAM")
+		}
+		props = append(props, "Uri", join(e.pos, "", append(target, call)...))
 		c.keys(req, "in request of function \""+e.fn.key+"\"", words("parameters schema schemas template passThrough contentHandling uri method"))
 	case "HTTP", "HTTP_PROXY":
 		props[1] = e.method

@@ -40,6 +40,7 @@ type apiSession struct {
 		ready    bool     // Init is over
 		initErr  *guest.InitError
 		closed   bool
+		ext      extensions
 	}
 }
 
@@ -65,8 +66,11 @@ func openAPI(ctx context.Context, ln net.Listener, u *guest.Unit, pool *sync.Poo
 	var initErr *guest.InitError
 	err := s.wait(ctx, func() bool {
 		initErr = s.mu.initErr
-		return initErr != nil || s.mu.ready
+		return initErr != nil || s.readyLocked()
 	})
+	if fault := extensionFault(err); fault != nil && initErr == nil {
+		err, initErr = nil, fault
+	}
 	switch {
 	case err != nil:
 		s.Close()
@@ -155,6 +159,9 @@ func (s *apiSession) Invoke(ctx context.Context, inv *invocation.Invocation, sin
 			keep(s.pool, call.buf)
 		}
 	}()
+	if s.extended() {
+		s.tellExtensions(invoked(s.unit, inv), func(x *extension) bool { return x.invoke })
+	}
 	if _, err := c.conn.Write(b.out); err != nil {
 		// The client acts on a whole answer only.
 		s.spent = true
@@ -169,19 +176,23 @@ func (s *apiSession) Invoke(ctx context.Context, inv *invocation.Invocation, sin
 		}
 		err = s.deliver(ctx, call, inv, sink)
 	}
-	if err != nil {
+	cut, isCut := err.(*guest.CutError)
+	if err != nil && !isCut {
 		s.spent = true
 		return ended(ctx, "read the answer", err)
 	}
-	if over {
-		return nil
+	if over && !s.extended() {
+		return err
 	}
-	err = s.wait(ctx, func() bool { return s.mu.waiter != nil })
+	err = s.wait(ctx, s.readyLocked)
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.spent = true
 		return fmt.Errorf("wait for the end of the guest's work after its answer: %w", err)
 	}
-	// Otherwise the caller or the guest has gone after a whole answer: a runtime may exit instead of asking for more.
+	// Otherwise the caller or the guest has gone after the answer: a runtime may exit instead of asking for more.
+	if isCut {
+		return cut
+	}
 	return nil
 }
 
@@ -196,7 +207,7 @@ func (s *apiSession) follow(ctx context.Context, c *apiConn, call *apiCall, inv 
 	stop := invocation.AfterFunc(ctx, func() { s.recall(c, time.Now().Add(grace)) })
 	defer stop()
 	next := goes
-	for next == goes && err == nil {
+	for next == goes && (err == nil || delivered && isCut(err)) {
 		if _, broken := c.br.Peek(1); broken != nil {
 			if !errors.Is(broken, os.ErrDeadlineExceeded) { // lost, and not recalled
 				next = ends
@@ -219,6 +230,12 @@ func (s *apiSession) follow(ctx context.Context, c *apiConn, call *apiCall, inv 
 	}
 	s.giveBack(c, next)
 	return delivered, next == parks, err
+}
+
+// isCut says that the guest is done with an Invocation all the same.
+func isCut(err error) bool {
+	_, ok := err.(*guest.CutError)
+	return ok
 }
 
 // recall cuts the read of a lent connection, so that Invoke looks around.
@@ -279,9 +296,10 @@ func (s *apiSession) take(ctx context.Context, inv *invocation.Invocation) (*api
 	call := &apiCall{id: inv.ID}
 	var c *apiConn
 	err := s.wait(ctx, func() bool {
-		if c = s.mu.waiter; c == nil {
+		if !s.readyLocked() {
 			return false
 		}
+		c = s.mu.waiter
 		if !c.alive() {
 			s.endLocked(c) // the guest will ask again
 			return false
@@ -300,11 +318,13 @@ func (s *apiSession) wait(ctx context.Context, cond func() bool) error {
 	for {
 		over := ctx.Err()
 		s.mu.Lock()
-		ok, closed := cond(), s.mu.closed
+		ok, closed, fault := cond(), s.mu.closed, s.mu.ext.fault
 		s.mu.Unlock()
 		switch {
-		case ok:
+		case ok && fault == nil:
 			return nil
+		case fault != nil:
+			return fault
 		case over != nil:
 			return over
 		case closed:
@@ -443,6 +463,7 @@ func (s *apiSession) gone(c *apiConn) {
 	if s.mu.waiter == c {
 		s.mu.waiter = nil
 	}
+	s.hungUpLocked(c)
 }
 
 // apiStatus is an answer of the Runtime API other than an Invocation.
@@ -450,13 +471,14 @@ type apiStatus struct {
 	line string
 	kind string // media type
 	body string
+	head string // further header lines
 }
 
 var (
-	statusAccepted = &apiStatus{"202 Accepted", "application/json", "{\"status\":\"OK\"}\n"}
-	statusPong     = &apiStatus{"200 OK", "text/plain; charset=utf-8", "pong"}
-	statusNotFound = &apiStatus{"404 Not Found", "text/plain; charset=utf-8", "404 page not found\n"}
-	statusMethod   = &apiStatus{"405 Method Not Allowed", "text/plain; charset=utf-8", ""}
+	statusAccepted = &apiStatus{line: "202 Accepted", kind: "application/json", body: "{\"status\":\"OK\"}\n"}
+	statusPong     = &apiStatus{line: "200 OK", kind: "text/plain; charset=utf-8", body: "pong"}
+	statusNotFound = &apiStatus{line: "404 Not Found", kind: "text/plain; charset=utf-8", body: "404 page not found\n"}
+	statusMethod   = &apiStatus{line: "405 Method Not Allowed", kind: "text/plain; charset=utf-8", body: ""}
 	statusBadID    = failure("400 Bad Request", "InvalidRequestID", "Invalid request ID")
 	statusTooLarge = failure("413 Request Entity Too Large", "RequestEntityTooLarge", fmt.Sprintf("Exceeded maximum allowed payload size (%d bytes).", maxResult))
 	statusHeader   = failure("431 Request Header Fields Too Large", "RequestHeaderTooLarge", fmt.Sprintf("The header is over %d bytes.", maxHeader))
@@ -464,7 +486,7 @@ var (
 )
 
 func failure(line, kind, msg string) *apiStatus {
-	return &apiStatus{line, "application/json", fmt.Sprintf("{\"errorMessage\":%q,\"errorType\":%q}\n", msg, kind)}
+	return &apiStatus{line: line, kind: "application/json", body: fmt.Sprintf("{\"errorMessage\":%q,\"errorType\":%q}\n", msg, kind)}
 }
 
 func transition(from, to string) *apiStatus {

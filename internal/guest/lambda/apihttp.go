@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http/httputil"
@@ -16,7 +15,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/invocation"
 )
 
 const (
@@ -41,6 +41,10 @@ type apiConn struct {
 	borrower context.Context // of the Invoke that it is lent to
 	inside   bool            // a request has begun to arrive
 	flow     *streamBody     // whose end Invoke, to which the connection is lent, has to answer
+	speaks   string          // id of the extension that asked last
+
+	streaming context.Context // of the Invoke that copies a streamed answer from it
+	until     time.Time       // when that is given up, once nobody reads the answer; zero while somebody may
 }
 
 // apiRequest is the head of one request.
@@ -54,17 +58,37 @@ type apiRequest struct {
 	errType string
 	mode    string
 	media   string
+
+	extName, extID, extError, extAccept string // of the Extensions API
 }
 
-// Read reads from the guest. A recall that comes inside a request waits for the request's end, unless the borrower's time is over.
+// Read reads from the guest. A recall that comes inside a request waits for the request's end, unless the borrower's time is over. A
+// streamed answer whose reader has gone is read on for a while.
 func (c *apiConn) Read(p []byte) (int, error) {
 	for {
 		n, err := c.conn.Read(p)
-		if n > 0 || !c.inside || c.borrower == nil || c.borrower.Err() != nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		switch {
+		case n > 0 || !errors.Is(err, os.ErrDeadlineExceeded):
+			return n, err
+		case c.lenient():
+			_ = c.conn.SetReadDeadline(c.until)
+		case c.inside && c.borrower != nil && c.borrower.Err() == nil && c.until.IsZero():
+			_ = c.conn.SetReadDeadline(time.Time{})
+		default:
 			return n, err
 		}
-		_ = c.conn.SetReadDeadline(time.Time{})
 	}
+}
+
+// lenient says whether the rest of a streamed answer may still come, though nobody reads it.
+func (c *apiConn) lenient() bool {
+	if c.streaming == nil {
+		return false
+	}
+	if c.until.IsZero() && errors.Is(c.streaming.Err(), context.Canceled) {
+		c.until = time.Now().Add(guest.Farewell)
+	}
+	return time.Now().Before(c.until)
 }
 
 func (c *apiConn) serve() {
@@ -78,7 +102,7 @@ func (c *apiConn) serve() {
 		switch c.once() {
 		case ends:
 			return
-		case parks:
+		case parks, waits:
 			select {
 			case <-c.turn:
 			case <-c.s.done:
@@ -98,6 +122,7 @@ const (
 	goes  step = iota // the next
 	ends              // nothing
 	parks             // its answer, by Invoke: from now on the connection is not its goroutine's
+	waits             // the same, for an extension's event
 )
 
 // once takes one request, and answers it unless it parks.
@@ -110,8 +135,8 @@ func (c *apiConn) once() step {
 	}
 	c.last = q.closes
 	st, next := c.handle(&q)
-	if next == parks {
-		return parks
+	if next == parks || next == waits {
+		return next
 	}
 	c.inside = c.flow != nil
 	closes := next == ends || q.closes
@@ -125,6 +150,7 @@ func (c *apiConn) once() step {
 func (c *apiConn) streamed() step {
 	b := c.flow
 	c.flow, c.inside = nil, false
+	c.last = c.last || b.last
 	if !b.ok || c.respond(statusAccepted, c.last) != nil || c.last {
 		return ends
 	}
@@ -171,6 +197,12 @@ func (c *apiConn) readHead(q *apiRequest) *apiStatus {
 	return nil
 }
 
+// streams says whether the body is a streamed answer. aws-lambda-go asks for no mode: its streams are chunked and have one of two media
+// types, which its buffered answers have not.
+func (q *apiRequest) streams() bool {
+	return strings.EqualFold(q.mode, "streaming") || q.chunked && (q.media == httpStream || q.media == octetStream)
+}
+
 // field takes the header fields that matter here.
 func (q *apiRequest) field(name, value []byte, lengths *int) *apiStatus {
 	is := func(s string) bool { return len(name) == len(s) && bytes.EqualFold(name, []byte(s)) }
@@ -201,6 +233,14 @@ func (q *apiRequest) field(name, value []byte, lengths *int) *apiStatus {
 		q.errType = string(value)
 	case is("Lambda-Runtime-Function-Response-Mode"):
 		q.mode = string(value)
+	case is("Lambda-Extension-Name"):
+		q.extName = string(value)
+	case is(idHeader):
+		q.extID = string(value)
+	case is("Lambda-Extension-Function-Error-Type"):
+		q.extError = string(value)
+	case is("Lambda-Extension-Accept-Feature"):
+		q.extAccept = string(value)
 	}
 	return nil
 }
@@ -232,7 +272,8 @@ func (c *apiConn) handle(q *apiRequest) (st *apiStatus, next step) {
 	const prefix = "/2018-06-01/"
 	rest, ok := strings.CutPrefix(q.path, prefix)
 	if !ok {
-		return c.refuse(q, statusNotFound)
+		c.speaks = q.extID
+		return c.extension(q)
 	}
 	want := "POST"
 	if rest == "runtime/invocation/next" || rest == "ping" {
@@ -305,7 +346,7 @@ func (c *apiConn) post(q *apiRequest, id string, isError bool) (*apiStatus, step
 	if st != nil {
 		return c.refuse(q, st)
 	}
-	if !isError && strings.EqualFold(q.mode, "streaming") {
+	if !isError && q.streams() {
 		return c.stream(q, call)
 	}
 	b := c.s.pool.Get().(*scratch)
@@ -420,7 +461,8 @@ func (c *apiConn) respond(st *apiStatus, closes bool) error {
 	if closes {
 		b = append(b, "\r\nConnection: close"...)
 	}
-	b = append(b, "\r\n\r\n"...)
+	b = append(append(b, "\r\n"...), st.head...)
+	b = append(b, "\r\n"...)
 	_, err := c.conn.Write(append(b, st.body...))
 	return err
 }
@@ -432,6 +474,7 @@ type streamBody struct {
 	once sync.Once
 	done chan struct{} // closed when Invoke reads no more
 	ok   bool          // the body was read to its end; valid after done
+	last bool          // and the connection is of no more use
 }
 
 func (b *streamBody) release() { b.once.Do(func() { close(b.done) }) }
@@ -457,25 +500,30 @@ func (c *apiConn) stream(q *apiRequest, call *apiCall) (*apiStatus, step) {
 		return nil, goes
 	}
 	<-b.done
-	if !b.ok {
+	switch {
+	case !b.ok:
 		return nil, ends
+	case b.last:
+		return statusAccepted, ends
 	}
 	return statusAccepted, goes
 }
 
-// copy gives the stream to the reply. An error inside the handler comes as trailer.
+// copy gives the stream to the reply. An error inside the handler comes as trailer. A guest over this API is not told that its reader has
+// gone, as on AWS: it has a while to end its answer, which is thrown away.
 func (b *streamBody) copy(ctx context.Context, rep *reply) error {
 	defer b.release()
-	stop := context.AfterFunc(ctx, func() { _ = b.c.conn.SetReadDeadline(past) })
+	b.c.streaming = ctx
+	defer func() { b.c.streaming = nil }()
+	stop := invocation.AfterFunc(ctx, func() { _ = b.c.conn.SetReadDeadline(past) })
 	defer stop()
 	buf := make([]byte, 32<<10)
 	r := b.c.body(b.q)
 	for {
 		n, err := r.Read(buf)
-		if n > 0 {
-			if err := rep.write(buf[:n]); err != nil {
-				return fmt.Errorf("%w: %w", errReader, err)
-			}
+		if n > 0 && rep.write(buf[:n]) != nil && b.c.until.IsZero() {
+			b.c.until = time.Now().Add(guest.Farewell)
+			_ = b.c.conn.SetReadDeadline(b.c.until)
 		}
 		if err == io.EOF {
 			break
@@ -494,20 +542,22 @@ func (b *streamBody) copy(ctx context.Context, rep *reply) error {
 			doc, _ = base64.StdEncoding.DecodeString(value)
 		}
 	})
-	if err != nil || !stop() {
+	if err != nil {
 		return noEOF(err)
 	}
 	b.ok = true
+	// Its reads may be given a deadline at any time from now on.
+	b.last = !stop() || !b.c.until.IsZero()
 	if kind == "" && doc == nil {
 		_ = rep.close(nil)
-		return nil
+		return rep.cut(nil)
 	}
 	fe := handlerError(doc)
 	if fe.Type == "Error" && kind != "" {
 		fe.Type = kind
 	}
-	if rep.live && rep.begun {
-		return errs.New(errs.Failed, "the handler failed inside a streamed answer: %s: %s", fe.Type, fe.Message)
+	if rep.lost != nil || rep.over || rep.live && rep.begun {
+		return rep.cut(&fe)
 	}
 	_ = rep.fault(fe, doc)
 	return nil

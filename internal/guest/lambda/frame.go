@@ -15,6 +15,7 @@ import (
 // context. An answer's head is 'r' (result), 'e' (error document) or 's' and a media type (streamed).
 // What ends an answer also ends the Invocation: the guest holds it back while its code is at work.
 // The guest's first frame is frameReady or frameFailed with an error document.
+// frameLeft tells the guest during an Invocation that nobody reads its streamed answer any more.
 const (
 	frameHead   = 1
 	frameBody   = 2
@@ -22,9 +23,12 @@ const (
 	frameReady  = 4
 	frameFailed = 5
 	frameAbort  = 6
+	frameLeft   = 7
 
 	// flagLast, on any frame of an answer, says that the guest ends after it.
 	flagLast = 1
+	// flagStreams, on frameReady, says that the handler streams its answers.
+	flagStreams = 2
 
 	frameHeader = 8
 )

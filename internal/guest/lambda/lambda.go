@@ -1,8 +1,8 @@
 // Package lambda is the guest protocol of AWS Lambda: handlers written for its Node.js and Python runtimes, for provided.* and go1.x.
 //
 // Main type: [Protocol]. Node.js and Python handlers run under ebb's own bootstraps, which talk in frames over
-// [sandbox.Stream]; native runtimes speak the Runtime API of 2018-06-01 over [sandbox.Listen], or, where a Go binary has an
-// aws-lambda-go before 1.18, its net/rpc form over [sandbox.Dial].
+// [sandbox.Stream]; native runtimes speak the Runtime API of 2018-06-01 over [sandbox.Listen], and beside it the Extensions API of
+// 2020-01-01, or, where a Go binary has an aws-lambda-go before 1.18, its net/rpc form over [sandbox.Dial].
 //
 // Guarantees:
 //
@@ -11,9 +11,11 @@
 //  2. What a handler wrote before it answered has left its process before the answer does.
 //  3. Every failure, the host's included, has the error type, document and status that a caller of AWS sees, and Head.Error.
 //  4. What a guest sends is bounded: 6 MB a result, 200 MB a stream, 64 KB of HTTP header.
-//  5. An idle Session holds no buffers and, with frames, no goroutine.
+//  5. A streamed answer goes out as it is written, no faster than it is read; one that nobody reads any more ends within guest.Farewell, or
+//     the Instance does.
+//  6. An idle Session holds no buffers and, with frames, no goroutine.
 //
-// It does not choose interpreters or install SDKs, and gives no credentials that work.
+// It does not choose interpreters or install SDKs, starts no extensions, and gives no credentials that work.
 package lambda
 
 import (

@@ -293,3 +293,20 @@ func TestCode_TakesBootstrapFromALayer(t *testing.T) {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
+
+func TestGo_WithAnInternalExtension(t *testing.T) {
+	t.Parallel()
+	u := goUnit(t, "provided.al2023", "gofn")
+	u.Env = []string{"MODE=extension"}
+	g := launch(t, u)
+	for range 3 {
+		if b, err := g.Call(t, `{"a":1}`); err != nil || b.Body.String() != `{"a":1}` {
+			t.Fatalf("%v %s", err, b.Body.String())
+		}
+	}
+	// Each has been told by the time the Invocation is over.
+	event := `extension got \{"eventType":"INVOKE","deadlineMs":\d+,"requestId":"8476a536-e9f4-11e8-9739-2dfe598c3fcd","invokedFunctionArn":"[^"]+","tracing":\{"type":"X-Amzn-Trace-Id","value":"[^"]*"\}\}\n`
+	if out, ok := g.OutputLike("^(" + event + "){3}$"); !ok {
+		t.Errorf("output:\n%s", out)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/guest"
 	"github.com/ebb-run/ebb/internal/invocation"
 )
 
@@ -17,7 +18,8 @@ const (
 	// maxPrelude bounds the head of a streamed HTTP answer, in bytes.
 	maxPrelude = 128 << 10
 
-	httpStream = "application/vnd.awslambda.http-integration-response"
+	httpStream  = "application/vnd.awslambda.http-integration-response"
+	octetStream = "application/octet-stream" // unless something else is said
 )
 
 // The kinds of reply, as a frame's head names them.
@@ -36,9 +38,10 @@ type reply struct {
 	media string // of a streamed reply
 	buf   []byte
 	size  int
-	live  bool // bytes go to the Sink as they come
-	begun bool // the Sink was started
-	gone  error
+	live  bool  // bytes go to the Sink as they come
+	begun bool  // the Sink was started
+	over  bool  // it has a whole answer in place of the guest's; what still comes is thrown away
+	lost  error // why what still comes is thrown away, after the answer had begun
 }
 
 func (r *reply) open(kind byte, media string) {
@@ -48,15 +51,23 @@ func (r *reply) open(kind byte, media string) {
 	}
 }
 
-// write takes bytes; they may be reused after it has returned. An error means that the reader is gone or the limit passed.
+// write takes bytes; they may be reused after it has returned. An error, given once, means that the reader is gone or the limit passed: the
+// guest should be told.
 func (r *reply) write(p []byte) error {
 	r.size += len(p)
-	if !r.live {
-		if r.size <= maxResult {
-			r.buf = append(r.buf, p...)
-		}
-		return nil
+	switch {
+	case r.over || r.lost != nil:
+	case r.live:
+		r.lost = r.pass(p)
+		return r.lost
+	case r.size <= maxResult:
+		r.buf = append(r.buf, p...)
 	}
+	return nil
+}
+
+// pass gives bytes to the Sink at once.
+func (r *reply) pass(p []byte) error {
 	if r.size > maxStreamed {
 		return errs.New(errs.TooLarge, "the streamed answer is over the limit of %d bytes", maxStreamed)
 	}
@@ -67,7 +78,7 @@ func (r *reply) write(p []byte) error {
 	if r.media != httpStream {
 		media := r.media
 		if media == "" {
-			media = "application/octet-stream"
+			media = octetStream
 		}
 		r.begun = true
 		if err := r.sink.Start(invocation.Head{Status: 200, Length: -1, Header: []invocation.Field{{Name: "Content-Type", Value: media}}}); err != nil {
@@ -79,14 +90,13 @@ func (r *reply) write(p []byte) error {
 	r.buf = append(r.buf, p...)
 	head, rest, err := readPrelude(r.buf)
 	if err != nil {
-		r.begun = true
-		r.gone = r.fault(invocation.FunctionError{Cause: invocation.CauseResponse, Type: "Runtime.InvalidResponse", Message: err.Error()}, nil)
-		return err
+		r.begun, r.over, r.buf = true, true, nil
+		return r.fault(invocation.FunctionError{Cause: invocation.CauseResponse, Type: "Runtime.InvalidResponse", Message: err.Error()}, nil)
 	}
 	if head == nil {
 		return nil
 	}
-	r.begun = true
+	r.begun, r.buf = true, nil
 	head.Length = -1
 	if err := r.sink.Start(*head); err != nil {
 		return err
@@ -97,8 +107,22 @@ func (r *reply) write(p []byte) error {
 	return err
 }
 
+// cut is the error of an answer that was cut, or nil; fe is how the handler failed inside it, where it did.
+func (r *reply) cut(fe *invocation.FunctionError) error {
+	switch {
+	case r.lost != nil:
+		return &guest.CutError{Err: r.lost}
+	case r.over || fe == nil:
+		return nil
+	}
+	return &guest.CutError{Failure: fe, Err: errs.New(errs.Failed, "the handler failed inside a streamed answer: %s: %s", fe.Type, fe.Message)}
+}
+
 // close ends the reply. last are its final bytes, not yet given to write.
 func (r *reply) close(last []byte) error {
+	if r.over || r.lost != nil {
+		return nil
+	}
 	if r.live {
 		if len(last) > 0 || !r.begun && r.media != httpStream {
 			if err := r.write(last); err != nil {

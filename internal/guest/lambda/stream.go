@@ -37,15 +37,18 @@ func keep(pool *sync.Pool, b *scratch) {
 
 // streamSession serves Invocations as frames on one byte stream. Invoke is called by one goroutine at a time.
 type streamSession struct {
-	line  lineReader
-	unit  *guest.Unit
-	pool  *sync.Pool // of *scratch
-	call  uint16
-	spent bool // the guest has ended or is about to
+	line    lineReader
+	unit    *guest.Unit
+	pool    *sync.Pool // of *scratch
+	call    uint16
+	streams bool // the handler streams its answers
+	spent   bool // the guest has ended or is about to
 
 	mu struct {
 		sync.Mutex
 		call uint16 // whose context may still cut the line, or 0
+		sent bool   // the guest has all of it
+		told bool   // and knows that nobody reads its answer
 	}
 }
 
@@ -96,7 +99,7 @@ func openStream(ctx context.Context, conn net.Conn, u *guest.Unit, pool *sync.Po
 		if !stop() {
 			return nil, ended(ctx, "wait for the guest's init", ctx.Err())
 		}
-		return &streamSession{line: lineReader{Conn: conn}, unit: u, pool: pool}, nil
+		return &streamSession{line: lineReader{Conn: conn}, unit: u, pool: pool, streams: f.flags&flagStreams != 0}, nil
 	case f.kind == frameFailed && f.length <= maxResult:
 		doc, err := r.payload(f.length)
 		if err != nil {
@@ -165,9 +168,15 @@ func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, 
 		}
 		return fmt.Errorf("send the invocation: %w: %w", guest.ErrUnseen, err)
 	}
+	s.mu.Lock()
+	s.mu.sent = true
+	s.mu.Unlock()
 	r := frameReader{r: &s.line, buf: b.in}
 	err = s.answer(&r, inv, sink)
 	b.in = r.buf
+	if _, ok := err.(*guest.CutError); ok {
+		return err
+	}
 	if err != nil {
 		s.spent = true
 		return ended(ctx, "read the answer", err)
@@ -175,7 +184,8 @@ func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, 
 	return nil
 }
 
-// watch lets the end of ctx cut the line, until the returned function is called; what was cut by then is whole again.
+// watch lets the end of ctx cut the line, until the returned function is called; what was cut by then is whole again. A guest that streams
+// is told first that its reader has gone.
 func (s *streamSession) watch(ctx context.Context) func() {
 	mine := s.call
 	s.mu.Lock()
@@ -184,24 +194,51 @@ func (s *streamSession) watch(ctx context.Context) func() {
 	stop := invocation.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.mu.call == mine {
+		switch {
+		case s.mu.call != mine:
+		case s.streams && s.mu.sent && errors.Is(ctx.Err(), context.Canceled):
+			s.tellLocked()
+		default:
 			_ = s.line.SetDeadline(past)
 		}
 	})
 	return func() {
-		if stop() {
-			return
-		}
+		stopped := stop()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.mu.call = 0
-		s.line.cut = time.Time{}
-		_ = s.line.SetDeadline(time.Time{})
+		told := s.mu.told
+		s.mu.call, s.mu.sent, s.mu.told = 0, false, false
+		if !stopped || told {
+			s.line.cut = time.Time{}
+			_ = s.line.SetDeadline(time.Time{})
+		}
 	}
 }
 
-// errReader marks an error of the Sink.
-var errReader = errors.New("the reader of the answer is gone")
+// tellLocked tells the guest that nobody reads its answer, and bounds the time that it then has.
+func (s *streamSession) tellLocked() {
+	if s.mu.told {
+		return
+	}
+	s.mu.told = true
+	_ = s.line.SetDeadline(time.Now().Add(guest.Farewell))
+	var room [frameHeader]byte
+	p, at := openFrame(room[:0], frameLeft, s.mu.call)
+	closeFrame(p, at)
+	_, _ = s.line.Write(p) // where this fails reading does too
+}
+
+func (s *streamSession) tell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tellLocked()
+}
+
+func (s *streamSession) told() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.told
+}
 
 // answer reads one answer into the Sink.
 func (s *streamSession) answer(r *frameReader, inv *invocation.Invocation, sink invocation.Sink) error {
@@ -235,7 +272,10 @@ func (s *streamSession) answer(r *frameReader, inv *invocation.Invocation, sink 
 				return err
 			}
 		case frameEnd:
-			return s.end(r, &rep, f.length)
+			if err := s.end(r, &rep, f.length); err != nil {
+				return err
+			}
+			return rep.cut(nil)
 		case frameAbort:
 			return s.abort(r, &rep, f.length)
 		default:
@@ -244,7 +284,7 @@ func (s *streamSession) answer(r *frameReader, inv *invocation.Invocation, sink 
 	}
 }
 
-// body gives n bytes to the reply as they come.
+// body gives n bytes to the reply as they come. The rest of an answer that nobody reads any more is thrown away, while the guest ends it.
 func (s *streamSession) body(r *frameReader, rep *reply, n int) error {
 	for n > 0 {
 		p, err := r.some(n)
@@ -252,8 +292,8 @@ func (s *streamSession) body(r *frameReader, rep *reply, n int) error {
 			return err
 		}
 		n -= len(p)
-		if err := rep.write(p); err != nil {
-			return fmt.Errorf("%w: %w", errReader, err)
+		if rep.write(p) != nil {
+			s.tell()
 		}
 	}
 	return nil
@@ -281,8 +321,7 @@ func (s *streamSession) end(r *frameReader, rep *reply, n int) error {
 	return nil
 }
 
-// abort ends a streamed answer with the error document. What its reader already has cannot be taken back: then the Instance is given
-// up, which is how the front door learns that the answer is cut.
+// abort ends a streamed answer with the error document. What its reader already has cannot be taken back: then the answer is cut.
 func (s *streamSession) abort(r *frameReader, rep *reply, n int) error {
 	if n > maxResult {
 		return errs.New(errs.Failed, "the guest sent an error document of %d bytes", n)
@@ -291,11 +330,18 @@ func (s *streamSession) abort(r *frameReader, rep *reply, n int) error {
 	if err != nil {
 		return err
 	}
-	fe := handlerError(doc)
-	if rep.live && rep.begun {
-		return errs.New(errs.Failed, "the handler failed inside a streamed answer: %s: %s", fe.Type, fe.Message)
+	if r.hi != r.lo {
+		return errs.New(errs.Failed, "the guest sent %d bytes after its answer", r.hi-r.lo)
 	}
-	return rep.fault(fe, doc)
+	fe := handlerError(doc)
+	if rep.lost == nil && s.told() {
+		rep.lost = errs.New(errs.Canceled, "the reader of the answer has gone")
+	}
+	if rep.lost != nil || rep.over || rep.live && rep.begun {
+		return rep.cut(&fe)
+	}
+	_ = rep.fault(fe, doc) // a reader that is gone now is no fault of the guest
+	return nil
 }
 
 // appendMeta appends an Invocation's head.

@@ -390,6 +390,7 @@ func FuzzAPI(f *testing.F) {
 	f.Add([]byte("POST /2018-06-01/runtime/invocation/" + testID + "/response HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" + getNext))
 	f.Add([]byte("POST /2018-06-01/runtime/invocation/" + testID + "/response HTTP/1.1\r\nLambda-Runtime-Function-Response-Mode: streaming\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nA: b\r\n\r\n"))
 	f.Add([]byte("POST /2018-06-01/runtime/invocation/" + testID + "/error HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc"))
+	f.Add([]byte("POST /2020-01-01/extension/register HTTP/1.1\r\nLambda-Extension-Name: a\r\nContent-Length: 21\r\n\r\n{\"events\":[\"INVOKE\"]}GET /2020-01-01/extension/event/next HTTP/1.1\r\nLambda-Extension-Identifier: a\r\n\r\n"))
 	f.Add([]byte("POST /2018-06-01/runtime/init/error HTTP/1.1\r\nContent-Length: 9999999999\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, c := apiGuest(t)

@@ -9,9 +9,9 @@ const HEAD = 1, BODY = 2, END = 3, ABORT = 6;
 // is called when the line is free for the next Invocation.
 //
 // An Invocation ends when its stream has ended, or broken, and the handler's promise has settled: until then its code may be at work.
-module.exports = ({ frames, drained, errorDocument, logError, named, neverSettled, over }) => function stream(mine, handler, event, context) {
-  let type = 'application/octet-stream', begun = false, before = null;
-  let ended = false, settled = false, fault = null;
+module.exports = ({ frames, drained, errorDocument, logError, named, neverSettled, over }) => function stream(mine, handler, event, context, highWaterMark) {
+  let type = 'application/octet-stream', begun = false, wrote = false, before = null;
+  let ended = false, settled = false, fault = null, gone = null;
   const put = (chunk, done) => {
     const list = [];
     if (!begun) list.push([HEAD, 0, 's' + type]);
@@ -42,7 +42,8 @@ module.exports = ({ frames, drained, errorDocument, logError, named, neverSettle
   // broken ends the stream with an error, which is the answer's unless the answer is whole. All of them are logged.
   const broken = (err, title = 'Invoke Error') => {
     const e = err === undefined || err === null ? named('Error', String(err)) : err;
-    logError(title, e);
+    // Once the reader has gone, errors of the stream are how the handler learns of it.
+    if (gone === null || e !== gone && !/^ERR_STREAM_/.test(e.code)) logError(title, e);
     if (ended) return;
     ended = true;
     fault = errorDocument(e);
@@ -54,6 +55,8 @@ module.exports = ({ frames, drained, errorDocument, logError, named, neverSettle
     finish(flags, then);
   };
   const w = new Writable({
+    highWaterMark,
+    decodeStrings: true,
     // What comes after the end of the Invocation must not get into the next one's answer.
     write(chunk, encoding, done) { ended || mine.answered ? done() : first(() => put(chunk, done)); },
     final(done) {
@@ -64,8 +67,19 @@ module.exports = ({ frames, drained, errorDocument, logError, named, neverSettle
       });
     },
   });
-  w.setContentType = (t) => { type = t; };
-  Object.defineProperty(w, '_onBeforeFirstWrite', { set(f) { before = f; } });
+  w.setContentType = (t) => {
+    if (wrote) throw named('InvalidStreamingOperation', 'Cannot set content-type, too late.');
+    type = t;
+  };
+  Object.defineProperty(w, '_onBeforeFirstWrite', { get: () => before, set(f) { before = f; } });
+  // What is neither text nor bytes is written as JSON.
+  const bytes = (chunk) => (typeof chunk === 'string' || chunk instanceof Uint8Array || chunk === undefined ? chunk : JSON.stringify(chunk));
+  const { write, end } = w;
+  w.write = (chunk, ...more) => {
+    wrote = true;
+    return write.call(w, bytes(chunk), ...more);
+  };
+  w.end = (chunk, ...more) => end.call(w, typeof chunk === 'function' || chunk === null ? chunk : bytes(chunk), ...more);
   w.on('error', (err) => {
     if (ended) return; // of a write after the end, or the handler's own error again
     broken(err);
@@ -76,14 +90,36 @@ module.exports = ({ frames, drained, errorDocument, logError, named, neverSettle
     broken(named('Error', 'the response stream was destroyed before its end'));
     finish(0);
   });
+  const own = { close: 1, error: 1, drain: 0 }; // listeners
   mine.stream = {
     fail,
     idle() { // the event loop is empty
       if (settled) w.end();
-      else fail(neverSettled());
+      else if (gone === null && ['close', 'error', 'drain'].some((name) => w.listenerCount(name) > own[name])) return; // the host may still wake it
+      else fail(gone || neverSettled());
+    },
+    left() { // nobody reads the answer any more
+      if (ended || mine.answered) return;
+      gone = Object.assign(named('Error', 'aborted: the client has disconnected'), { code: 'ECONNRESET' });
+      fault = errorDocument(gone);
+      ended = true;
+      w.destroy(gone);
+      finish(0);
     },
   };
-  new Promise((done) => done(handler(event, w, context))).then(() => {
+  let result;
+  try {
+    result = handler(event, w, context);
+  } catch (err) {
+    fail(err);
+    return;
+  }
+  if (result === null || typeof result !== 'object' || typeof result.then !== 'function') {
+    fail(named('Error', 'Streaming does not support non-async handlers.'));
+    return;
+  }
+  result.then((value) => {
+    if (value !== undefined) console.warn('Streaming handlers ignore return values.');
     settled = true;
     finish(0);
   }, (err) => fail(err));

@@ -11,8 +11,9 @@ const net = require('net');
 const path = require('path');
 const util = require('util');
 
-const HEAD = 1, BODY = 2, END = 3, READY = 4, FAILED = 5; // and ABORT in node-stream.cjs
+const HEAD = 1, BODY = 2, END = 3, READY = 4, FAILED = 5, LEFT = 7; // and ABORT in node-stream.cjs
 const LAST = 1; // flag: the guest ends after this answer
+const STREAMS = 2; // flag of READY: the handler streams its answers
 const HEADER = 8;
 const LINE = 3; // the descriptor
 
@@ -213,6 +214,9 @@ function frame(buf, at, length) {
       } else {
         invoke(head, buf.toString('utf8', start, end));
       }
+      break;
+    case LEFT:
+      if (current !== null && current.stream !== null && buf.readUInt16LE(at + 6) === call) current.stream.left();
   }
 }
 
@@ -411,19 +415,20 @@ function fatal(title, err, code) {
 // ---- streamed answers --------------------------------------------------------------------------------------------
 
 const streaming = Symbol.for('aws.lambda.runtime.handler.streaming');
+const HIGH = Symbol.for('aws.lambda.runtime.handler.streaming.highWaterMark');
 const PRELUDE = 'application/vnd.awslambda.http-integration-response';
 
 let streams = null; // node-stream.cjs
 
 function stream(mine, event, context) {
   streams ||= require('./node-stream.cjs')({ frames, drained, errorDocument, logError, named, neverSettled, over });
-  streams(mine, handler, event, context);
+  streams(mine, handler, event, context, handler[HIGH]);
 }
 
 globalThis.awslambda = {
   streamifyResponse(f, options) {
     f[streaming] = 'response';
-    if (options && typeof options.highWaterMark === 'number') f[Symbol.for('aws.lambda.runtime.handler.streaming.highWaterMark')] = options.highWaterMark;
+    if (options && typeof options.highWaterMark === 'number') f[HIGH] = options.highWaterMark;
     return f;
   },
   HttpResponseStream: {
@@ -432,7 +437,7 @@ globalThis.awslambda = {
       const text = JSON.stringify(prelude);
       underlying._onBeforeFirstWrite = (write) => {
         write(text);
-        write(new Uint8Array(8));
+        write(new Uint8Array(8)); // ends the head
       };
       return underlying;
     },
@@ -561,5 +566,5 @@ line.unref();
 start().then((f) => {
   handler = f;
   line.ref();
-  frames([[READY, 0, '']]);
+  frames([[READY, handler[streaming] ? STREAMS : 0, '']]);
 }, initFailed);
