@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -164,17 +163,9 @@ func (s *apiSession) register(q *apiRequest, doc []byte) *apiStatus {
 	return st
 }
 
-// external says whether a Layer has an extension of this name to start.
+// external says whether the Layers have an extension of this name to start.
 func external(u *guest.Unit, name string) bool {
-	if name != filepath.Base(name) {
-		return false
-	}
-	for _, l := range u.Layers {
-		if fi, err := os.Stat(filepath.Join(l, "extensions", name)); err == nil && fi.Mode().IsRegular() {
-			return true
-		}
-	}
-	return false
+	return u.Layers != "" && name == filepath.Base(name) && isFile(filepath.Join(u.Layers, "extensions", name))
 }
 
 // known gives the extension that asks.

@@ -37,7 +37,7 @@ func startExtGuest(t *testing.T) *extGuest {
 		t.Fatal(err)
 	}
 	g := &extGuest{ln: ln, opened: make(chan error, 1)}
-	u := &guest.Unit{Function: "f", Version: "$LATEST", Handler: "h", Account: "1", ARN: "arn:aws:lambda:us-east-1:1:function:f", Timeout: 3 * time.Second, Layers: []string{layer}}
+	u := &guest.Unit{Function: "f", Version: "$LATEST", Handler: "h", Account: "1", ARN: "arn:aws:lambda:us-east-1:1:function:f", Timeout: 3 * time.Second, Layers: layer}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	go func() {
