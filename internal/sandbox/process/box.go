@@ -41,6 +41,7 @@ type box struct {
 	tmp   string
 	fence *fence
 	line  *line
+	ice   ice
 
 	settled chan struct{} // closed when Start's attempt is over
 	done    chan struct{} // closed when the main process has ended and its output is handed on, or Stop is through
@@ -312,7 +313,7 @@ func (b *box) end() {
 	b.mu.Unlock()
 	clean := true
 	if g != nil {
-		b.part(g)
+		b.part(g) // thaws
 		b.keepUsage(g)
 		b.fence.kill()
 		// Clearing takes away what the end of the main process is judged by.
@@ -366,7 +367,9 @@ func (b *box) part(g *guest) {
 		defer b.mu.Unlock()
 		return time.Until(b.mu.stopBy)
 	}
-	if left() <= 0 {
+	graceful := left() > 0
+	b.unfreeze(graceful)
+	if !graceful {
 		return
 	}
 	g.signalGroup(syscall.SIGTERM)

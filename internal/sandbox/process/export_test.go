@@ -10,7 +10,11 @@ func OpenV1(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.fences.tree = hierarchy{}
+	// The launcher waits for orders, so nobody looks at these meanwhile.
+	d.fences.goHomeless()
+	found := findCgroups()
+	delete(found, "unified")
+	d.fences.use(found)
 	return d, nil
 }
 
