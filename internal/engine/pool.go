@@ -19,7 +19,7 @@ type pool struct {
 
 	freezeAfter time.Duration // 0 means never
 
-	totals    *totals // of the Unit, over its Revisions
+	totals *totals // of the Unit, over its Revisions
 
 	mu struct {
 		sync.Mutex

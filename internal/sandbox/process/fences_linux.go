@@ -80,10 +80,11 @@ func (f *fences) goHomeless() {
 	f.home = nil
 }
 
-// all are the hierarchies in use, each folder once: version 1 controllers may be mounted together.
+// all are the hierarchies in use, each folder once: version 1 controllers may be mounted together. The launcher leaves that of pids last,
+// because what it gives up there a guest could take.
 func (f *fences) all() []hierarchy {
 	var all []hierarchy
-	for _, h := range []hierarchy{f.memory, f.pids, f.cpu, f.account, f.freezer, f.tree} {
+	for _, h := range []hierarchy{f.memory, f.cpu, f.account, f.freezer, f.pids, f.tree} {
 		if h.usable() && !slices.Contains(all, h) {
 			all = append(all, h)
 		}

@@ -41,8 +41,8 @@ func (c *fence) thaw() error {
 	return nil
 }
 
-// suspendPasses bounds how often suspend looks for processes that do not stand still yet.
-const suspendPasses = 50
+// suspendPatience bounds how long suspend looks for processes that do not stand still yet.
+const suspendPatience = 2 * time.Second
 
 // suspend stops processes by signal. One that is found may have forked before the signal got to it, so it looks until all that it
 // finds stand still. Those that the guest has stopped itself are left to it.
@@ -52,13 +52,14 @@ func (c *fence) suspend() error {
 	c.mu.RUnlock()
 	h := c.hunt()
 	var held []proc
+	quiet := 0
 	pause := 20 * time.Microsecond
-	for range suspendPasses {
+	for end := time.Now().Add(suspendPatience); time.Now().Before(end); {
 		still := true
 		found, unsure, vanished := h.find(pid)
 		for _, p := range found {
 			known := slices.ContainsFunc(held, p.is)
-			if !p.stopped {
+			if !p.stopped && !(known && p.waits) { // a parent in vfork waits for its stopped child, and stops after it
 				still = false
 			}
 			if !known && !p.stopped {
@@ -66,7 +67,10 @@ func (c *fence) suspend() error {
 				signalSame(p, unix.SIGSTOP)
 			}
 		}
-		if h.settled(still, unsure, vanished) {
+		if quiet++; !still {
+			quiet = 0
+		}
+		if quiet > 2 || quiet > 0 && unsure+vanished == 0 { // one that is missed goes on, which does no harm
 			c.hold(held)
 			return nil
 		}

@@ -40,7 +40,65 @@ func TestDriver_ConformsWithVersion1Alone(t *testing.T) {
 	}
 	sandboxtest.Run(t, "v1", openV1, sandboxtest.Options{
 		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: true, Concealed: true, Descriptors: true, Cycles: 600,
+		Processors: mechanisms(t)["cpu limit"].Mechanism == "cgroup v1", Dependent: true, Icebound: true,
 	})
+}
+
+func TestUsage_CountsTheProcessorOfDescendants(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]sandboxtest.Open{"process": open, "v1": openV1} {
+		d, err := open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = d.Close() })
+		if !process.CountsCPU(d.(*process.Driver)) {
+			t.Logf("%s: this machine counts no processor time by cgroup", name)
+			continue
+		}
+		out := &sandboxtest.Output{}
+		s, err := d.Prepare(t.Context(), sandbox.Spec{ID: "a", Output: out})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Stop(0)
+		if _, err := s.Start(t.Context(), sandboxtest.Guest("t", "tree", "setsid:burn:100", "middle:burn:100")); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(30 * time.Second); strings.Count(out.String(), "burnt") < 2; s.Flush() {
+			if time.Now().After(end) {
+				t.Fatalf("%s: not burnt; output %q", name, out.String())
+			}
+		}
+		if u := s.Usage(); u.CPU < 200*time.Millisecond || u.CPU > time.Minute {
+			t.Errorf("%s: %s of processor time, of which two children have used 100 ms each", name, u.CPU)
+		}
+	}
+}
+
+func TestSandbox_WeighsAsItsShareSays(t *testing.T) {
+	t.Parallel()
+	d := newDriver(t, process.Options{})
+	if !mechanisms(t)["cpu limit"].Strong {
+		t.Skip("this machine has no cgroup for processors")
+	}
+	// cpu.shares and cpu.weight of a group that nobody gave any: 1024, 100.
+	for share, want := range map[int64][2]string{
+		0: {"", ""}, 1: {"2", "1"}, 72: {"73", "7"}, 1000: {"1024", "100"}, 5788: {"5926", "578"}, 1 << 40: {"262144", "10000"},
+	} {
+		s, err := d.Prepare(t.Context(), sandbox.Spec{ID: "a", Limits: sandbox.Limits{ShareCPU: share}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Start(t.Context(), sandbox.Code{Command: []string{"/bin/sleep", "1000"}}); err != nil {
+			t.Fatal(err)
+		}
+		v1, v2 := process.WeightOf(d)
+		if v1 != want[0] && v2 != want[1] || v1+v2 == "" && share > 0 {
+			t.Errorf("share %d: cpu.shares %q, cpu.weight %q, want one of %q", share, v1, v2, want)
+		}
+		s.Stop(0)
+	}
 }
 
 func TestSandbox_LeavesNoCgroupAndNoFolder(t *testing.T) {
@@ -269,13 +327,17 @@ func BenchmarkStart(b *testing.B) {
 			b.StartTimer()
 		}
 	})
-	for name, o := range map[string]process.Options{"process": {}, "plain": {NoCgroups: true}} {
+	for name, c := range map[string]struct {
+		o process.Options
+		l sandbox.Limits
+	}{"process": {}, "plain": {o: process.Options{NoCgroups: true}}, "share": {l: sandbox.Limits{ShareCPU: 72}}, "quota": {l: sandbox.Limits{ShareCPU: 72, MilliCPU: 72}}} {
 		b.Run(name, func(b *testing.B) {
-			d := newDriver(b, o)
+			d := newDriver(b, c.o)
+			c.l.MemoryBytes = 128 << 20
 			var prepare, start, stop time.Duration
 			for b.Loop() {
 				t0 := time.Now()
-				s, err := d.Prepare(b.Context(), sandbox.Spec{ID: "a", Limits: sandbox.Limits{MemoryBytes: 128 << 20}})
+				s, err := d.Prepare(b.Context(), sandbox.Spec{ID: "a", Limits: c.l})
 				if err != nil {
 					b.Fatal(err)
 				}

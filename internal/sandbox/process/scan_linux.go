@@ -14,6 +14,7 @@ type proc struct {
 	start                     uint64 // with pid, identifies it
 	dead                      bool
 	stopped                   bool // by a signal
+	waits                     bool // in the kernel, until it gets what it waits for
 	unborn                    bool // in the middle of exec: its environment cannot be read yet
 }
 
@@ -58,6 +59,7 @@ func readProc(pid int) (proc, bool) {
 		pid: pid, ppid: num(1), group: num(2), session: num(3), start: start,
 		dead:    f[0][0] == 'Z' || f[0][0] == 'X',
 		stopped: f[0][0] == 'T',
+		waits:   f[0][0] == 'D',
 		unborn:  envEnd == "0" && num(6)&kernelThread == 0,
 	}, true
 }
@@ -116,13 +118,8 @@ func (h *hunt) pass(pid int) bool {
 	for _, p := range found {
 		signalSame(p, unix.SIGKILL)
 	}
-	return h.settled(len(found) == 0, unsure, vanished)
-}
-
-// settled reports whether nothing is left to do, when a pass found nothing to do and how sure that was.
-func (h *hunt) settled(quiet bool, unsure, vanished int) bool {
 	h.quiet++
-	if !quiet {
+	if len(found) > 0 {
 		h.quiet = 0
 	}
 	switch {
