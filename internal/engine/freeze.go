@@ -70,6 +70,7 @@ func (i *instance) thaw() error {
 	i.ice <- struct{}{}
 	defer func() { <-i.ice }()
 	if err := i.sandbox.Thaw(); err != nil {
+		i.pool.e.o.Log.Warn("a frozen instance does not thaw and is replaced", "unit", i.pool.unit.ID, "instance", i.id, "err", err)
 		return err
 	}
 	i.iced.Store(false)

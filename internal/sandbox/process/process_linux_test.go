@@ -3,9 +3,11 @@ package process_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -381,5 +383,60 @@ func BenchmarkInvocation(b *testing.B) {
 				s.Flush()
 			}
 		})
+	}
+}
+
+// BenchmarkThaw compares a question to a guest with one to a guest that is thawed for it.
+func BenchmarkThaw(b *testing.B) {
+	for name, open := range map[string]sandboxtest.Open{"process": open, "v1": openV1, "plain": openPlain} {
+		for _, frozen := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/frozen=%v", name, frozen), func(b *testing.B) {
+				d, err := open(b.TempDir())
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer d.Close()
+				s, err := d.Prepare(b.Context(), sandbox.Spec{ID: "a", Output: io.Discard})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer s.Stop(0)
+				c, err := s.Start(b.Context(), sandboxtest.Guest("t", "line"))
+				if err != nil {
+					b.Fatal(err)
+				}
+				var all, thaws, freezes []time.Duration
+				for b.Loop() {
+					b.StopTimer()
+					if frozen {
+						t0 := time.Now()
+						if err := s.Freeze(); err != nil {
+							b.Fatal(err)
+						}
+						freezes = append(freezes, time.Since(t0))
+					}
+					time.Sleep(2 * time.Millisecond)
+					b.StartTimer()
+					t0 := time.Now()
+					if err := s.Thaw(); err != nil {
+						b.Fatal(err)
+					}
+					thaws = append(thaws, time.Since(t0))
+					if _, err := c.Stream().Write([]byte{0, 0, 0, 1}); err != nil {
+						b.Fatal(err)
+					}
+					if _, err := io.ReadFull(c.Stream(), make([]byte, 1)); err != nil {
+						b.Fatal(err)
+					}
+					all = append(all, time.Since(t0))
+				}
+				for what, d := range map[string][]time.Duration{"answer": all, "thaw": thaws, "freeze": freezes} {
+					if slices.Sort(d); len(d) > 0 {
+						b.ReportMetric(float64(d[len(d)/2].Microseconds()), "µs-"+what+"-p50")
+						b.ReportMetric(float64(d[len(d)*99/100].Microseconds()), "µs-"+what+"-p99")
+					}
+				}
+			})
+		}
 	}
 }
