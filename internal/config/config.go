@@ -36,7 +36,7 @@ type Config struct {
 	Overcommit       int           // how many times MemoryMB the Instances may declare together
 	KeepAlive        time.Duration // how long an Instance may stay Idle
 	FreezeAfter      time.Duration // how long an Instance is Idle before it is frozen; negative means never
-	CPULimits        string        // none, shared, proportional
+	CPULimits        string        // CPUNone, CPUShared or CPUProportional
 	QueueTimeout     time.Duration // how long an Invocation may wait for an Instance
 	Queue            int           // Invocations that may wait per Unit
 	MaxBodyMB        int           // MiB of a request body
@@ -45,6 +45,13 @@ type Config struct {
 	AllowUnprotected bool          // serve routes whose protection is not active yet
 	Account          string        // AWS account id shown to functions
 }
+
+// What an Instance's memory says about processors.
+const (
+	CPUNone         = "none"         // nothing: it is like any other process
+	CPUShared       = "shared"       // its weight while processors are contended
+	CPUProportional = "proportional" // that, and what it may use at most
+)
 
 // Setting declares one setting.
 type Setting struct {
@@ -79,8 +86,8 @@ func Settings() []Setting {
 			}
 			return nil
 		}},
-		one("cpu-limits", "shared", []string{"none", "shared", "proportional"},
-			"processors by memory, 1,769 MB each; shared counts only while functions compete, proportional also holds each to its part", func(c *Config) *string { return &c.CPULimits }),
+		one("cpu-limits", CPUNone, []string{CPUNone, CPUShared, CPUProportional},
+			"processors by memory, 1,769 MB for each: shared counts only while they are contended, proportional also holds each Instance to its part", func(c *Config) *string { return &c.CPULimits }),
 		dur("queue-timeout", "10s", "how long an Invocation may wait for an Instance before it gets 429", func(c *Config) *time.Duration { return &c.QueueTimeout }),
 		num("queue", "1000", "Invocations that may wait per Unit", func(c *Config) *int { return &c.Queue }),
 		num("max-body", "10", "MiB of a request body", func(c *Config) *int { return &c.MaxBodyMB }),
@@ -107,7 +114,7 @@ func str(name, def, help string, p func(*Config) *string) Setting {
 // one is a setting that takes one of few words; they are added to its help.
 func one(name, def string, words []string, help string, p func(*Config) *string) Setting {
 	all := strings.Join(words, ", ")
-	return Setting{Name: name, Default: def, Help: help + ": " + all, set: func(c *Config, s string) error {
+	return Setting{Name: name, Default: def, Help: help + " (" + all + ")", set: func(c *Config, s string) error {
 		if !slices.Contains(words, s) {
 			return fmt.Errorf("%q is not one of %s", s, all)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/config"
 	"github.com/ebb-run/ebb/internal/engine"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/gateway"
@@ -399,9 +400,9 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 func (s *Server) limits(f *app.Function) sandbox.Limits {
 	l := sandbox.Limits{MemoryBytes: int64(f.MemoryMB) << 20, TmpBytes: int64(max(f.TmpMB, 512)) << 20, Processes: maxProcesses}
 	switch s.o.Config.CPULimits {
-	case "shared":
+	case config.CPUShared:
 		l.ShareCPU = milliCPU(f.MemoryMB)
-	case "proportional":
+	case config.CPUProportional:
 		l.ShareCPU = milliCPU(f.MemoryMB)
 		l.MilliCPU = l.ShareCPU
 	}
