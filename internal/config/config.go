@@ -35,6 +35,8 @@ type Config struct {
 	MemoryMB         int           // MiB that Instances may use together; 0 means 80 % of the machine
 	Overcommit       int           // how many times MemoryMB the Instances may declare together
 	KeepAlive        time.Duration // how long an Instance may stay Idle
+	FreezeAfter      time.Duration // how long an Instance is Idle before it is frozen; negative means never
+	CPULimits        string        // CPUNone, CPUShared or CPUProportional
 	QueueTimeout     time.Duration // how long an Invocation may wait for an Instance
 	Queue            int           // Invocations that may wait per Unit
 	MaxBodyMB        int           // MiB of a request body
@@ -46,6 +48,13 @@ type Config struct {
 	AllowUnprotected bool          // serve routes whose protection is not active yet
 	Account          string        // AWS account id shown to functions
 }
+
+// What an Instance's memory says about processors.
+const (
+	CPUNone         = "none"         // nothing: it is like any other process
+	CPUShared       = "shared"       // its weight while processors are contended
+	CPUProportional = "proportional" // that, and what it may use at most
+)
 
 // Setting declares one setting.
 type Setting struct {
@@ -71,29 +80,28 @@ func Settings() []Setting {
 		num("memory", "0", "MiB that Instances may use together; 0 is 80 % of the machine", func(c *Config) *int { return &c.MemoryMB }),
 		num("overcommit", "4", "how many times that memory Instances may declare together; each stays within its own limit", func(c *Config) *int { return &c.Overcommit }),
 		dur("keep-alive", "5m", "how long an Instance may stay idle before it is stopped", func(c *Config) *time.Duration { return &c.KeepAlive }),
+		{Name: "freeze-after", Default: "1s", Help: "how long an Instance is idle before its processes are frozen, or never", set: func(c *Config, s string) (err error) {
+			if c.FreezeAfter = -1; s == "never" {
+				return nil
+			}
+			if c.FreezeAfter, err = time.ParseDuration(s); err != nil || c.FreezeAfter <= 0 {
+				return fmt.Errorf("%q is neither a duration such as 500ms or 5s nor never", s)
+			}
+			return nil
+		}},
+		one("cpu-limits", CPUNone, []string{CPUNone, CPUShared, CPUProportional},
+			"processors by memory, 1,769 MB for each: shared counts only while they are contended, proportional also holds each Instance to its part", func(c *Config) *string { return &c.CPULimits }),
 		dur("queue-timeout", "10s", "how long an Invocation may wait for an Instance before it gets 429", func(c *Config) *time.Duration { return &c.QueueTimeout }),
 		num("queue", "1000", "Invocations that may wait per Unit", func(c *Config) *int { return &c.Queue }),
 		num("max-body", "10", "MiB of a request body", func(c *Config) *int { return &c.MaxBodyMB }),
 		num("log-max", "256", "MiB of function output kept on disk", func(c *Config) *int { return &c.LogMaxMB }),
-		{Name: "log-level", Default: "warn", Help: "level of the server's own log: debug, info, warn, error", set: func(c *Config, s string) error {
-			if !slices.Contains([]string{"debug", "info", "warn", "error"}, s) {
-				return fmt.Errorf("%q is not one of debug, info, warn, error", s)
-			}
-			c.LogLevel = s
-			return nil
-		}},
-		{Name: "isolation", Default: "auto", Help: "how functions are kept from the machine and each other: auto (all that it allows) or none", set: func(c *Config, s string) error {
-			if !slices.Contains([]string{"auto", "none"}, s) {
-				return fmt.Errorf("%q is not one of auto, none", s)
-			}
-			c.Isolation = s
-			return nil
-		}},
+		one("isolation", "auto", []string{"auto", "none"}, "how functions are kept from the machine and each other; auto is all that it allows", func(c *Config) *string { return &c.Isolation }),
 		str("egress", "anything", "where isolated functions may connect to: anything, closed, or what a list names (api.example.com:443, *.example.com, 10.0.0.0/8:5432); addresses of this host only where named (anything,localhost:5432)", func(c *Config) *string { return &c.Egress }),
 		{Name: "require-isolation", Default: "false", Bool: true, Help: "refuse to start where a protection of functions is missing", set: func(c *Config, s string) (err error) {
 			c.RequireIsolation, err = strconv.ParseBool(s)
 			return err
 		}},
+		one("log-level", "warn", []string{"debug", "info", "warn", "error"}, "level of the server's own log", func(c *Config) *string { return &c.LogLevel }),
 		{Name: "allow-unprotected", Default: "false", Bool: true, Help: "serve routes whose authorizer, key or policy is not active yet", set: func(c *Config, s string) (err error) {
 			c.AllowUnprotected, err = strconv.ParseBool(s)
 			return err
@@ -110,6 +118,18 @@ func Settings() []Setting {
 
 func str(name, def, help string, p func(*Config) *string) Setting {
 	return Setting{Name: name, Default: def, Help: help, set: func(c *Config, s string) error { *p(c) = s; return nil }}
+}
+
+// one is a setting that takes one of few words; they are added to its help.
+func one(name, def string, words []string, help string, p func(*Config) *string) Setting {
+	all := strings.Join(words, ", ")
+	return Setting{Name: name, Default: def, Help: help + " (" + all + ")", set: func(c *Config, s string) error {
+		if !slices.Contains(words, s) {
+			return fmt.Errorf("%q is not one of %s", s, all)
+		}
+		*p(c) = s
+		return nil
+	}}
 }
 
 func num(name, def, help string, p func(*Config) *int) Setting {

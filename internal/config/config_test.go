@@ -48,6 +48,36 @@ func TestLoad_NamesThePlaceOfEveryFault(t *testing.T) {
 	}
 }
 
+func TestLoad_FreezeAfterIsADurationOrNever(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]time.Duration{"": time.Second, "250ms": 250 * time.Millisecond, "never": -1, "0s": 0, "-1s": 0, "soon": 0} {
+		flags := map[string]string{"freeze-after": value}
+		if value == "" {
+			flags = nil
+		}
+		c, err := config.Load(config.Sources{Flags: flags})
+		if want == 0 {
+			if err == nil || !strings.Contains(err.Error(), "never") {
+				t.Errorf("%q: %v, want an error that names never", value, err)
+			}
+		} else if err != nil || c.FreezeAfter != want {
+			t.Errorf("%q: %v, %v", value, c, err)
+		}
+	}
+}
+
+func TestLoad_WordsAreChecked(t *testing.T) {
+	t.Parallel()
+	c, err := config.Load(config.Sources{})
+	if err != nil || c.CPULimits != config.CPUNone {
+		t.Errorf("default: %v, %v", c, err)
+	}
+	_, err = config.Load(config.Sources{Flags: map[string]string{"cpu-limits": "half"}})
+	if err == nil || !strings.Contains(err.Error(), "none, shared, proportional") {
+		t.Errorf("half: %v", err)
+	}
+}
+
 func TestReference_IsWhatTheDocsHold(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile(filepath.Join("..", "..", "docs", "reference", "settings.md"))

@@ -15,7 +15,8 @@
 //  6. A Function's timeout counts from when the guest gets the Invocation. The answer does not wait for the kill; the
 //     budget does.
 //  7. All Output of an Invocation is given before its InvocationEnded, also when the guest crashed or was ended.
-//  8. A Unit without Instances costs no goroutine.
+//  8. An Instance is frozen only while it runs nothing, and a Session gets an Invocation only when its Sandbox was thawed before.
+//  9. A Unit without Instances costs no goroutine.
 //
 // An Instance is used again only when Session.Invoke returned nil, so a caller that went away does not cost the
 // Instance when the guest came to an end regardless; in all other cases it is discarded. Where a Session takes several
@@ -47,6 +48,7 @@ type Options struct {
 	QueueTimeout time.Duration // how long an Invocation waits for an Instance, default 10 s
 	MaxInstances int           // per Unit, default 1000
 	StopGrace    time.Duration // between asking a guest to end and killing it, default 500 ms
+	FreezeAfter  time.Duration // how long an Instance is Idle before it is frozen, where its Driver can; default 1 s, negative means never
 	// Saturated reports whether all processors have had work lately. It is asked at most once in four milliseconds, under a lock,
 	// and must answer at once. nil where nobody knows.
 	Saturated func() bool
@@ -97,6 +99,9 @@ func New(o Options) *Engine {
 	if o.StopGrace <= 0 {
 		o.StopGrace = 500 * time.Millisecond
 	}
+	if o.FreezeAfter == 0 {
+		o.FreezeAfter = time.Second
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -117,7 +122,7 @@ func New(o Options) *Engine {
 // reapEvery bounds how late an Instance is reaped.
 const reapEvery = time.Second
 
-// Run stops Instances whose keep-alive has ended, until ctx ends.
+// Run stops Instances whose keep-alive has ended and freezes those that are Idle, until ctx ends.
 func (e *Engine) Run(ctx context.Context) error {
 	t := time.NewTimer(reapEvery)
 	defer t.Stop()
@@ -132,6 +137,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		for _, p := range *e.pools.Load() {
 			if left, some := p.reap(now); some {
 				next = min(next, left)
+			}
+			if left, some := p.freeze(now); some {
+				next = min(next, max(left, freezeEvery))
 			}
 		}
 		t.Reset(max(next, time.Millisecond))

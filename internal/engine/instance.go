@@ -46,6 +46,9 @@ type instance struct {
 	stopped   bool
 	grace     time.Duration
 
+	iced atomic.Bool   // frozen, or about to be; see freeze.go
+	ice  chan struct{} // cap 1: held while the Sandbox is frozen or thawed
+
 	why      atomic.Pointer[guest.Reason] // it ends; nil means Spindown
 	peak     atomic.Int64                 // memory, bytes
 	peakRead atomic.Int64                 // when, ns since Engine.epoch; 0 means never
@@ -57,7 +60,7 @@ func (p *pool) launchLocked() {
 	_, _ = rand.Read(id[:])
 	i := &instance{
 		pool: p, id: hex.EncodeToString(id[:]), seq: p.mu.arrivals,
-		quit: make(chan struct{}), still: make(chan struct{}),
+		quit: make(chan struct{}), still: make(chan struct{}), ice: make(chan struct{}, 1),
 	}
 	i.feed = &feed{obs: p.e.o.Observer, unit: p.unit, id: i.id}
 	if i.feed.obs == nil {

@@ -58,6 +58,12 @@ func (e *Engine) Invoke(ctx context.Context, inv *invocation.Invocation, s invoc
 		if err == nil && g.fail != nil {
 			err = c.initFault(g)
 		} else if err == nil {
+			if c.run.inst.thaw() != nil {
+				// The guest has not seen the Invocation, and never will.
+				c.run.inst.pool.give(c.run, discard, 0, nil)
+				c.run = &run{}
+				continue
+			}
 			var again, owed bool
 			if again, owed, err = c.serve(ctx, g.cold, limit); again {
 				continue

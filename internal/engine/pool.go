@@ -16,7 +16,10 @@ type pool struct {
 	stack     string
 	mem       int64 // MB of one Instance
 	keepAlive time.Duration
-	totals    *totals // of the Unit, over its Revisions
+
+	freezeAfter time.Duration // 0 means never
+
+	totals *totals // of the Unit, over its Revisions
 
 	mu struct {
 		sync.Mutex
@@ -25,6 +28,7 @@ type pool struct {
 
 		all   map[*instance]struct{} // not stopped yet; nil while empty
 		idle  []*instance            // run nothing; a stack, so the front is the least recently used
+		iced  int                    // so many of idle, from the front, are frozen or about to be
 		spare []*instance            // run something and can take more
 
 		starting int // Instances in Init
@@ -66,6 +70,7 @@ func (e *Engine) newPool(stack string, u *Unit, before *pool) *pool {
 		p.totals = before.totals
 	}
 	p.latest.Store(u)
+	p.freezeAfter = e.freezeAfterOf(u)
 	if p.mem <= 0 {
 		p.mem = defaultMemoryMB
 	}
@@ -328,6 +333,9 @@ func (p *pool) idleLocked(i *instance, now time.Time) {
 }
 
 func (p *pool) dropIdleLocked(k int) {
+	if k < p.mu.iced {
+		p.mu.iced--
+	}
 	p.mu.idle = slices.Delete(p.mu.idle, k, k+1)
 	p.countIdleLocked()
 }

@@ -192,12 +192,23 @@ func TestEngine_RandomInterleavings(t *testing.T) {
 				room := 3 + rnd.IntN(8)
 				o := engine.Options{
 					MemoryMB: int64(room) * 128, Starts: 1 + rnd.IntN(4), Queue: 10_000, QueueTimeout: time.Minute,
-					StopGrace: time.Millisecond,
+					StopGrace: time.Millisecond, FreezeAfter: time.Millisecond + time.Duration(rnd.IntN(40))*time.Millisecond,
 				}
 				bubble(t, o, func(t *testing.T, l *lab) {
 					l.driver.StopDelay = time.Duration(rnd.IntN(3)) * time.Millisecond
+					l.driver.Freezable = rnd.IntN(4) > 0
+					l.driver.FreezeDelay, l.driver.ThawDelay = time.Duration(rnd.IntN(2))*time.Millisecond, time.Duration(rnd.IntN(2))*time.Millisecond
 					c := &chaos{lab: l, faults: faults, rnd: rnd}
+					l.driver.ThawErr = func() error {
+						if c.fault(3) {
+							return errors.New("stuck")
+						}
+						return nil
+					}
 					c.run(400)
+					if n := l.driver.Caught.Load(); n > 0 {
+						t.Errorf("%d invocations met a frozen guest", n)
+					}
 					for _, p := range c.programs {
 						if n := p.Overlaps.Load(); n > 0 {
 							t.Errorf("%d invocations found too many others on their guest", n)

@@ -13,6 +13,7 @@ type UnitStats struct {
 	Retired bool // drains; a newer Revision serves
 
 	Starting, Idle, Busy, Draining int // Instances
+	Frozen                         int // of the Idle ones
 	Queue                          int // waiting Invocations
 	MemoryMB                       int64
 	Totals                         Totals // of the Unit, over its Revisions since its Stack is served
@@ -83,6 +84,9 @@ func (p *pool) stats() UnitStats {
 			s.Busy++
 		default:
 			s.Idle++
+			if i.iced.Load() {
+				s.Frozen++
+			}
 		}
 	}
 	return s

@@ -40,7 +40,7 @@ type Driver interface {
 // Traits are what a driver's Sandboxes can do.
 type Traits struct {
 	Concurrency int  // Invocations a Sandbox can take at once; 0 means that the protocol decides
-	Freezable   bool // can be paused and resumed
+	Freezable   bool // Freeze and Thaw work; both fail where it is not set
 	Shared      bool // several Units may live in one
 	FreshMemory bool // each Invocation starts from the same memory
 	Mounts      bool // has its own files: Code's paths are those inside, where Code.Mounts are to be seen
@@ -74,7 +74,10 @@ type Limits struct {
 	MemoryBytes int64 // of all processes together
 	TmpBytes    int64 // of its /tmp
 	Processes   int
-	MilliCPU    int64 // thousandths of a processor that all processes together may use
+	MilliCPU    int64 // thousandths of a processor that all processes together may use, over a tenth of a second or so
+	// ShareCPU is what a Sandbox is due when others want the processors too, in the same unit: one with 2000 then gets twice what one
+	// with 1000 gets. It takes nothing away while a processor is free. Zero means the same as any other process.
+	ShareCPU int64
 }
 
 // Code is what runs in a Sandbox.
@@ -125,8 +128,15 @@ type Sandbox interface {
 	Done() <-chan struct{}
 	// Exit says how it ended; valid after Done is closed.
 	Exit() Exit
+	// Freeze takes the processor away from everything inside, until Thaw. It does not wait until the last process stands still.
+	// Output written before is delivered, what is sent to the guest waits, and its clocks go on: timers fire when it is thawed. A
+	// frozen Sandbox is frozen already; one that has not been started, or has ended or been stopped, gives errs.Conflict.
+	Freeze() error
+	// Thaw undoes Freeze and returns at once. After an error the Sandbox may be frozen for good: stop it. One that is not frozen
+	// needs nothing.
+	Thaw() error
 	// Stop asks the guest to end, waits up to grace, then kills. It returns when nothing is left. Further calls wait for the first
-	// but shorten its grace to theirs.
+	// but shorten its grace to theirs. A frozen Sandbox is thawed when there is grace, and killed as it is when there is none.
 	Stop(grace time.Duration)
 }
 

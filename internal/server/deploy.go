@@ -17,6 +17,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/config"
 	"github.com/ebb-run/ebb/internal/engine"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/gateway"
@@ -386,7 +387,7 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 			ID: stackID(d.Stack) + "/" + u.Key, Revision: u.Revision, Tenant: d.Stack.Tenant,
 			Functions: []engine.Function{{Name: f.Name, Timeout: time.Duration(f.TimeoutSec) * time.Second, Reserved: reserved}},
 			MemoryMB:  f.MemoryMB, KeepAlive: s.o.Config.KeepAlive, Driver: s.driver, Protocol: s.protocol,
-			Limits: sandbox.Limits{MemoryBytes: int64(f.MemoryMB) << 20, TmpBytes: int64(max(f.TmpMB, 512)) << 20, Processes: maxProcesses},
+			Limits: s.limits(f),
 		}
 		key := u.Key
 		unit.Guest = func(ctx context.Context) (*guest.Unit, error) {
@@ -400,6 +401,29 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 	}
 	return units
 }
+
+// limits bound an Instance of a Function.
+func (s *Server) limits(f *app.Function) sandbox.Limits {
+	l := sandbox.Limits{MemoryBytes: int64(f.MemoryMB) << 20, TmpBytes: int64(max(f.TmpMB, 512)) << 20, Processes: maxProcesses}
+	switch s.o.Config.CPULimits {
+	case config.CPUShared:
+		l.ShareCPU = milliCPU(f.MemoryMB)
+	case config.CPUProportional:
+		l.ShareCPU = milliCPU(f.MemoryMB)
+		l.MilliCPU = l.ShareCPU
+	}
+	return l
+}
+
+const (
+	// processorMB is the memory that buys one processor: Lambda guide, "Configure Lambda function memory".
+	processorMB = 1769
+	// leastMilliCPU is what the smallest function on AWS has, 128 MB.
+	leastMilliCPU = 72
+)
+
+// milliCPU is what memory buys, in thousandths of a processor.
+func milliCPU(memoryMB int) int64 { return max(int64(memoryMB)*1000/processorMB, leastMilliCPU) }
 
 // deploymentRef leads to a Deployment without keeping it, and its environment values, in memory.
 type deploymentRef struct {

@@ -132,7 +132,7 @@ func (s *Server) instanceCounts() []telemetry.InstanceCount {
 		tenantName, rest, _ := strings.Cut(u.Stack, "/")
 		appName, stage, _ := strings.Cut(rest, "/")
 		name := s.functionOf(state.StackKey{Tenant: tenantName, App: appName, Stage: stage}, u.ID)
-		for st, n := range map[string]int{"starting": u.Starting, "idle": u.Idle, "busy": u.Busy, "draining": u.Draining} {
+		for st, n := range map[string]int{"starting": u.Starting, "idle": u.Idle - u.Frozen, "frozen": u.Frozen, "busy": u.Busy, "draining": u.Draining} {
 			if n > 0 {
 				out = append(out, telemetry.InstanceCount{Tenant: tenantName, App: appName, Stage: stage, Function: name, State: st, N: n})
 			}

@@ -205,7 +205,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 	s.observer = &observer{logs: s.logs, metrics: s.metrics}
 	o := engine.Options{
 		MemoryMB: memory * int64(max(s.o.Config.Overcommit, 1)), Queue: s.o.Config.Queue, QueueTimeout: s.o.Config.QueueTimeout,
-		Observer: s.observer, Log: s.o.Log,
+		FreezeAfter: s.o.Config.FreezeAfter, Observer: s.observer, Log: s.o.Log,
 	}
 	if q := openRunQueue(); q != nil {
 		s.closing(q.close)

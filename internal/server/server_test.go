@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -55,7 +56,14 @@ func (l *lockedBuffer) String() string {
 
 func options(t testing.TB, dir string, log io.Writer) server.Options {
 	t.Helper()
-	cfg, err := config.Load(config.Sources{Flags: map[string]string{"listen": "127.0.0.1:0", "data": dir}})
+	return optionsWith(t, dir, log, nil)
+}
+
+func optionsWith(t testing.TB, dir string, log io.Writer, more map[string]string) server.Options {
+	t.Helper()
+	flags := map[string]string{"listen": "127.0.0.1:0", "data": dir}
+	maps.Copy(flags, more)
+	cfg, err := config.Load(config.Sources{Flags: flags})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,11 +72,17 @@ func options(t testing.TB, dir string, log io.Writer) server.Options {
 
 func open(t testing.TB, dir string) *node {
 	t.Helper()
+	return openWith(t, dir, nil)
+}
+
+// openWith is open with settings.
+func openWith(t testing.TB, dir string, flags map[string]string) *node {
+	t.Helper()
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Skip("needs node")
 	}
 	n := &node{log: &lockedBuffer{}, dir: dir}
-	s, err := server.Open(t.Context(), options(t, dir, n.log))
+	s, err := server.Open(t.Context(), optionsWith(t, dir, n.log, flags))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -507,7 +521,7 @@ func TestSecrets_AreNowhereInClear(t *testing.T) {
 
 func TestMetrics_CountWhatHappened(t *testing.T) {
 	t.Parallel()
-	n := open(t, filepath.Join(t.TempDir(), "data"))
+	n := openWith(t, filepath.Join(t.TempDir(), "data"), map[string]string{"freeze-after": "never"})
 	n.mustDeploy(t, "shop", "dev", `exports.hello = async (e) => { if (e.fail) throw new Error("x"); return "ok"; };`)
 	n.answers(t, "ok")
 	n.answers(t, "ok")
@@ -518,20 +532,7 @@ func TestMetrics_CountWhatHappened(t *testing.T) {
 	if _, err := n.deploy(t, broken, code); err == nil {
 		t.Error("a broken deploy went live")
 	}
-	req, err := http.NewRequestWithContext(t.Context(), "GET", n.APIURL()+"/metrics", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+string(n.Token()))
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	page, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := n.metrics(t)
 	labels := `app="shop",function="shop-dev-hello"`
 	for _, want := range []string{
 		`ebb_invocations_total{` + labels + `,outcome="success",stage="dev",tenant="default"} 2`,
@@ -543,7 +544,7 @@ func TestMetrics_CountWhatHappened(t *testing.T) {
 		`ebb_instances{` + labels + `,stage="dev",state="idle",tenant="default"} 1`,
 		`ebb_build_info{`,
 	} {
-		if !bytes.Contains(page, []byte(want)) {
+		if !strings.Contains(page, want) {
 			t.Errorf("/metrics lacks %s", want)
 		}
 	}

@@ -6,7 +6,8 @@
 //
 //  1. It sleeps by package time only and leaves no goroutine behind a stopped Sandbox, so that it works in testing/synctest.
 //  2. Driver counts what was prepared, what lives and what was stopped; a Sandbox that is never stopped shows in Live.
-//  3. A Program that takes more Invocations at once than its Concurrency is counted in Overlaps.
+//  3. An Invocation of a frozen Guest, and one that is running when its Guest is frozen, is counted in Caught.
+//  4. A Program that takes more Invocations at once than its Concurrency is counted in Overlaps.
 //
 // It isolates nothing and speaks no provider's protocol.
 package fake
@@ -21,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/guest"
 	"github.com/ebb-run/ebb/internal/invocation"
 	"github.com/ebb-run/ebb/internal/sandbox"
@@ -32,17 +34,27 @@ type Driver struct {
 	StopDelay    time.Duration // how long a Stop takes
 	PrepareErr   func() error  // nil means none
 	Most         int           // Traits.Concurrency
+	Freezable    bool          // Traits.Freezable
+	FreezeDelay  time.Duration // how long a Freeze takes
+	ThawDelay    time.Duration
+	FreezeErr    func() error // nil means none
+	ThawErr      func() error // nil means none; the Guest stays frozen
 
 	Prepared atomic.Int64
 	Live     atomic.Int64 // prepared and not stopped
 	Peak     atomic.Int64 // the most Live has been
+	Frozen   atomic.Int64 // Guests that are frozen
+	Freezes  atomic.Int64 // how often one became so
+	Caught   atomic.Int64 // Invocations that found their Guest frozen, or that were running when it became so
 }
 
 // Name is "fake".
 func (d *Driver) Name() string { return "fake" }
 
-// Traits gives Most.
-func (d *Driver) Traits() sandbox.Traits { return sandbox.Traits{Concurrency: d.Most} }
+// Traits gives Most and Freezable.
+func (d *Driver) Traits() sandbox.Traits {
+	return sandbox.Traits{Concurrency: d.Most, Freezable: d.Freezable}
+}
 
 // Sweep finds nothing.
 func (d *Driver) Sweep(context.Context) (int, error) { return 0, nil }
@@ -97,6 +109,10 @@ type Guest struct {
 	timer   *time.Timer
 	running atomic.Int64
 	memory  atomic.Int64
+
+	iceMu  sync.Mutex
+	frozen bool
+	barred bool // stopped; nothing freezes any more
 
 	callMu sync.Mutex
 	closed bool           // no more calls
@@ -172,6 +188,59 @@ func (g *Guest) Flush() {
 // Usage gives what UseMemory set.
 func (g *Guest) Usage() sandbox.Usage { return sandbox.Usage{MemoryPeak: g.memory.Load()} }
 
+// Freeze freezes it after the Driver's FreezeDelay.
+func (g *Guest) Freeze() error {
+	time.Sleep(g.driver.FreezeDelay)
+	g.iceMu.Lock()
+	defer g.iceMu.Unlock()
+	if g.driver.FreezeErr != nil {
+		if err := g.driver.FreezeErr(); err != nil {
+			return err
+		}
+	}
+	select {
+	case <-g.done:
+		return errs.New(errs.Conflict, "freeze sandbox %s: it does not run", g.Spec.ID)
+	default:
+	}
+	if g.barred || g.frozen {
+		return nil
+	}
+	g.frozen = true
+	g.driver.Frozen.Add(1)
+	g.driver.Freezes.Add(1)
+	g.driver.Caught.Add(g.running.Load())
+	return nil
+}
+
+// Thaw thaws it after the Driver's ThawDelay.
+func (g *Guest) Thaw() error {
+	time.Sleep(g.driver.ThawDelay)
+	g.iceMu.Lock()
+	defer g.iceMu.Unlock()
+	if g.driver.ThawErr != nil {
+		if err := g.driver.ThawErr(); err != nil {
+			return err
+		}
+	}
+	g.melt()
+	return nil
+}
+
+// melt wants iceMu.
+func (g *Guest) melt() {
+	if g.frozen {
+		g.frozen = false
+		g.driver.Frozen.Add(-1)
+	}
+}
+
+func (g *Guest) isFrozen() bool {
+	g.iceMu.Lock()
+	defer g.iceMu.Unlock()
+	return g.frozen
+}
+
 // Done is closed by Die and Stop.
 func (g *Guest) Done() <-chan struct{} { return g.done }
 
@@ -184,6 +253,10 @@ func (g *Guest) Stop(time.Duration) {
 		if g.driver.StopDelay > 0 {
 			time.Sleep(g.driver.StopDelay)
 		}
+		g.iceMu.Lock()
+		g.melt()
+		g.barred = true
+		g.iceMu.Unlock()
 		g.Die(sandbox.Exit{Code: -1, Signal: "killed", Stopped: true})
 		g.callMu.Lock()
 		g.closed = true
@@ -297,6 +370,9 @@ func (s *session) Invoke(ctx context.Context, inv *invocation.Invocation, sink i
 	case <-s.g.done:
 		return fmt.Errorf("write to the guest: %w", guest.ErrUnseen)
 	default:
+	}
+	if s.g.isFrozen() {
+		s.g.driver.Caught.Add(1)
 	}
 	s.p.Handled.Add(1)
 	if s.g.running.Add(1) > int64(s.Concurrency()) {

@@ -45,6 +45,7 @@ type box struct {
 	fence   *fence
 	line    *line
 	network io.Closer // of an isolated guest that can reach something; set before settled is closed
+	ice     ice
 
 	settled chan struct{} // closed when Start's attempt is over
 	done    chan struct{} // closed when the main process has ended and its output is handed on, or Stop is through
@@ -347,7 +348,7 @@ func (b *box) end() {
 	b.mu.Unlock()
 	clean := true
 	if g != nil {
-		b.part(g)
+		b.part(g) // thaws
 		b.keepUsage(g)
 		b.kill()
 		// Clearing takes away what the end of the main process is judged by.
@@ -404,7 +405,9 @@ func (b *box) part(g *guest) {
 		defer b.mu.Unlock()
 		return time.Until(b.mu.stopBy)
 	}
-	if left() <= 0 {
+	graceful := left() > 0
+	b.unfreeze(graceful)
+	if !graceful {
 		return
 	}
 	g.signalGroup(syscall.SIGTERM)

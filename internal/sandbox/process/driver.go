@@ -13,6 +13,9 @@
 //  5. An idle Sandbox costs descriptors and two or three parked goroutines, no thread and no timer. Only where there is no
 //     memory cgroup does one goroutine, for all Sandboxes together, sample memory.
 //
+// Freezing goes by version 2 cgroups, else by the version 1 freezer, else by SIGSTOP, which the guest's processes can see of each
+// other. After kill -9 of the host what the version 1 freezer holds dies in the next Sweep, everything else as if it were not frozen.
+//
 // What it does not do: functions are not isolated from each other nor from the host's files and network, TmpBytes is not
 // enforced, and Limits.Processes needs a pids cgroup. Elsewhere than on Linux there are no limits at all, and a guest that
 // leaves its process group is not found. Protections says each of these.
@@ -121,8 +124,10 @@ func Open(o Options) (*Driver, error) {
 // Name is "process".
 func (d *Driver) Name() string { return "process" }
 
-// Traits say that the protocol decides on concurrency, and whether guests have files of their own.
-func (d *Driver) Traits() sandbox.Traits { return sandbox.Traits{Mounts: d.iso != nil} }
+// Traits say that the protocol decides on concurrency, that Sandboxes can be frozen, and whether they have files of their own.
+func (d *Driver) Traits() sandbox.Traits {
+	return sandbox.Traits{Freezable: true, Mounts: d.iso != nil}
+}
 
 // Prepare makes what a Sandbox needs before its code is known: temp folder, limits, address.
 func (d *Driver) Prepare(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {

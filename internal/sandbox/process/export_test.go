@@ -2,7 +2,11 @@
 
 package process
 
-import "path/filepath"
+import (
+	"os"
+	"path/filepath"
+	"strings"
+)
 
 // OpenV1 opens a Driver that has version 1 cgroups alone, where this machine has them.
 func OpenV1(o Options) (*Driver, error) {
@@ -10,7 +14,11 @@ func OpenV1(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.fences.tree = hierarchy{}
+	// The launcher waits for orders, so nobody looks at these meanwhile.
+	d.fences.goHomeless()
+	found := findCgroups()
+	delete(found, "unified")
+	d.fences.use(found)
 	return d, nil
 }
 
@@ -19,6 +27,22 @@ func HasV1(d *Driver) bool { return d.fences.memory.version == 1 && d.fences.pid
 
 // HasPids reports whether the number of processes is limited.
 func HasPids(d *Driver) bool { return d.fences.pids.usable() }
+
+// CountsCPU reports whether a cgroup counts the processor time of all processes.
+func CountsCPU(d *Driver) bool { return d.fences.tree.usable() || d.fences.account.usable() }
+
+// WeightOf is the weight of a Driver's only Sandbox, by version of its cgroup; "" where it has none.
+func WeightOf(d *Driver) (v1, v2 string) {
+	for _, dir := range CgroupsOf(d) {
+		if text, err := os.ReadFile(filepath.Join(dir, "cpu.shares")); err == nil {
+			v1 = strings.TrimSpace(string(text))
+		}
+		if text, err := os.ReadFile(filepath.Join(dir, "cpu.weight")); err == nil {
+			v2 = strings.TrimSpace(string(text))
+		}
+	}
+	return v1, v2
+}
 
 // CgroupsOf lists the cgroups below a Driver's folders that are its own.
 func CgroupsOf(d *Driver) []string {

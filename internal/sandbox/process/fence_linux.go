@@ -2,11 +2,10 @@ package process
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -19,15 +18,18 @@ import (
 
 // fence bounds one Sandbox: its cgroups, or without them the means to find its processes.
 type fence struct {
-	all    *fences
-	name   string
-	limits sandbox.Limits
-	own    bool     // the guest has a pid namespace, whose end the host sees to
-	heap   int64    // what its programs may use, where limits have room for a temp folder in memory too; else 0
-	memory string   // its folder for memory, or ""
-	pids   string   // its folder for the number of processes, or ""
-	tree   string   // its version 2 folder, or ""
-	dirs   []string // these, each once
+	all     *fences
+	name    string
+	limits  sandbox.Limits
+	own     bool     // the guest has a pid namespace, whose end the host sees to
+	heap    int64    // what its programs may use, where limits have room for a temp folder in memory too; else 0
+	memory  string   // its folder for memory, or ""
+	pids    string   // its folder for the number of processes, or ""
+	cpu     string   // its folder for limits and shares of the processors, or ""
+	account string   // its version 1 folder for usage of the processors, or ""
+	freezer string   // its version 1 folder for freezing, or ""
+	tree    string   // its version 2 folder, or ""
+	dirs    []string // these, each once
 
 	mu struct {
 		sync.RWMutex
@@ -40,6 +42,7 @@ type fence struct {
 		cpu    int
 		ooms   int
 		pid    int      // the main process; 0 before it started
+		held   []proc   // stopped by suspend
 		bell   *os.File // rings when memory is out; version 1
 		most   int64    // the highest sampled memory, where there is no cgroup
 	}
@@ -62,16 +65,18 @@ func (c *fence) create() error {
 	for _, p := range []struct {
 		h   hierarchy
 		dir *string
-	}{{c.all.memory, &c.memory}, {c.all.pids, &c.pids}, {c.all.tree, &c.tree}} {
-		if !p.h.usable() {
+	}{
+		{c.all.memory, &c.memory}, {c.all.pids, &c.pids}, {c.all.cpu, &c.cpu}, {c.all.account, &c.account}, {c.all.freezer, &c.freezer},
+		{c.all.tree, &c.tree},
+	} {
+		if !p.h.usable() || p.dir == &c.cpu && !c.boundsCPU() {
 			continue
 		}
 		*p.dir = filepath.Join(p.h.base, "ebb-"+c.name)
-		err := os.Mkdir(*p.dir, 0o755)
-		if errors.Is(err, fs.ErrExist) && p.h.version == 2 {
-			continue // one folder for all controllers
+		if slices.Contains(c.dirs, *p.dir) {
+			continue // one folder for several controllers
 		}
-		if err != nil {
+		if err := os.Mkdir(*p.dir, 0o755); err != nil {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
 		c.dirs = append(c.dirs, *p.dir)
@@ -90,6 +95,8 @@ func (c *fence) create() error {
 		}
 		c.mu.dir = fd
 		c.mu.cpu = openRead(c.tree, "cpu.stat")
+	} else if c.account != "" {
+		c.mu.cpu = openRead(c.account, "cpuacct.usage")
 	}
 	if err := c.limitMemory(); err != nil {
 		return fmt.Errorf("limit memory to %d bytes: %w", c.limits.MemoryBytes, err)
@@ -99,6 +106,9 @@ func (c *fence) create() error {
 		if err := writeFile(filepath.Join(c.pids, "pids.max"), strconv.Itoa(c.limits.Processes+1)); err != nil {
 			return fmt.Errorf("limit processes to %d: %w", c.limits.Processes, err)
 		}
+	}
+	if c.all.cpu.version == 2 {
+		return c.limitCPU()
 	}
 	return nil
 }
@@ -180,6 +190,11 @@ func (c *fence) entered() {
 	if c.pids != "" && c.limits.Processes > 0 {
 		_ = writeFile(filepath.Join(c.pids, "pids.max"), strconv.Itoa(c.limits.Processes))
 	}
+	if c.all.cpu.version == 1 {
+		// Not before the launcher has left: throttled in here it would hold up the start of all others. What can fail is that a
+		// group above allows less, which then holds.
+		_ = c.limitCPU()
+	}
 }
 
 func (c *fence) closeEntry() {
@@ -248,7 +263,7 @@ func (c *fence) usage() sandbox.Usage {
 	if n, err := strconv.ParseInt(string(bytes.TrimSpace(pread(c.mu.peak, buf[:]))), 10, 64); err == nil {
 		u.MemoryPeak = n
 	}
-	u.CPU = time.Duration(field(pread(c.mu.cpu, buf[:]), "usage_usec ")) * time.Microsecond
+	u.CPU = c.usedCPULocked()
 	return u
 }
 
@@ -308,6 +323,9 @@ func killCgroups(dirs []string) {
 		for _, pid := range readPids(filepath.Join(dir, "cgroup.procs")) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
+	}
+	for _, dir := range dirs {
+		_ = writeFile(filepath.Join(dir, "freezer.state"), "THAWED") // version 1: nobody dies frozen
 	}
 }
 

@@ -22,6 +22,7 @@ func (f *fences) protections() []Protection {
 	return []Protection{
 		{Name: "memory limit", Mechanism: "none", Note: "functions can use all memory of this machine", Mend: "run ebb on Linux"},
 		{Name: "process limit", Mechanism: "none", Mend: "run ebb on Linux"},
+		{Name: "cpu limit", Mechanism: "none", Mend: "run ebb on Linux"},
 		{Name: "tree kill", Mechanism: "process group", Note: "a process that leaves its group (setsid) survives its function", Mend: "run ebb on Linux"},
 		{Name: "parent death", Mechanism: "none", Note: "functions survive when ebb is killed by SIGKILL", Mend: "run ebb on Linux"},
 	}
@@ -60,6 +61,12 @@ func (f *fence) signal(s syscall.Signal) bool {
 	}
 	return true
 }
+
+// freeze stops the process group; what has left it goes on.
+func (f *fence) freeze() error { f.signal(syscall.SIGSTOP); return nil }
+
+// thaw undoes freeze.
+func (f *fence) thaw() error { f.signal(syscall.SIGCONT); return nil }
 
 // clear kills until nothing is left, and reports whether it came to that.
 func (f *fence) clear(patience time.Duration) bool {

@@ -21,11 +21,14 @@ func (h hierarchy) usable() bool { return h.base != "" }
 
 // fences know what this machine has to bound guests with. Immutable after openFences but for the watchdog.
 type fences struct {
-	memory hierarchy // for limits and usage of memory
-	pids   hierarchy // for the number of processes
-	tree   hierarchy // version 2, for killing everything at once
-	home   []int     // `tasks` files of the version 1 folders that the launcher's thread belongs to
-	why    string    // why cgroups are not used, for people
+	memory  hierarchy // for limits and usage of memory
+	pids    hierarchy // for the number of processes
+	cpu     hierarchy // for limits and shares of the processors
+	tree    hierarchy // version 2, for killing and freezing everything at once and for usage of the processors
+	account hierarchy // version 1 where there is no tree, for usage of the processors
+	freezer hierarchy // version 1 where there is no tree, for freezing
+	home    []int     // `tasks` files of the version 1 folders that the launcher's thread belongs to
+	why     string    // why cgroups are not used, for people
 
 	dog watchdog
 }
@@ -37,17 +40,9 @@ func openFences(without bool) *fences {
 		return f
 	}
 	found := findCgroups()
-	f.memory, f.pids, f.tree = found["memory"], found["pids"], found["unified"]
-	for _, h := range f.v1() {
-		fd, err := unix.Open(filepath.Join(h.base, "tasks"), unix.O_WRONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			// Without a way home the launcher would stay in a guest's cgroup.
-			f.close()
-			return &fences{tree: f.tree, why: "open tasks: " + err.Error()}
-		}
-		f.home = append(f.home, fd)
-	}
+	f.use(found)
 	switch {
+	case f.why != "":
 	case len(found) == 0:
 		f.why = "no writable control group was found"
 	case !f.memory.usable():
@@ -56,18 +51,52 @@ func openFences(without bool) *fences {
 	return f
 }
 
-// v1 are the version 1 hierarchies in use.
-func (f *fences) v1() []hierarchy {
-	return slices.DeleteFunc([]hierarchy{f.memory, f.pids}, func(h hierarchy) bool { return h.version != 1 })
+// use takes the hierarchies that were found.
+func (f *fences) use(found map[string]hierarchy) {
+	f.memory, f.pids, f.cpu, f.tree = found["memory"], found["pids"], found["cpu"], found["unified"]
+	if !f.tree.usable() {
+		f.account, f.freezer = found["cpuacct"], found["freezer"]
+	}
+	for _, h := range f.all() {
+		if h.version != 1 {
+			continue
+		}
+		fd, err := unix.Open(filepath.Join(h.base, "tasks"), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			// Without a way home the launcher would stay in a guest's cgroup.
+			f.goHomeless()
+			f.memory, f.pids, f.cpu, f.account, f.freezer = hierarchy{}, hierarchy{}, hierarchy{}, hierarchy{}, hierarchy{}
+			f.why = "open tasks: " + err.Error()
+			return
+		}
+		f.home = append(f.home, fd)
+	}
+}
+
+func (f *fences) goHomeless() {
+	for _, fd := range f.home {
+		_ = unix.Close(fd)
+	}
+	f.home = nil
+}
+
+// all are the hierarchies in use, each folder once: version 1 controllers may be mounted together. The launcher leaves that of pids last,
+// because what it gives up there a guest could take.
+func (f *fences) all() []hierarchy {
+	var all []hierarchy
+	for _, h := range []hierarchy{f.memory, f.cpu, f.account, f.freezer, f.pids, f.tree} {
+		if h.usable() && !slices.Contains(all, h) {
+			all = append(all, h)
+		}
+	}
+	return all
 }
 
 // bases are the folders in which Sandboxes have their cgroups.
 func (f *fences) bases() []string {
 	var all []string
-	for _, h := range []hierarchy{f.memory, f.pids, f.tree} {
-		if h.usable() && !slices.Contains(all, h.base) {
-			all = append(all, h.base)
-		}
+	for _, h := range f.all() {
+		all = append(all, h.base)
 	}
 	return all
 }
@@ -84,10 +113,7 @@ func (f *fences) leave() {
 var self = []byte("0")
 
 func (f *fences) close() {
-	for _, fd := range f.home {
-		_ = unix.Close(fd)
-	}
-	f.home = nil
+	f.goHomeless()
 	f.dog.close()
 }
 
@@ -102,6 +128,10 @@ func (f *fences) protections() []Protection {
 	if f.pids.usable() {
 		num = Protection{Name: "process limit", Mechanism: named(f.pids), Strong: true}
 	}
+	cpu := Protection{Name: "cpu limit", Mechanism: "none", Note: "a function can use all processors of this machine, whatever --cpu-limits says", Mend: mend}
+	if f.cpu.usable() {
+		cpu = Protection{Name: "cpu limit", Mechanism: named(f.cpu), Strong: true}
+	}
 	kill := Protection{Name: "tree kill", Mechanism: "process group and marker", Note: f.why + "; processes are looked for by group, session, parent and environment, so a fork bomb can outrun it", Mend: mend}
 	switch {
 	case f.tree.usable():
@@ -109,10 +139,16 @@ func (f *fences) protections() []Protection {
 	case f.memory.usable() || f.pids.usable():
 		kill = Protection{Name: "tree kill", Mechanism: "cgroup v1", Strong: true}
 	}
-	return []Protection{mem, num, kill, {Name: "parent death", Mechanism: "parent-death signal and sweep", Strong: true}}
+	return []Protection{mem, num, cpu, kill, {Name: "parent death", Mechanism: "parent-death signal and sweep", Strong: true}}
 }
 
-// findCgroups finds, for "memory", "pids" and "unified", the hierarchy in which this process may make folders.
+// The controllers that Sandboxes are bounded by, where they are to be had.
+var (
+	controllersV1 = []string{"memory", "pids", "cpu", "cpuacct", "freezer"}
+	controllersV2 = []string{"memory", "pids", "cpu"} // the others are part of version 2 itself
+)
+
+// findCgroups finds, for each controller and for "unified", the hierarchy in which this process may make folders.
 func findCgroups() map[string]hierarchy {
 	found := map[string]hierarchy{}
 	own := ownCgroups()
@@ -124,14 +160,14 @@ func findCgroups() map[string]hierarchy {
 			}
 			h := hierarchy{version: 2, base: base}
 			found["unified"] = h
-			for _, c := range []string{"memory", "pids"} {
+			for _, c := range controllersV2 {
 				if hasWord(filepath.Join(base, "cgroup.subtree_control"), c) {
 					found[c] = h
 				}
 			}
 			continue
 		}
-		for _, c := range []string{"memory", "pids"} {
+		for _, c := range controllersV1 {
 			if _, has := found[c]; !has && slices.Contains(m.controllers, c) {
 				if base := m.folder(own[c]); canMake(base) {
 					found[c] = hierarchy{version: 1, base: base}
@@ -193,7 +229,7 @@ func ownCgroups() map[string]string {
 // only folders without processes may (cgroup-v2.rst, "No Internal Process Constraint").
 const hostLeaf = "ebb-host"
 
-// baseV2 finds or makes a folder below which Sandboxes can have memory and pids limits; failing that, one that at least
+// baseV2 finds or makes a folder below which Sandboxes can have limits; failing that, one that at least
 // takes cgroups, to kill by.
 func baseV2(m cgroupMount, path string) (string, bool) {
 	own := m.folder(path)
@@ -225,11 +261,11 @@ func baseV2(m cgroupMount, path string) (string, bool) {
 // handOut enables the controllers for the folders below, where they are not yet.
 func handOut(dir string) bool {
 	control := filepath.Join(dir, "cgroup.subtree_control")
-	if hasWord(control, "memory") && hasWord(control, "pids") {
-		return true
+	for _, c := range controllersV2 {
+		if !hasWord(control, c) {
+			_ = writeFile(control, "+"+c)
+		}
 	}
-	_ = writeFile(control, "+memory")
-	_ = writeFile(control, "+pids")
 	return hasWord(control, "memory")
 }
 

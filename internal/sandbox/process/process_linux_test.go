@@ -3,10 +3,12 @@ package process_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,6 +43,7 @@ func TestDriver_ConformsWithVersion1Alone(t *testing.T) {
 	}
 	sandboxtest.Run(t, "v1", openV1, sandboxtest.Options{
 		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: true, Concealed: true, Descriptors: true, Cycles: 600,
+		Processors: mechanisms(t)["cpu limit"].Mechanism == "cgroup v1", Dependent: true, Icebound: true,
 	})
 }
 
@@ -81,6 +84,63 @@ func TestDriver_IsolatesHere(t *testing.T) {
 	t.Parallel()
 	if ok, why := newDriver(t, process.Options{}).Isolated(); !ok {
 		t.Errorf("this machine cannot isolate guests: %v", why)
+	}
+}
+
+func TestUsage_CountsTheProcessorOfDescendants(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]sandboxtest.Open{"process": open, "v1": openV1} {
+		d, err := open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = d.Close() })
+		if !process.CountsCPU(d.(*process.Driver)) {
+			t.Logf("%s: this machine counts no processor time by cgroup", name)
+			continue
+		}
+		out := &sandboxtest.Output{}
+		s, err := d.Prepare(t.Context(), sandbox.Spec{ID: "a", Output: out})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Stop(0)
+		if _, err := s.Start(t.Context(), sandboxtest.Guest("t", "tree", "setsid:burn:100", "middle:burn:100")); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(30 * time.Second); strings.Count(out.String(), "burnt") < 2; s.Flush() {
+			if time.Now().After(end) {
+				t.Fatalf("%s: not burnt; output %q", name, out.String())
+			}
+		}
+		if u := s.Usage(); u.CPU < 200*time.Millisecond || u.CPU > time.Minute {
+			t.Errorf("%s: %s of processor time, of which two children have used 100 ms each", name, u.CPU)
+		}
+	}
+}
+
+func TestSandbox_WeighsAsItsShareSays(t *testing.T) {
+	t.Parallel()
+	d := newDriver(t, process.Options{})
+	if !mechanisms(t)["cpu limit"].Strong {
+		t.Skip("this machine has no cgroup for processors")
+	}
+	// cpu.shares and cpu.weight of a group that nobody gave any: 1024, 100.
+	for share, want := range map[int64][2]string{
+		0: {"", ""}, 1: {"2", "1"}, 72: {"73", "7"}, 1000: {"1024", "100"}, 5788: {"5926", "578"}, 1 << 40: {"262144", "10000"},
+	} {
+		s, err := d.Prepare(t.Context(), sandbox.Spec{ID: "a", Limits: sandbox.Limits{ShareCPU: share}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Start(t.Context(), sandbox.Code{Command: []string{"/bin/sleep", "1000"}}); err != nil {
+			t.Fatal(err)
+		}
+		v1, v2 := process.WeightOf(d)
+		if v1 != want[0] && v2 != want[1] || v1+v2 == "" && share > 0 {
+			t.Errorf("share %d: cpu.shares %q, cpu.weight %q, want one of %q", share, v1, v2, want)
+		}
+		s.Stop(0)
 	}
 }
 
@@ -348,13 +408,17 @@ func BenchmarkStart(b *testing.B) {
 			b.StartTimer()
 		}
 	})
-	for name, o := range map[string]process.Options{"isolated": {}, "isolated without cgroups": {NoCgroups: true}, "plain": {Plain: true}, "plain without cgroups": {Plain: true, NoCgroups: true}} {
+	for name, c := range map[string]struct {
+		o process.Options
+		l sandbox.Limits
+	}{"isolated": {}, "plain": {o: process.Options{Plain: true}}, "plain without cgroups": {o: process.Options{Plain: true, NoCgroups: true}}, "share": {l: sandbox.Limits{ShareCPU: 72}}, "quota": {l: sandbox.Limits{ShareCPU: 72, MilliCPU: 72}}} {
 		b.Run(name, func(b *testing.B) {
-			d := newDriver(b, o)
+			d := newDriver(b, c.o)
+			c.l.MemoryBytes = 128 << 20
 			var prepare, start, stop time.Duration
 			for b.Loop() {
 				t0 := time.Now()
-				s, err := d.Prepare(b.Context(), sandbox.Spec{ID: "a", Limits: sandbox.Limits{MemoryBytes: 128 << 20}})
+				s, err := d.Prepare(b.Context(), sandbox.Spec{ID: "a", Limits: c.l})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -379,7 +443,7 @@ func BenchmarkStart(b *testing.B) {
 
 // BenchmarkInvocation measures what is called around each Invocation.
 func BenchmarkInvocation(b *testing.B) {
-	for name, o := range map[string]process.Options{"isolated": {}, "isolated without cgroups": {NoCgroups: true}, "plain": {Plain: true}, "plain without cgroups": {Plain: true, NoCgroups: true}} {
+	for name, o := range map[string]process.Options{"process": {}, "without cgroups": {NoCgroups: true}} {
 		s, err := newDriver(b, o).Prepare(b.Context(), sandbox.Spec{ID: "a"})
 		if err != nil {
 			b.Fatal(err)
@@ -398,5 +462,60 @@ func BenchmarkInvocation(b *testing.B) {
 				s.Flush()
 			}
 		})
+	}
+}
+
+// BenchmarkThaw compares a question to a guest with one to a guest that is thawed for it.
+func BenchmarkThaw(b *testing.B) {
+	for name, open := range map[string]sandboxtest.Open{"process": open, "v1": openV1, "plain": openPlain} {
+		for _, frozen := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/frozen=%v", name, frozen), func(b *testing.B) {
+				d, err := open(b.TempDir())
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer d.Close()
+				s, err := d.Prepare(b.Context(), sandbox.Spec{ID: "a", Output: io.Discard})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer s.Stop(0)
+				c, err := s.Start(b.Context(), sandboxtest.Guest("t", "line"))
+				if err != nil {
+					b.Fatal(err)
+				}
+				var all, thaws, freezes []time.Duration
+				for b.Loop() {
+					b.StopTimer()
+					if frozen {
+						t0 := time.Now()
+						if err := s.Freeze(); err != nil {
+							b.Fatal(err)
+						}
+						freezes = append(freezes, time.Since(t0))
+					}
+					time.Sleep(2 * time.Millisecond)
+					b.StartTimer()
+					t0 := time.Now()
+					if err := s.Thaw(); err != nil {
+						b.Fatal(err)
+					}
+					thaws = append(thaws, time.Since(t0))
+					if _, err := c.Stream().Write([]byte{0, 0, 0, 1}); err != nil {
+						b.Fatal(err)
+					}
+					if _, err := io.ReadFull(c.Stream(), make([]byte, 1)); err != nil {
+						b.Fatal(err)
+					}
+					all = append(all, time.Since(t0))
+				}
+				for what, d := range map[string][]time.Duration{"answer": all, "thaw": thaws, "freeze": freezes} {
+					if slices.Sort(d); len(d) > 0 {
+						b.ReportMetric(float64(d[len(d)/2].Microseconds()), "µs-"+what+"-p50")
+						b.ReportMetric(float64(d[len(d)*99/100].Microseconds()), "µs-"+what+"-p99")
+					}
+				}
+			})
+		}
 	}
 }

@@ -53,6 +53,7 @@ func TestDriver_Conforms(t *testing.T) {
 		Extra:       []string{"EBB_SANDBOX"},
 		Memory:      linux,
 		Processes:   m["process limit"].Strong,
+		Processors:  m["cpu limit"].Strong,
 		Concealed:   m["tree kill"].Strong,
 		Survivors:   !linux,
 		Dependent:   linux,

@@ -13,6 +13,8 @@ type proc struct {
 	pid, ppid, group, session int
 	start                     uint64 // with pid, identifies it
 	dead                      bool
+	stopped                   bool // by a signal
+	waits                     bool // in the kernel, until it gets what it waits for
 	unborn                    bool // in the middle of exec: its environment cannot be read yet
 }
 
@@ -55,8 +57,10 @@ func readProc(pid int) (proc, bool) {
 	envEnd := string(f[48])         // 0 also for processes of other users, whose environment cannot be read at all
 	return proc{
 		pid: pid, ppid: num(1), group: num(2), session: num(3), start: start,
-		dead:   f[0][0] == 'Z' || f[0][0] == 'X',
-		unborn: envEnd == "0" && num(6)&kernelThread == 0,
+		dead:    f[0][0] == 'Z' || f[0][0] == 'X',
+		stopped: f[0][0] == 'T',
+		waits:   f[0][0] == 'D',
+		unborn:  envEnd == "0" && num(6)&kernelThread == 0,
 	}, true
 }
 
@@ -110,22 +114,9 @@ type hunt struct {
 // pass looks at all processes once and kills what it finds. It reports whether nothing is left. A process that forks and ends,
 // or that is in the middle of exec, can escape one look; so a pass in which there was any such process is not trusted alone.
 func (h *hunt) pass(pid int) bool {
-	all, vanished := listProcs()
-	marks := map[int]string{}
-	unsure := 0
-	found := family(all, func(p proc) bool {
-		m, read := marks[p.pid]
-		if !read {
-			var certain bool
-			if m, certain = markOf(p); !certain {
-				unsure++
-			}
-			marks[p.pid] = m
-		}
-		return m != "" && h.wanted(m)
-	}, pid)
+	found, unsure, vanished := h.find(pid)
 	for _, p := range found {
-		killSame(p)
+		signalSame(p, unix.SIGKILL)
 	}
 	h.quiet++
 	if len(found) > 0 {
@@ -142,17 +133,35 @@ func (h *hunt) pass(pid int) bool {
 	return true
 }
 
-// killSame kills a process unless its number means another one by now.
-func killSame(p proc) {
+// find looks at all processes once. unsure are those that could not be looked at, vanished those that ended meanwhile.
+func (h *hunt) find(pid int) (found []proc, unsure, vanished int) {
+	all, vanished := listProcs()
+	marks := map[int]string{}
+	found = family(all, func(p proc) bool {
+		m, read := marks[p.pid]
+		if !read {
+			var certain bool
+			if m, certain = markOf(p); !certain {
+				unsure++
+			}
+			marks[p.pid] = m
+		}
+		return m != "" && h.wanted(m)
+	}, pid)
+	return found, unsure, vanished
+}
+
+// signalSame signals a process unless its number means another one by now.
+func signalSame(p proc, s unix.Signal) {
 	fd, err := unix.PidfdOpen(p.pid, 0)
 	if err != nil {
 		if err == unix.ENOSYS {
-			_ = unix.Kill(p.pid, unix.SIGKILL)
+			_ = unix.Kill(p.pid, s)
 		}
 		return
 	}
 	defer unix.Close(fd)
 	if now, ok := readProc(p.pid); ok && now.start == p.start {
-		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		_ = unix.PidfdSendSignal(fd, s, nil, 0)
 	}
 }

@@ -33,7 +33,7 @@ func Main(m *testing.M, drivers map[string]Open) {
 		case asGuest:
 			beGuest(os.Args[2:])
 		case asHost:
-			beHost(drivers[os.Args[2]], os.Args[3], os.Args[4])
+			beHost(drivers[os.Args[2]], os.Args[3], os.Args[4], slices.Contains(os.Args[5:], "frozen"))
 		}
 	}
 	os.Exit(m.Run())
@@ -141,6 +141,17 @@ func beGuest(args []string) {
 		}
 		_, _ = line().Write([]byte("k"))
 		sleep()
+	case "burn": // uses milliseconds of processor time
+		var u syscall.Rusage
+		for u.Utime.Nano()+u.Stime.Nano() < int64(arg(0))*1e6 {
+			must(syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+		}
+		fmt.Println("burnt")
+	case "forks": // one after the other, for ever
+		for {
+			fmt.Println("again")
+			must(again(token, &syscall.SysProcAttr{Setsid: true}, "exit", "0").Run())
+		}
 	case "crowd":
 		guestCrowd(token, arg(0))
 	default:
@@ -286,7 +297,7 @@ func hog(megabytes int) [][]byte {
 }
 
 // beHost runs a driver with guests until it is killed.
-func beHost(open Open, dir, token string) {
+func beHost(open Open, dir, token string, frozen bool) {
 	d, err := open(dir)
 	must(err)
 	for i, program := range hostGuests {
@@ -296,6 +307,9 @@ func beHost(open Open, dir, token string) {
 		must(err)
 		_, err = io.ReadFull(c.Stream(), make([]byte, 1))
 		must(err)
+		if frozen {
+			must(s.Freeze())
+		}
 	}
 	fmt.Println("ready")
 	sleep()

@@ -183,9 +183,9 @@ func testProcesses(t *testing.T, s *suite) {
 }
 
 // testSweep kills a host that has guests.
-func testSweep(t *testing.T, s *suite) {
-	if s.o.Survivors {
-		t.Skip("this driver cannot find what a killed host left, and says so")
+func testSweep(t *testing.T, s *suite, frozen bool) {
+	if s.o.Survivors || frozen && !s.freezable(t) {
+		t.Skip("this driver cannot freeze, or not find what a killed host left, and says so")
 	}
 	dir := t.TempDir()
 	token := "token-" + filepath.Base(t.TempDir()) + fmt.Sprint(os.Getpid(), "-", time.Now().UnixNano())
@@ -197,6 +197,9 @@ func testSweep(t *testing.T, s *suite) {
 	neighbour.answer()
 
 	host := exec.Command(self, asHost, s.name, dir, token)
+	if frozen {
+		host.Args = append(host.Args, "frozen")
+	}
 	host.Stderr = os.Stderr
 	out, err := host.StdoutPipe()
 	if err != nil {
@@ -217,7 +220,7 @@ func testSweep(t *testing.T, s *suite) {
 		t.Fatalf("only %d processes before: %q", len(before), before)
 	}
 
-	if s.o.Dependent {
+	if s.o.Dependent && !(frozen && s.o.Icebound) {
 		poll(t, "main processes have died with the host", func() bool {
 			return !slices.ContainsFunc(processes(t, token), func(args string) bool { return strings.Contains(args, " tree ") })
 		})

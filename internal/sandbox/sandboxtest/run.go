@@ -36,9 +36,11 @@ type Options struct {
 	Extra       []string // names of variables that it adds to the environment
 	Memory      bool     // Limits.MemoryBytes is enforced
 	Processes   bool     // Limits.Processes is enforced
+	Processors  bool     // Limits.MilliCPU is enforced
 	Concealed   bool     // finds also processes without parent, session and environment of the Sandbox
 	Survivors   bool     // cannot find what left the process group, nor anything after kill -9
 	Dependent   bool     // the main process of a guest dies with the host, without Sweep
+	Icebound    bool     // what is frozen does not die with the host, but only in Sweep
 	Descriptors bool     // guests can see their descriptors in /proc/self/fd
 	Cycles      int      // how often the test for leaks starts and stops; 3000 when zero, fewer in short tests
 }
@@ -67,10 +69,17 @@ func Run(t *testing.T, name string, open Open, o Options) {
 			{"Stop_BeforeStart", testStopFirst},
 			{"Memory_OverLimitEndsAll", testMemory},
 			{"Processes_AreLimited", testProcesses},
+			{"Processors_AreLimited", testProcessors},
 			{"Usage_CountsMemoryAndProcessor", testUsage},
+			{"Freeze_StopsAllAndThawLetsThemGoOn", testFreeze},
+			{"Freeze_KeepsWhatWasWrittenAndWhatIsSent", testFreezeLine},
+			{"Freeze_IsRefusedWhereNothingRuns", testFreezeRefused},
+			{"Freeze_BesideThawAndStop", testFreezeBeside},
+			{"Stop_OfAFrozenSandboxLeavesNothing", testStopFrozen},
 			{"Start_FailureIsClear", testStartFailure},
 			{"Transport_Talks", testTransports},
-			{"Sweep_AfterKillLeavesNothing", testSweep},
+			{"Sweep_AfterKillLeavesNothing", func(t *testing.T, s *suite) { testSweep(t, s, false) }},
+			{"Sweep_AfterKillLeavesNothingFrozen", func(t *testing.T, s *suite) { testSweep(t, s, true) }},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()

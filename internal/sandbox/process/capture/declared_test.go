@@ -6,4 +6,3 @@ import "github.com/ebb-run/ebb/internal/sandbox"
 
 func (anything) Declared(string) []sandbox.Destination { return nil }
 func (book) Declared(string) []sandbox.Destination     { return nil }
-func (w *world) Declared(string) []sandbox.Destination { return nil }

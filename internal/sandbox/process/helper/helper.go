@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package helper is the small static program that is process 1 of every Sandbox.
 //
 // Main types: [List], the system calls that the program makes before the guest runs, and [Image], the program.

@@ -1,3 +1,5 @@
+//go:build linux
+
 #include "textflag.h"
 
 // The program that image describes; see helper.go for what it does. It is copied out of here into a file of its own, so it refers to
