@@ -207,7 +207,7 @@ type namespace struct {
 }
 
 // enter makes a namespace for a guest. world is all it can reach.
-func enter(t *testing.T, s setup, world *world, argv ...string) *namespace {
+func enter(t *testing.T, s setup, world sandbox.Egress, argv ...string) *namespace {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -19,6 +20,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-run/ebb/internal/egress"
+	"github.com/ebb-run/ebb/internal/sandbox"
 )
 
 // guests are what the test binary does inside of a namespace.
@@ -244,7 +248,7 @@ func resolverGuest(args []string) error {
 }
 
 // as runs a part of the test binary as the guest.
-func as(t *testing.T, s setup, w *world, guest string, args ...string) *namespace {
+func as(t *testing.T, s setup, w sandbox.Egress, guest string, args ...string) *namespace {
 	t.Helper()
 	t.Setenv(guestVar, guest)
 	return enter(t, s, w, append([]string{"/proc/self/exe"}, args...)...)
@@ -473,4 +477,33 @@ func TestNet_HasTheKernelRememberOnlyWhatIsCaptured(t *testing.T) {
 	if count, err := strconv.Atoi(strings.TrimSpace(out)); !ok || err != nil || count > 2 { // the look-up of "localhost" may have gone to the DNS
 		t.Errorf("the kernel remembers %s", out)
 	}
+}
+
+// The host's own server, on its loopback, is what a guest must not reach by any way but the one that is named.
+func TestNet_KeepsGuestsFromTheHost(t *testing.T) {
+	both(t, func(t *testing.T, rootless bool) {
+		host := echo(t, "host")
+		_, port, _ := net.SplitHostPort(host)
+		number, _ := strconv.ParseUint(port, 10, 16)
+		p, err := egress.NewPolicy(egress.Anything, []string{"named.example:" + port})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := egress.New(egress.Options{Policy: func(string) egress.Policy { return p }, Resolve: func(_ context.Context, name string) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+		}})
+		var to, want []string
+		for _, a := range []string{"rebind.example", "0.0.0.0", "169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "::7f00:1", "2002:7f00:1::1", "fe80::1%lo", "fd00:ec2::254"} {
+			to = append(to, net.JoinHostPort(a, port))
+		}
+		to = append(to, net.JoinHostPort("named.example", port))
+		out, ok := as(t, setup{rootless: rootless, declared: []Destination{{"localhost", uint16(number)}}}, e, "talk", to...).run(t)
+		if !ok {
+			t.Fatal(out)
+		}
+		for _, a := range to[:len(to)-1] {
+			want = append(want, a+": reset")
+		}
+		wantLines(t, out, append(want, to[len(to)-1]+": host hello")...)
+	})
 }
