@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -140,31 +141,21 @@ func send(m Message) error {
 }
 
 func open(s Socket) (int, error) {
-	family, kind := unix.AF_INET, unix.SOCK_STREAM
-	if s.Addr.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	if s.Role == DNSPackets {
-		kind = unix.SOCK_DGRAM
-	}
-	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(s.Family(), s.Kind(), 0)
 	if err != nil {
 		return -1, err
 	}
-	var to unix.Sockaddr
-	if family == unix.AF_INET {
-		to = &unix.SockaddrInet4{Port: int(s.Addr.Port()), Addr: s.Addr.Addr().As4()}
-	} else {
+	if s.Family() == unix.AF_INET6 {
 		if err := unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
 			return -1, err
 		}
-		to = &unix.SockaddrInet6{Port: int(s.Addr.Port()), Addr: s.Addr.Addr().As16()}
 	}
-	if err := unix.Bind(fd, to); err != nil {
-		return -1, err
+	to := s.Sockaddr()
+	if _, _, code := unix.Syscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&to[0])), uintptr(len(to))); code != 0 {
+		return -1, code
 	}
-	if kind == unix.SOCK_STREAM {
-		err = unix.Listen(fd, 1024)
+	if s.Role != DNSPackets {
+		err = unix.Listen(fd, Backlog)
 	}
 	return fd, err
 }
