@@ -90,7 +90,7 @@ func (e *Egress) Resolves(d sandbox.Destination) bool {
 	if h.addr.IsValid() {
 		return p.permitsAddr(h.addr, anyPort, unnamed)
 	}
-	return p.permitsName(h.name, anyPort) != unnamed || p.hasNetworks()
+	return p.permitsName(h.name, anyPort) != unnamed || p.hasNetworks(anyPort)
 }
 
 // Declared lists what entries of the owner's Policy name, so far as they do.
@@ -107,6 +107,9 @@ func (e *Egress) Declared(owner string) []sandbox.Destination {
 // (SetLinger) if what Options.Dial returned can.
 func (e *Egress) Dial(ctx context.Context, d sandbox.Destination) (net.Conn, error) {
 	h, err := parseHost(d.Host)
+	if err == nil && d.Port == anyPort {
+		err = errors.New("there is no port 0")
+	}
 	if err != nil {
 		return nil, e.refuse(d, errs.New(errs.Forbidden, "connection to %s: %w", target(d), err))
 	}
@@ -152,7 +155,7 @@ func (e *Egress) candidates(ctx context.Context, h host, d sandbox.Destination) 
 		return []netip.AddrPort{netip.AddrPortFrom(h.addr, d.Port)}, nil
 	}
 	how := p.permitsName(h.name, d.Port)
-	if how == unnamed && !p.hasNetworks() {
+	if how == unnamed && !p.hasNetworks(d.Port) {
 		return nil, e.forbidden(p, d, netip.Addr{})
 	}
 	addrs, err := e.o.Resolve(ctx, absolute(h.name))

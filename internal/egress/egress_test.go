@@ -114,9 +114,10 @@ func TestDial_FollowsThePolicy(t *testing.T) {
 		{"metadata, translated", Anything, nil, "::ffff:0:169.254.169.254", 80, "forbidden"},
 		{"metadata, NAT64", Anything, nil, "64:ff9b::169.254.169.254", 80, "forbidden"},
 		{"metadata, local NAT64 /96", Anything, nil, "64:ff9b:1::169.254.169.254", 80, "forbidden"},
-		{"metadata, local NAT64 /48", Anything, nil, "64:ff9b:1:a9fe:a9:fe00::", 80, "forbidden"},
+		{"loopback, local NAT64 /48", Anything, nil, "64:ff9b:1:7f00:0:100::", 80, "forbidden"},
 		{"metadata, local NAT64 /56", Anything, nil, "64:ff9b:1:12a9:fe:a9fe::", 80, "forbidden"},
 		{"metadata, local NAT64 /64", Anything, nil, "64:ff9b:1:1234:a9:fea9:fe00:0", 80, "forbidden"},
+		{"other local NAT64", Anything, nil, "64:ff9b:1:fffe::198.51.100.10", 80, "[64:ff9b:1:fffe::c633:640a]:80"},
 		{"metadata, 6to4", Anything, nil, "2002:a9fe:a9fe::1", 80, "forbidden"},
 		{"metadata, Teredo", Anything, nil, "2001:0:1234:5678::5601:5601", 80, "forbidden"},
 		{"metadata, ISATAP", Anything, nil, "2001:db8::5efe:169.254.169.254", 80, "forbidden"},
@@ -181,6 +182,9 @@ func TestDial_FollowsThePolicy(t *testing.T) {
 		{"network, a name outside", AllowList, list("10.0.0.0/8:443"), "api.example.com", 443, "forbidden"},
 		{"network, one of two", AllowList, list("10.0.0.0/8:443"), "two.corp", 443, "10.1.2.5:443"},
 		{"network IPv6", AllowList, list("[2001:db8::/32]:443"), "2001:db8::1", 443, "[2001:db8::1]:443"},
+		{"address, by name", AllowList, list("10.1.2.3:5432"), "db.corp", 5432, "forbidden"},
+		{"port 0", AllowList, list("api.example.com:443"), "api.example.com", 0, "forbidden"},
+		{"port 0, anything", Anything, nil, "198.51.100.10", 0, "forbidden"},
 		{"IDNA", AllowList, list("xn--bcher-kva.example"), "bücher.example", 443, "forbidden"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -223,6 +227,7 @@ func TestResolves_DeniesWhatNoPortCanReach(t *testing.T) {
 		{AllowList, "*.example.com:443", "a.b.example.com", true},
 		{AllowList, "*.example.com:443", "example.com", false},
 		{AllowList, "10.0.0.0/8:5432", "anything.corp", true},
+		{AllowList, "10.1.2.3:5432", "leak.attacker.example", false},
 	} {
 		var allow []string
 		if c.allow != "" {
@@ -446,4 +451,18 @@ func TestDial_EndsWithItsContext(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+func TestDial_LooksNoNameUpInVain(t *testing.T) {
+	t.Parallel()
+	p := policy(t, AllowList, "api.example.com:443", "10.0.0.0/8:5432", "192.0.2.7:80")
+	e := New(Options{Policy: func(string) Policy { return p }, Resolve: func(_ context.Context, name string) ([]netip.Addr, error) {
+		t.Errorf("%s was looked up", name) // whoever serves the domain reads what the guest wrote into the name
+		return nil, nil
+	}})
+	for _, port := range []uint16{80, 443, 5433} {
+		if _, err := e.Dial(t.Context(), sandbox.Destination{Host: "secret.attacker.example", Port: port}); errs.CodeOf(err) != errs.Forbidden {
+			t.Errorf("got %v", err)
+		}
+	}
 }

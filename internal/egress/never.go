@@ -2,6 +2,7 @@ package egress
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // never lists ranges that no guest reaches unless they are named, and what they are.
@@ -66,11 +67,14 @@ func disguises(a netip.Addr) []netip.Addr {
 	case a == netip.IPv6Unspecified(), a.IsLoopback():
 	case compatible.Contains(a), translated.Contains(a), nat64.Contains(a):
 		v4(12, 13, 14, 15)
-	case nat64Local.Contains(a): // the operator's choice of length: RFC 6052, section 2.2
+	case nat64Local.Contains(a):
+		// The operator chooses the length, and with it the place (RFC 6052, section 2.2). At three of four there is something
+		// else, often zeros: what is no host's address is passed over.
 		v4(6, 7, 9, 10)
 		v4(7, 9, 10, 11)
 		v4(9, 10, 11, 12)
 		v4(12, 13, 14, 15)
+		all = slices.DeleteFunc(all, func(a netip.Addr) bool { return a.Is4() && (a.As4()[0] == 0 || a.As4()[0] >= 224) })
 	case sixToFour.Contains(a):
 		v4(2, 3, 4, 5)
 	case teredo.Contains(a):

@@ -177,9 +177,12 @@ func isNever(n netip.Prefix) bool {
 	return false
 }
 
-// hasNetworks reports whether a name that no entry names could still lead to an allowed address.
-func (p Policy) hasNetworks() bool {
-	return p.mode != Closed && slices.ContainsFunc(p.entries, func(e entry) bool { return e.network.IsValid() })
+// hasNetworks reports whether a name that no entry names could still lead to an allowed address: into a network, not to an
+// address of its own, for which nobody needs a name.
+func (p Policy) hasNetworks(port uint16) bool {
+	return p.mode != Closed && slices.ContainsFunc(p.entries, func(e entry) bool {
+		return e.on(port) && e.network.IsValid() && !e.network.IsSingleIP()
+	})
 }
 
 func (e entry) on(port uint16) bool { return e.port == anyPort || port == anyPort || e.port == port }

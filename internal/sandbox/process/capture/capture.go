@@ -55,7 +55,7 @@ type Options struct {
 // Stats are the counts of one Net since Open.
 type Stats struct {
 	Names       int   // that have an address
-	Connections int64 // that were accepted
+	Connections int64 // that were accepted, DNS over TCP included
 	Open        int64 // of these, those still there
 	Refused     int64 // of these, those that were reset because Egress refused or could not connect, or there were too many
 	Sent        int64 // bytes from the guest
@@ -227,6 +227,14 @@ func (n *Net) untrack(c net.Conn) {
 	delete(n.mu.conns, c)
 }
 
+// pause waits when the host is out of descriptors or memory: what ends gives some back.
+func (n *Net) pause() {
+	select {
+	case <-n.ctx.Done():
+	case <-time.After(50 * time.Millisecond):
+	}
+}
+
 // accept takes connections until the listener is closed, and gives each a goroutine.
 func (n *Net) accept(l net.Listener, serve func(net.Conn)) {
 	for {
@@ -238,11 +246,7 @@ func (n *Net) accept(l net.Listener, serve func(net.Conn)) {
 			return
 		}
 		if err != nil {
-			// The host is out of descriptors or memory: those that end give some back.
-			select {
-			case <-n.ctx.Done():
-			case <-time.After(50 * time.Millisecond):
-			}
+			n.pause()
 			continue
 		}
 		n.accepted.Add(1)

@@ -94,8 +94,8 @@ func TestRelay_PassesOnEachEnd(t *testing.T) {
 		t.Fatalf("the guest read %q, %v", b, err)
 	}
 	n.Close()
-	if s := n.Stats(); s.Sent != 8 || s.Received != 37 || s.Open != 0 {
-		t.Errorf("stats are %+v", s)
+	if s := n.Stats(); s.Sent != 8 || s.Received != 37 || s.Open != 0 || len(n.mu.far) != 0 {
+		t.Errorf("stats are %+v, and %d far sides are kept", s, len(n.mu.far))
 	}
 }
 
@@ -186,7 +186,7 @@ func TestNet_CloseEndsEverything(t *testing.T) {
 	n, at := serve(t, Options{
 		Sockets: []Socket{{Role: DNSPackets, Addr: netip.MustParseAddrPort(packets.LocalAddr().String())}}, Files: []*os.File{f},
 		Egress: anything{func(ctx context.Context) (c net.Conn, err error) {
-			first.Do(func() { c, _ = net.Dial("tcp", packetsPeer(t)) }) // one has a far side that never ends
+			first.Do(func() { c, _ = net.Dial("tcp", silent(t)) }) // one has a far side that never ends
 			entered <- struct{}{}
 			if c != nil {
 				return c, nil
@@ -214,8 +214,20 @@ func TestNet_CloseEndsEverything(t *testing.T) {
 	}
 }
 
-// packetsPeer is a listener that holds connections open.
-func packetsPeer(t *testing.T) string {
+func TestNet_CloseEndsWhatTheGuestHasHalfClosed(t *testing.T) {
+	t.Parallel()
+	near, far := pair(t)
+	n, at := serve(t, Options{Egress: anything{func(context.Context) (net.Conn, error) { return near, nil }}})
+	guest := dial(t, at)
+	guest.CloseWrite()
+	if _, err := io.ReadAll(far); err != nil {
+		t.Fatal(err)
+	}
+	n.Close() // returns, although the far side says nothing and does not end
+}
+
+// silent is a listener that holds connections open.
+func silent(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Error(err)

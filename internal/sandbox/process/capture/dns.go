@@ -34,7 +34,8 @@ func (n *Net) servePackets(c net.PacketConn) {
 			return
 		}
 		if err != nil {
-			continue // a refused earlier answer is told here
+			n.pause()
+			continue
 		}
 		q, ok := parse(in[:size])
 		if !ok {

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,8 @@ const (
 	guestVar  = "EBB_CAPTURE_GUEST"
 	planVar   = "EBB_CAPTURE_PLAN"
 	resolvVar = "EBB_CAPTURE_RESOLV"
+
+	trackedVar = "EBB_CAPTURE_TRACKED"
 )
 
 func TestMain(m *testing.M) {
@@ -78,7 +81,10 @@ func inside(args []string) error {
 	plan, redirect := decodePlan(os.Getenv(planVar))
 	messages := SetupMessages(HasIPv6())
 	if redirect {
-		messages = append(messages, RedirectMessage(), UntrackMessage())
+		messages = append(messages, RedirectMessage())
+	}
+	if redirect && os.Getenv(trackedVar) == "" {
+		messages = append(messages, UntrackMessage())
 	}
 	for _, m := range messages {
 		if err := send(m); err != nil {
@@ -135,31 +141,21 @@ func send(m Message) error {
 }
 
 func open(s Socket) (int, error) {
-	family, kind := unix.AF_INET, unix.SOCK_STREAM
-	if s.Addr.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	if s.Role == DNSPackets {
-		kind = unix.SOCK_DGRAM
-	}
-	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(s.Family(), s.Kind(), 0)
 	if err != nil {
 		return -1, err
 	}
-	var to unix.Sockaddr
-	if family == unix.AF_INET {
-		to = &unix.SockaddrInet4{Port: int(s.Addr.Port()), Addr: s.Addr.Addr().As4()}
-	} else {
+	if s.Family() == unix.AF_INET6 {
 		if err := unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
 			return -1, err
 		}
-		to = &unix.SockaddrInet6{Port: int(s.Addr.Port()), Addr: s.Addr.Addr().As16()}
 	}
-	if err := unix.Bind(fd, to); err != nil {
-		return -1, err
+	to := s.Sockaddr()
+	if _, _, code := unix.Syscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&to[0])), uintptr(len(to))); code != 0 {
+		return -1, code
 	}
-	if kind == unix.SOCK_STREAM {
-		err = unix.Listen(fd, 1024)
+	if s.Role != DNSPackets {
+		err = unix.Listen(fd, Backlog)
 	}
 	return fd, err
 }
@@ -202,7 +198,7 @@ type namespace struct {
 }
 
 // enter makes a namespace for a guest. world is all it can reach.
-func enter(t *testing.T, s setup, world *world, argv ...string) *namespace {
+func enter(t *testing.T, s setup, world sandbox.Egress, argv ...string) *namespace {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -229,7 +225,10 @@ func enter(t *testing.T, s setup, world *world, argv ...string) *namespace {
 	n.cmd.Dir = "/"
 	n.cmd.ExtraFiles = []*os.File{theirs}
 	n.cmd.Stdout, n.cmd.Stderr = &n.output, &n.output
-	if err := n.cmd.Start(); err != nil {
+	if err := n.cmd.Start(); errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EACCES) {
+		ours.Close()
+		t.Skipf("this machine denies user namespaces: %v", err)
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -243,6 +242,9 @@ func enter(t *testing.T, s setup, world *world, argv ...string) *namespace {
 	theirs.Close()
 	if o.Files, err = receive(pair[0], len(o.Sockets)); err != nil {
 		n.cmd.Wait()
+		if strings.HasPrefix(n.output.String(), "nobody:") {
+			t.Skipf("this machine denies user namespaces to users: %s", &n.output)
+		}
 		t.Fatalf("no sockets came: %v\n%s", err, &n.output)
 	}
 	if n.net, err = Open(o); err != nil {

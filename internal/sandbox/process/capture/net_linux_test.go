@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -19,6 +20,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-run/ebb/internal/egress"
+	"github.com/ebb-run/ebb/internal/sandbox"
 )
 
 // guests are what the test binary does inside of a namespace.
@@ -244,7 +248,7 @@ func resolverGuest(args []string) error {
 }
 
 // as runs a part of the test binary as the guest.
-func as(t *testing.T, s setup, w *world, guest string, args ...string) *namespace {
+func as(t *testing.T, s setup, w sandbox.Egress, guest string, args ...string) *namespace {
 	t.Helper()
 	t.Setenv(guestVar, guest)
 	return enter(t, s, w, append([]string{"/proc/self/exe"}, args...)...)
@@ -289,7 +293,7 @@ func TestNet_BringsEveryConnectionToEgress(t *testing.T) {
 			t.Errorf("asked for %v", w.asked())
 		}
 		for _, d := range w.asked() {
-			if d.Host == "127.0.0.1" || d.Host == "::1" || strings.HasPrefix(d.Host, "198.18.") {
+			if d.Host == "" || d.Host == "127.0.0.1" || d.Host == "::1" || strings.HasPrefix(d.Host, "198.18.") {
 				t.Errorf("Egress was asked for %v", d)
 			}
 		}
@@ -308,6 +312,15 @@ func TestNet_LeavesTheGuestsOwnServersAlone(t *testing.T) {
 		if !ok || len(w.asked()) != 0 {
 			t.Errorf("%s, and Egress was asked for %v", out, w.asked())
 		}
+	})
+	t.Run("on a kernel that tracks everything", func(t *testing.T) {
+		t.Setenv(trackedVar, "1")
+		w := &world{places: map[string]string{"198.51.100.7:80": echo(t, "far")}}
+		if out, ok := as(t, setup{}, w, "own").run(t); !ok || len(w.asked()) != 0 {
+			t.Errorf("%s, and Egress was asked for %v", out, w.asked())
+		}
+		out, _ := as(t, setup{}, w, "talk", "198.51.100.7:80", "127.0.0.1:1").run(t)
+		wantLines(t, out, "198.51.100.7:80: far hello", "127.0.0.1:1: reset")
 	})
 }
 
@@ -384,18 +397,21 @@ func TestNet_ServesRealClients(t *testing.T) {
 
 func TestNet_KeepsNoDescriptors(t *testing.T) {
 	w := &world{places: map[string]string{"far.example:80": echo(t, "far")}}
-	for _, c := range []struct{ name, to, want string }{
-		{"connections", "far.example:80", "far x"}, {"refusals", "198.51.100.1:80", "reset"}, {"refused names", "other.example:80", "reset"},
+	for _, c := range []struct {
+		name, to, want string
+		times          int
+	}{
+		{"connections", "far.example:80", "far x", 3000}, {"refusals", "198.51.100.1:80", "reset", 1000}, {"refused names", "other.example:80", "reset", 500},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := descriptors(t)
-			n := as(t, setup{}, w, "flood", c.to, "3000", c.want)
+			n := as(t, setup{}, w, "flood", c.to, strconv.Itoa(c.times), c.want)
 			if out, ok := n.run(t); !ok {
 				t.Fatal(out)
 			}
 			n.net.Close()
 			n.line.Close()
-			if s := n.net.Stats(); s.Connections < 3000 || s.Open != 0 {
+			if s := n.net.Stats(); s.Connections < int64(c.times) || s.Open != 0 {
 				t.Errorf("stats are %+v", s)
 			}
 			after := descriptors(t)
@@ -461,4 +477,33 @@ func TestNet_HasTheKernelRememberOnlyWhatIsCaptured(t *testing.T) {
 	if count, err := strconv.Atoi(strings.TrimSpace(out)); !ok || err != nil || count > 2 { // the look-up of "localhost" may have gone to the DNS
 		t.Errorf("the kernel remembers %s", out)
 	}
+}
+
+// The host's own server, on its loopback, is what a guest must not reach by any way but the one that is named.
+func TestNet_KeepsGuestsFromTheHost(t *testing.T) {
+	both(t, func(t *testing.T, rootless bool) {
+		host := echo(t, "host")
+		_, port, _ := net.SplitHostPort(host)
+		number, _ := strconv.ParseUint(port, 10, 16)
+		p, err := egress.NewPolicy(egress.Anything, []string{"named.example:" + port})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := egress.New(egress.Options{Policy: func(string) egress.Policy { return p }, Resolve: func(_ context.Context, name string) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+		}})
+		var to, want []string
+		for _, a := range []string{"rebind.example", "0.0.0.0", "169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "::7f00:1", "2002:7f00:1::1", "fe80::1%lo", "fd00:ec2::254"} {
+			to = append(to, net.JoinHostPort(a, port))
+		}
+		to = append(to, net.JoinHostPort("named.example", port))
+		out, ok := as(t, setup{rootless: rootless, declared: []Destination{{"localhost", uint16(number)}}}, e, "talk", to...).run(t)
+		if !ok {
+			t.Fatal(out)
+		}
+		for _, a := range to[:len(to)-1] {
+			want = append(want, a+": reset")
+		}
+		wantLines(t, out, append(want, to[len(to)-1]+": host hello")...)
+	})
 }

@@ -40,7 +40,8 @@ type Destination struct {
 	Port uint16
 }
 
-// Plan lists the sockets of an Instance, those for names and captured connections first.
+// Plan lists the sockets of an Instance, those for names and captured connections first. ipv6 and redirect are what the namespace has:
+// HasIPv6, unless the message about IPv6 routes failed, and whether RedirectMessage went well.
 //
 // With redirect, declared destinations matter only where they are on loopback ("localhost:5432"), because a redirect leaves
 // loopback alone: for these the guest finds its host's server on its own loopback. Without, each gets a socket on the address
