@@ -20,6 +20,7 @@ type instance struct {
 	id   string
 	feed *feed
 	seq  uint64        // the last arrival before its start began
+	kept bool          // started to reach the pool's floor
 	quit chan struct{} // closed when it is to end
 	// still is closed when it is to end and runs nothing any more.
 	still  chan struct{}
@@ -39,6 +40,8 @@ type instance struct {
 	runs      []*run
 	owed      []*ceiling // places to give back once it is stopped
 	idleSince time.Time
+	ahead     bool // started before it was asked for, and not used since
+	used      bool // has been given an Invocation
 	fresh     bool // past Init, and its first Invocation waited for that
 	served    bool // past Init
 	last      bool // ends when it runs nothing
@@ -51,12 +54,12 @@ type instance struct {
 }
 
 // launchLocked starts one more Instance; the caller holds its share of the budget.
-func (p *pool) launchLocked() {
+func (p *pool) launchLocked() *instance {
 	var id [8]byte
 	_, _ = rand.Read(id[:])
 	i := &instance{
 		pool: p, id: hex.EncodeToString(id[:]), seq: p.mu.arrivals,
-		quit: make(chan struct{}), still: make(chan struct{}),
+		quit: make(chan struct{}), still: make(chan struct{}), kept: p.mu.serving+p.mu.starting < p.mu.floor,
 	}
 	i.feed = &feed{obs: p.e.o.Observer, unit: p.unit, id: i.id}
 	if i.feed.obs == nil {
@@ -72,6 +75,7 @@ func (p *pool) launchLocked() {
 	p.totals.starts.Add(1)
 	p.e.life.Add(1)
 	go i.run()
+	return i
 }
 
 // gone reports whether the guest has ended. A guest may have ended before run noticed.
@@ -143,6 +147,11 @@ func (i *instance) start() *startFailure {
 	g, err := i.pool.latest.Load().Guest(i.ctx)
 	if err != nil {
 		return &startFailure{err: fmt.Errorf("prepare its code: %w", err)}
+	}
+	if i.kept {
+		own := *g // may be shared
+		own.Provisioned = true
+		g = &own
 	}
 	i.guest = g
 	sb, err := u.Driver.Prepare(i.ctx, sandbox.Spec{
@@ -279,6 +288,7 @@ func (p *pool) startFailed(i *instance, f *startFailure) {
 // died takes an Instance whose guest ended by itself out of the pool.
 func (p *pool) died(i *instance) {
 	p.mu.Lock()
+	p.wornLocked(i, time.Now())
 	p.discardLocked(i, 0)
 	runs := append([]*run(nil), i.runs...)
 	p.pumpLocked(time.Now())

@@ -104,7 +104,9 @@ func (c *call) place(ctx context.Context) (grant, error) {
 				continue // the routes have changed since
 			}
 		}
-		if now := time.Now(); p.mu.waiters.len == 0 && !p.crowdedLocked(now) {
+		now := time.Now()
+		p.arrivedLocked(now)
+		if p.mu.waiters.len == 0 && !p.crowdedLocked(now) {
 			if i := p.takeLocked(); i != nil {
 				cold := p.attachLocked(i, c.run, now)
 				p.mu.Unlock()

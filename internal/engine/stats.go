@@ -15,7 +15,10 @@ type UnitStats struct {
 	Starting, Idle, Busy, Draining int // Instances
 	Queue                          int // waiting Invocations
 	MemoryMB                       int64
-	Totals                         Totals // of the Unit, over its Revisions since its Stack is served
+
+	Provisioned, ProvisionedReady, ProvisionedInUse int // Instances to be kept; of these past Init; of these Busy
+
+	Totals Totals // of the Unit, over its Revisions since its Stack is served
 }
 
 // Totals count since the Unit was first committed.
@@ -26,10 +29,14 @@ type Totals struct {
 	Throttled    uint64 // refused
 	Starts       uint64 // Instances
 	FailedStarts uint64
+	Ahead        uint64 // of the Starts, before an Invocation asked for them
+	Spilled      uint64 // Invocations that came when all provisioned Instances were taken
 }
 
 type totals struct {
-	invocations, errors, cold, throttled, starts, failedStarts atomic.Uint64
+	invocations, errors, cold, throttled, starts, failedStarts, ahead, spilled atomic.Uint64
+
+	habit habit
 }
 
 // count notes an Invocation that was refused.
@@ -66,6 +73,7 @@ func (p *pool) stats() UnitStats {
 		Totals: Totals{
 			Invocations: t.invocations.Load(), Errors: t.errors.Load(), ColdStarts: t.cold.Load(),
 			Throttled: t.throttled.Load(), Starts: t.starts.Load(), FailedStarts: t.failedStarts.Load(),
+			Ahead: t.ahead.Load(), Spilled: t.spilled.Load(),
 		},
 	}
 	p.mu.Lock()
@@ -85,5 +93,7 @@ func (p *pool) stats() UnitStats {
 			s.Idle++
 		}
 	}
+	s.Provisioned = p.mu.floor
+	s.ProvisionedReady, s.ProvisionedInUse = min(p.mu.floor, p.mu.serving), min(p.mu.floor, s.Busy)
 	return s
 }

@@ -24,10 +24,14 @@ type Unit struct {
 	Functions   []Function
 	MemoryMB    int           // what an Instance takes from the Node's budget; 0 means 128
 	KeepAlive   time.Duration // of an idle Instance; 0 means 5 min
+	Learned     bool          // how long Instances are kept follows from when the Unit is called; KeepAlive where that says nothing
 	InitTimeout time.Duration // 0 means the longest timeout of its Functions, but at least 10 s
 	Driver      sandbox.Driver
 	Protocol    guest.Protocol
 	Limits      sandbox.Limits
+	// Provisioned says how many Instances are to be kept past Init from now on, and until when that holds; the zero time is for
+	// good. It is called under no lock and must answer at once. nil means none.
+	Provisioned func(now time.Time) (n int, until time.Time)
 	// Guest materialises the code and unseals the environment. It is called for each Instance, concurrently. Of Units with
 	// the same ID and Revision that of the last one committed is called.
 	Guest func(ctx context.Context) (*guest.Unit, error)

@@ -46,6 +46,7 @@ type Unit struct {
 	Account     string
 	LogGroup    string
 	LogStream   string
+	Provisioned bool     // started to be kept, not because it was asked for
 	Note        string // shown with an Init error: why this runtime is not the one asked for and how to install it; or empty
 }
 
