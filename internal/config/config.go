@@ -35,6 +35,7 @@ type Config struct {
 	MemoryMB         int           // MiB that Instances may use together; 0 means 80 % of the machine
 	Overcommit       int           // how many times MemoryMB the Instances may declare together
 	KeepAlive        time.Duration // how long an Instance may stay Idle
+	LearnKeepAlive   bool          // from when each Unit is called; KeepAlive where that says nothing
 	QueueTimeout     time.Duration // how long an Invocation may wait for an Instance
 	Queue            int           // Invocations that may wait per Unit
 	MaxBodyMB        int           // MiB of a request body
@@ -68,6 +69,13 @@ func Settings() []Setting {
 		num("memory", "0", "MiB that Instances may use together; 0 is 80 % of the machine", func(c *Config) *int { return &c.MemoryMB }),
 		num("overcommit", "4", "how many times that memory Instances may declare together; each stays within its own limit", func(c *Config) *int { return &c.Overcommit }),
 		dur("keep-alive", "5m", "how long an Instance may stay idle before it is stopped", func(c *Config) *time.Duration { return &c.KeepAlive }),
+		{Name: "keep-alive-policy", Default: "fixed", Help: "fixed, or learned: each function's own from when it is called, with Instances started just before; keep-alive where that says nothing", set: func(c *Config, s string) error {
+			if s != "fixed" && s != "learned" {
+				return fmt.Errorf("%q is not one of fixed, learned", s)
+			}
+			c.LearnKeepAlive = s == "learned"
+			return nil
+		}},
 		dur("queue-timeout", "10s", "how long an Invocation may wait for an Instance before it gets 429", func(c *Config) *time.Duration { return &c.QueueTimeout }),
 		num("queue", "1000", "Invocations that may wait per Unit", func(c *Config) *int { return &c.Queue }),
 		num("max-body", "10", "MiB of a request body", func(c *Config) *int { return &c.MaxBodyMB }),

@@ -34,7 +34,9 @@ type instance struct {
 	conn    sandbox.Conn
 	session guest.Session
 	slots   int           // Invocations at once
-	init    time.Duration // of the guest
+	boot    time.Duration // until the guest ran
+	init    time.Duration // of the guest, from then on
+	handler time.Duration // of init
 
 	// Guarded by pool.mu.
 	runs      []*run
@@ -144,6 +146,7 @@ const exitWait = 500 * time.Millisecond
 // start takes the Instance through Init.
 func (i *instance) start() *startFailure {
 	u := i.pool.unit
+	decided := time.Now()
 	g, err := i.pool.latest.Load().Guest(i.ctx)
 	if err != nil {
 		return &startFailure{err: fmt.Errorf("prepare its code: %w", err)}
@@ -172,16 +175,20 @@ func (i *instance) start() *startFailure {
 	within := u.initTimeout()
 	ctx, cancel := context.WithTimeoutCause(i.ctx, within, errInitTimeout)
 	defer cancel()
-	began := time.Now()
 	if i.conn, err = sb.Start(ctx, code); err != nil {
 		return &startFailure{err: err}
 	}
+	began := time.Now()
+	i.boot = began.Sub(decided)
 	session, err := i.open(ctx)
 	if i.init = time.Since(began); err != nil {
 		return i.initFailed(ctx, err)
 	}
 	i.sandbox.Flush() // what Init wrote belongs to no Invocation
 	i.session = session
+	if timed, ok := session.(guest.Timed); ok {
+		i.handler = min(max(timed.HandlerInit(), 0), i.init) // a guest's word is no more than that
+	}
 	i.slots = max(session.Concurrency(), 1)
 	if most := u.Driver.Traits().Concurrency; most > 0 {
 		i.slots = min(i.slots, most)

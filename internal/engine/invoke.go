@@ -238,7 +238,7 @@ func (c *call) initFault(g grant) error {
 	c.inv.Deadline = now.Add(c.route.function.timeout())
 	r := Report{
 		InvocationID: c.inv.ID, Function: c.inv.Function, Instance: f.inst.id, Mode: c.inv.Mode,
-		Started: now, Init: f.fault.After, Queued: max(now.Sub(c.arrived)-f.fault.After, 0), Cold: true,
+		Started: now, Sandbox: f.inst.boot, Init: f.fault.After, Queued: max(now.Sub(c.arrived)-f.inst.boot-f.fault.After, 0), Cold: true,
 		Err: f.error(),
 	}
 	err := p.unit.Protocol.Fault(c.inv, f.inst.guest, f.fault, &c.sink)
@@ -270,7 +270,7 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 	}
 	why := c.run.finish()
 	if cold {
-		r.Init, r.Queued = i.init, max(r.Queued-i.init, 0)
+		r.Sandbox, r.Init, r.Handler, r.Queued = i.boot, i.init, i.handler, max(r.Queued-i.boot-i.init, 0)
 	}
 	o := reuse
 	switch {

@@ -89,8 +89,10 @@ type Report struct {
 	Mode       invocation.Mode
 	Started    time.Time     // when the guest got it
 	Duration   time.Duration // from then until the guest was done; the timeout where that ended it
-	Init       time.Duration // of the guest, when Cold
-	Queued     time.Duration // from arrival to Started, without Init
+	Queued     time.Duration // from arrival to Started, without Sandbox and Init
+	Sandbox    time.Duration // when Cold: from the decision to start an Instance until its guest ran
+	Init       time.Duration // when Cold: from then until the guest was past Init
+	Handler    time.Duration // of Init: loading the user's code, as the guest says; 0 where it does not
 	Cold       bool          // it waited for Init
 	MemoryPeak int64         // bytes; of the Instance so far, up to 100 ms old
 	// Error is how the function failed, or nil.

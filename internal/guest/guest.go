@@ -46,7 +46,7 @@ type Unit struct {
 	Account     string
 	LogGroup    string
 	LogStream   string
-	Provisioned bool     // started to be kept, not because it was asked for
+	Provisioned bool   // started to be kept, not because it was asked for
 	Note        string // shown with an Init error: why this runtime is not the one asked for and how to install it; or empty
 }
 
@@ -75,6 +75,12 @@ type Session interface {
 	Concurrency() int
 	// Close lets go of the connection. It does not end the guest.
 	Close() error
+}
+
+// Timed is a Session whose guest may say how long parts of its Init took.
+type Timed interface {
+	// HandlerInit is how long the user's code took to load, by the guest's own clock and word; 0 where it does not say.
+	HandlerInit() time.Duration
 }
 
 // InitError is a failed Init as the guest reported it.
