@@ -73,6 +73,9 @@ func (e *Engine) newPool(stack string, u *Unit, before *pool) *pool {
 	if before != nil {
 		p.totals = before.totals
 	}
+	if u.Learned && p.totals.habit == nil {
+		p.totals.habit = &habit{}
+	}
 	p.latest.Store(u)
 	if p.mem <= 0 {
 		p.mem = defaultMemoryMB

@@ -36,7 +36,7 @@ type Totals struct {
 type totals struct {
 	invocations, errors, cold, throttled, starts, failedStarts, ahead, spilled atomic.Uint64
 
-	habit habit
+	habit *habit // of a Unit whose keep-alive is learned
 }
 
 // count notes an Invocation that was refused.
