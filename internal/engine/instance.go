@@ -259,7 +259,7 @@ func (p *pool) startDone(i *instance, took time.Duration) {
 		p.mu.capacity += i.slots
 		p.mu.proven, p.mu.failures, p.mu.lastFault = true, 0, nil
 		p.mu.initAvg = average(p.mu.initAvg, took)
-		p.mu.lastFree = now
+		p.mu.lastFree, p.mu.lastStart, p.mu.lastTook = now, now, took
 		i.served, i.fresh = true, true
 		p.idleLocked(i, now)
 		p.pumpLocked(now)

@@ -64,8 +64,9 @@ func TestLearned_ADeployForgetsNothing(t *testing.T) {
 		l.deploy(l.learned("f", "1", says("1", 0)))
 		l.cycle(12, "f", 30*time.Minute)
 		l.deploy(l.learned("f", "2", says("2", 0)))
-		l.cycle(1, "f", 30*time.Minute) // the probe's Instance has no rhythm yet
-		if cold := l.cycle(3, "f", 30*time.Minute); cold != 0 {
+		time.Sleep(20 * time.Minute)
+		l.deploy(l.learned("f", "3", says("3", 0))) // in between, and no call
+		if cold := l.cycle(1, "f", 10*time.Minute) + l.cycle(3, "f", 30*time.Minute); cold != 0 {
 			t.Errorf("%d cold starts after a deploy", cold)
 		}
 		if s := l.e.Stats()[0].Totals; s.Ahead < 3 {

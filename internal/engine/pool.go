@@ -49,6 +49,9 @@ type pool struct {
 		lastFailure time.Time
 		lastFault   *startFailure
 
+		lastStart time.Time // when the last start that did not fail was over, and how long it took
+		lastTook  time.Duration
+
 		floor     int // Instances past Init that are kept
 		deaths    int // of Instances that had run nothing, since the last that did
 		lastDeath time.Time
@@ -117,6 +120,7 @@ func (p *pool) pumpLocked(now time.Time) {
 		return
 	}
 	want, again := p.wantLocked(now)
+	want, again = p.thriftLocked(now, want, again)
 	if lack, later := p.lackLocked(now); lack > want || want == 0 && lack == 0 && again == 0 {
 		want, again = lack, later
 	}
@@ -274,7 +278,9 @@ func (p *pool) give(r *run, o outcome, took time.Duration, c *ceiling) (owes boo
 	k := slices.Index(i.runs, r)
 	i.runs = slices.Delete(i.runs, k, k+1)
 	p.mu.running--
-	p.restLocked(now)
+	if o != unused { // a probe, or a caller that left, says nothing of when the Unit is called
+		p.restLocked(now)
+	}
 	p.mu.sumSince -= r.since
 	if r.long {
 		r.long = false
