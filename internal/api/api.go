@@ -84,6 +84,9 @@ type FunctionInfo struct {
 	Runtime  string `json:"runtime"`
 	URL      string `json:"url,omitempty"`
 	Revision string `json:"revision,omitempty"`
+
+	Provisioned      int `json:"provisioned,omitempty"`      // Instances that are to be kept initialised
+	ProvisionedReady int `json:"provisionedReady,omitempty"` // of these, how many are
 }
 
 // RouteInfo describes a mounted Route.

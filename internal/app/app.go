@@ -64,14 +64,22 @@ type Function struct {
 	TmpMB       int               `json:"tmpMB,omitempty"` // MiB of /tmp; 0 means 512
 	Env         map[string]Value  `json:"env,omitempty"`
 	Package     Package           `json:"package"`
-	Layers      []Value           `json:"layers,omitempty"`   // logical IDs of layer Resources or foreign ARNs
-	Role        string            `json:"role,omitempty"`     // ID of a Role, or empty for the App's own
-	Reserved    *int              `json:"reserved,omitempty"` // reserved concurrency; 0 means never run
-	Provisioned int               `json:"provisioned,omitempty"`
+	Layers      []Value           `json:"layers,omitempty"`      // logical IDs of layer Resources or foreign ARNs
+	Role        string            `json:"role,omitempty"`        // ID of a Role, or empty for the App's own
+	Reserved    *int              `json:"reserved,omitempty"`    // reserved concurrency; 0 means never run
+	Provisioned int               `json:"provisioned,omitempty"` // Instances kept initialised
+	Schedule    []Scaling         `json:"schedule,omitempty"`    // when Provisioned changes
 	URL         *URL              `json:"url,omitempty"`
 	Async       *Async            `json:"async,omitempty"`
 	Tags        map[string]string `json:"tags,omitempty"`
 	Extra       map[string]any    `json:"extra,omitempty"` // declared properties without a meaning here, for targets
+}
+
+// Scaling sets the Provisioned of a Function at certain times.
+type Scaling struct {
+	When        string `json:"when"`               // "cron(0 8 ? * MON-FRI *)" or "at(2030-01-02T15:04:05)", as EventBridge has them
+	TimeZone    string `json:"timeZone,omitempty"` // IANA name; empty means UTC
+	Provisioned int    `json:"provisioned"`
 }
 
 // Package says which files of the project are a Function's code.

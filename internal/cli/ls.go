@@ -82,7 +82,7 @@ func (c *command) printStack(s api.Stack) {
 	}
 	w := tabwriter.NewWriter(c.Stdout, 0, 4, 2, ' ', 0)
 	for _, f := range s.Functions {
-		fmt.Fprintf(w, "  function\t%s\t%s\t%s\n", f.Key, f.Runtime, f.Name)
+		fmt.Fprintf(w, "  function\t%s\t%s\t%s%s\n", f.Key, f.Runtime, f.Name, provisioned(f))
 	}
 	for _, r := range s.Routes {
 		note := ""
@@ -92,6 +92,14 @@ func (c *command) printStack(s api.Stack) {
 		fmt.Fprintf(w, "  route\t%s %s\t%s\t%s\n", r.Method, r.Path, r.Function, note)
 	}
 	_ = w.Flush()
+}
+
+// provisioned says how many of the Instances to be kept are ready.
+func provisioned(f api.FunctionInfo) string {
+	if f.Provisioned == 0 {
+		return ""
+	}
+	return fmt.Sprintf("\tprovisioned %d of %d", f.ProvisionedReady, f.Provisioned)
 }
 
 func (c *command) printHistory(list []api.Deployment) {

@@ -37,6 +37,7 @@ type Config struct {
 	KeepAlive        time.Duration // how long an Instance may stay Idle
 	FreezeAfter      time.Duration // how long an Instance is Idle before it is frozen; negative means never
 	CPULimits        string        // CPUNone, CPUShared or CPUProportional
+	LearnKeepAlive   bool          // from when each Unit is called; KeepAlive where that says nothing
 	QueueTimeout     time.Duration // how long an Invocation may wait for an Instance
 	Queue            int           // Invocations that may wait per Unit
 	MaxBodyMB        int           // MiB of a request body
@@ -91,6 +92,13 @@ func Settings() []Setting {
 		}},
 		one("cpu-limits", CPUNone, []string{CPUNone, CPUShared, CPUProportional},
 			"processors by memory, 1,769 MB for each: shared counts only while they are contended, proportional also holds each Instance to its part", func(c *Config) *string { return &c.CPULimits }),
+		{Name: "keep-alive-policy", Default: "fixed", Help: "fixed, or learned: each function's own from when it is called, with Instances started just before; keep-alive where that says nothing", set: func(c *Config, s string) error {
+			if s != "fixed" && s != "learned" {
+				return fmt.Errorf("%q is not one of fixed, learned", s)
+			}
+			c.LearnKeepAlive = s == "learned"
+			return nil
+		}},
 		dur("queue-timeout", "10s", "how long an Invocation may wait for an Instance before it gets 429", func(c *Config) *time.Duration { return &c.QueueTimeout }),
 		num("queue", "1000", "Invocations that may wait per Unit", func(c *Config) *int { return &c.Queue }),
 		num("max-body", "10", "MiB of a request body", func(c *Config) *int { return &c.MaxBodyMB }),

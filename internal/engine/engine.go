@@ -23,7 +23,7 @@
 // Invocations at once, those beside a discarded one end first, under their own deadlines.
 //
 // Locks, in the order in which they may be held together: Engine.mu, then pool.mu (never two), then node.mu or
-// ceiling.mu. feed.mu is taken while none of them is held; under it the Observer is called. No I/O under a lock.
+// ceiling.mu or habit.mu. feed.mu is taken while none of them is held; under it the Observer is called. No I/O under a lock.
 //
 // It knows nothing of HTTP, events, storage or any provider's names.
 package engine
@@ -122,7 +122,7 @@ func New(o Options) *Engine {
 // reapEvery bounds how late an Instance is reaped.
 const reapEvery = time.Second
 
-// Run stops Instances whose keep-alive has ended and freezes those that are Idle, until ctx ends.
+// Run stops Instances whose keep-alive has ended, keeps those that are to be kept and freezes those that are Idle, until ctx ends.
 func (e *Engine) Run(ctx context.Context) error {
 	t := time.NewTimer(reapEvery)
 	defer t.Stop()
@@ -135,6 +135,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		next := reapEvery
 		now := time.Now()
 		for _, p := range *e.pools.Load() {
+			p.tend(now)
 			if left, some := p.reap(now); some {
 				next = min(next, left)
 			}

@@ -20,6 +20,7 @@ type instance struct {
 	id   string
 	feed *feed
 	seq  uint64        // the last arrival before its start began
+	kept bool          // started to reach the pool's floor
 	quit chan struct{} // closed when it is to end
 	// still is closed when it is to end and runs nothing any more.
 	still  chan struct{}
@@ -33,12 +34,16 @@ type instance struct {
 	conn    sandbox.Conn
 	session guest.Session
 	slots   int           // Invocations at once
-	init    time.Duration // of the guest
+	boot    time.Duration // until the guest ran
+	init    time.Duration // of the guest, from then on
+	handler time.Duration // of init
 
 	// Guarded by pool.mu.
 	runs      []*run
 	owed      []*ceiling // places to give back once it is stopped
 	idleSince time.Time
+	ahead     bool // started before it was asked for, and not used since
+	used      bool // has been given an Invocation
 	fresh     bool // past Init, and its first Invocation waited for that
 	served    bool // past Init
 	last      bool // ends when it runs nothing
@@ -55,12 +60,12 @@ type instance struct {
 }
 
 // launchLocked starts one more Instance; the caller holds its share of the budget.
-func (p *pool) launchLocked() {
+func (p *pool) launchLocked() *instance {
 	var id [8]byte
 	_, _ = rand.Read(id[:])
 	i := &instance{
 		pool: p, id: hex.EncodeToString(id[:]), seq: p.mu.arrivals,
-		quit: make(chan struct{}), still: make(chan struct{}), ice: make(chan struct{}, 1),
+		quit: make(chan struct{}), still: make(chan struct{}), ice: make(chan struct{}, 1), kept: p.mu.serving+p.mu.starting < p.mu.floor,
 	}
 	i.feed = &feed{obs: p.e.o.Observer, unit: p.unit, id: i.id}
 	if i.feed.obs == nil {
@@ -76,6 +81,7 @@ func (p *pool) launchLocked() {
 	p.totals.starts.Add(1)
 	p.e.life.Add(1)
 	go i.run()
+	return i
 }
 
 // gone reports whether the guest has ended. A guest may have ended before run noticed.
@@ -171,9 +177,15 @@ const exitWait = 500 * time.Millisecond
 // start takes the Instance through Init.
 func (i *instance) start() *startFailure {
 	u := i.pool.unit
+	decided := time.Now()
 	g, err := i.pool.latest.Load().Guest(i.ctx)
 	if err != nil {
 		return &startFailure{err: fmt.Errorf("prepare its code: %w", err)}
+	}
+	if i.kept {
+		own := *g // may be shared
+		own.Provisioned = true
+		g = &own
 	}
 	i.guest = g
 	sb, err := u.Driver.Prepare(i.ctx, sandbox.Spec{
@@ -194,16 +206,20 @@ func (i *instance) start() *startFailure {
 	within := u.initTimeout()
 	ctx, cancel := context.WithTimeoutCause(i.ctx, within, errInitTimeout)
 	defer cancel()
-	began := time.Now()
 	if i.conn, err = sb.Start(ctx, code); err != nil {
 		return &startFailure{err: err}
 	}
+	began := time.Now()
+	i.boot = began.Sub(decided)
 	session, err := i.open(ctx)
 	if i.init = time.Since(began); err != nil {
 		return i.initFailed(ctx, err)
 	}
 	i.sandbox.Flush() // what Init wrote belongs to no Invocation
 	i.session = session
+	if timed, ok := session.(guest.Timed); ok {
+		i.handler = min(max(timed.HandlerInit(), 0), i.init) // a guest's word is no more than that
+	}
 	i.slots = max(session.Concurrency(), 1)
 	if most := u.Driver.Traits().Concurrency; most > 0 {
 		i.slots = min(i.slots, most)
@@ -274,7 +290,7 @@ func (p *pool) startDone(i *instance, took time.Duration) {
 		p.mu.capacity += i.slots
 		p.mu.proven, p.mu.failures, p.mu.lastFault = true, 0, nil
 		p.mu.initAvg = average(p.mu.initAvg, took)
-		p.mu.lastFree = now
+		p.mu.lastFree, p.mu.lastStart, p.mu.lastTook = now, now, took
 		i.served, i.fresh = true, true
 		p.idleLocked(i, now)
 		p.pumpLocked(now)
@@ -310,6 +326,7 @@ func (p *pool) startFailed(i *instance, f *startFailure) {
 // died takes an Instance whose guest ended by itself out of the pool.
 func (p *pool) died(i *instance) {
 	p.mu.Lock()
+	p.wornLocked(i, time.Now())
 	p.discardLocked(i, 0)
 	runs := append([]*run(nil), i.runs...)
 	p.pumpLocked(time.Now())

@@ -110,7 +110,9 @@ func (c *call) place(ctx context.Context) (grant, error) {
 				continue // the routes have changed since
 			}
 		}
-		if now := time.Now(); p.mu.waiters.len == 0 && !p.crowdedLocked(now) {
+		now := time.Now()
+		p.arrivedLocked(now)
+		if p.mu.waiters.len == 0 && !p.crowdedLocked(now) {
 			if i := p.takeLocked(); i != nil {
 				cold := p.attachLocked(i, c.run, now)
 				p.mu.Unlock()
@@ -242,7 +244,7 @@ func (c *call) initFault(g grant) error {
 	c.inv.Deadline = now.Add(c.route.function.timeout())
 	r := Report{
 		InvocationID: c.inv.ID, Function: c.inv.Function, Instance: f.inst.id, Mode: c.inv.Mode,
-		Started: now, Init: f.fault.After, Queued: max(now.Sub(c.arrived)-f.fault.After, 0), Cold: true,
+		Started: now, Sandbox: f.inst.boot, Init: f.fault.After, Queued: max(now.Sub(c.arrived)-f.inst.boot-f.fault.After, 0), Cold: true,
 		Err: f.error(),
 	}
 	err := p.unit.Protocol.Fault(c.inv, f.inst.guest, f.fault, &c.sink)
@@ -277,7 +279,7 @@ func (c *call) serve(parent context.Context, cold bool, limit *ceiling) (again, 
 		r.FirstByte = c.sink.flows.Sub(began)
 	}
 	if cold {
-		r.Init, r.Queued = i.init, max(r.Queued-i.init, 0)
+		r.Sandbox, r.Init, r.Handler, r.Queued = i.boot, i.init, i.handler, max(r.Queued-i.boot-i.init, 0)
 	}
 	o := reuse
 	var cut *guest.CutError

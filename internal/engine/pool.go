@@ -53,14 +53,25 @@ type pool struct {
 		lastFailure time.Time
 		lastFault   *startFailure
 
+		lastStart time.Time // when the last start that did not fail was over, and how long it took
+		lastTook  time.Duration
+
+		floor     int // Instances past Init that are kept
+		deaths    int // of Instances that had run nothing, since the last that did
+		lastDeath time.Time
+
 		timer   *time.Timer // looks again at whether to start more
 		timerAt time.Time   // zero when not armed
 		room    bool        // makeRoom is to be called after unlocking
 	}
 
-	oldest atomic.Int64 // when idle[0] became Idle, in Unix ns; 0 without any
-	idleN  atomic.Int32
-	inLine atomic.Bool // in node's line; written under node.mu
+	oldest atomic.Int64 // when idle[0] became Idle, in Unix ns; 0 where none may be stopped
+	idleN  atomic.Int32 // idle Instances that may be stopped
+	inLine atomic.Bool  // in node's line; written under node.mu
+
+	warmAt     atomic.Int64 // when an Instance is to be started ahead, in Unix ns; 0 means never
+	floorUntil atomic.Int64 // when mu.floor is to be asked for again, in Unix ns; 0 means never
+	floor      atomic.Int32 // mu.floor
 }
 
 // newPool makes a pool; before is that of the Unit's Revision until now, or nil.
@@ -68,6 +79,9 @@ func (e *Engine) newPool(stack string, u *Unit, before *pool) *pool {
 	p := &pool{e: e, unit: u, stack: stack, mem: int64(u.MemoryMB), keepAlive: u.KeepAlive, totals: &totals{}}
 	if before != nil {
 		p.totals = before.totals
+	}
+	if u.Learned && p.totals.habit == nil {
+		p.totals.habit = &habit{}
 	}
 	p.latest.Store(u)
 	p.freezeAfter = e.freezeAfterOf(u)
@@ -111,8 +125,12 @@ func (p *pool) pumpLocked(now time.Time) {
 		return
 	}
 	want, again := p.wantLocked(now)
+	want, again = p.thriftLocked(now, want, again)
+	if lack, later := p.lackLocked(now); lack > want || want == 0 && lack == 0 && again == 0 {
+		want, again = lack, later
+	}
 	for p.mu.starting < want && p.mu.live < p.e.o.MaxInstances {
-		ok, memory := p.e.node.acquire(p, p.mu.live == 0)
+		ok, memory := p.e.node.acquire(p, p.mu.live == 0 && p.mu.waiters.len > 0)
 		if !ok {
 			p.mu.room = p.mu.room || memory
 			break
@@ -233,7 +251,10 @@ func (p *pool) takeLocked() *instance {
 func (p *pool) attachLocked(i *instance, r *run, now time.Time) (cold bool) {
 	r.inst, r.since = i, int64(now.Sub(p.e.epoch))
 	i.runs = append(i.runs, r)
-	p.mu.running++
+	i.ahead, i.used = false, true
+	if p.mu.running++; p.mu.floor > 0 && p.mu.running > p.mu.floor*i.slots {
+		p.totals.spilled.Add(1)
+	}
 	p.mu.sumSince += r.since
 	switch {
 	case len(i.runs) >= i.slots:
@@ -262,6 +283,9 @@ func (p *pool) give(r *run, o outcome, took time.Duration, c *ceiling) (owes boo
 	k := slices.Index(i.runs, r)
 	i.runs = slices.Delete(i.runs, k, k+1)
 	p.mu.running--
+	if o != unused { // a probe, or a caller that left, says nothing of when the Unit is called
+		p.restLocked(now)
+	}
 	p.mu.sumSince -= r.since
 	if r.long {
 		r.long = false
@@ -272,6 +296,7 @@ func (p *pool) give(r *run, o outcome, took time.Duration, c *ceiling) (owes boo
 			took = min(took, 2*p.mu.durAvg+crowdLook) // one outlier says little
 		}
 		p.mu.durAvg = average(p.mu.durAvg, took)
+		p.mu.deaths = 0
 	}
 	if o == discard {
 		i.last = true
@@ -291,7 +316,7 @@ func (p *pool) give(r *run, o outcome, took time.Duration, c *ceiling) (owes boo
 		}
 	case len(i.runs) == 0:
 		p.dropSpareLocked(i)
-		if p.e.node.short.Load() > 0 && p.mu.serving > 1 && p.mu.waiters.len > 0 && p.e.node.claims(p) {
+		if p.e.node.short.Load() > 0 && p.mu.serving > max(1, p.mu.floor) && p.mu.waiters.len > 0 && p.e.node.claims(p) {
 			p.discardLocked(i, p.e.o.StopGrace)
 			break
 		}
@@ -341,8 +366,9 @@ func (p *pool) dropIdleLocked(k int) {
 }
 
 func (p *pool) countIdleLocked() {
-	p.idleN.Store(int32(len(p.mu.idle)))
-	if len(p.mu.idle) == 0 {
+	n := max(min(len(p.mu.idle), p.mu.serving-p.mu.floor), 0)
+	p.idleN.Store(int32(n))
+	if n == 0 {
 		p.oldest.Store(0)
 	} else {
 		p.oldest.Store(p.mu.idle[0].idleSince.UnixNano())
@@ -363,14 +389,16 @@ func (p *pool) discardLocked(i *instance, grace time.Duration) {
 		return
 	}
 	i.quitting, i.grace = true, grace
-	if k := slices.Index(p.mu.idle, i); k >= 0 {
-		p.dropIdleLocked(k)
-	}
-	p.dropSpareLocked(i)
 	if i.served {
 		p.mu.serving--
 		p.mu.capacity -= i.slots
 	}
+	if k := slices.Index(p.mu.idle, i); k >= 0 {
+		p.dropIdleLocked(k)
+	} else {
+		p.countIdleLocked()
+	}
+	p.dropSpareLocked(i)
 	if len(i.runs) == 0 {
 		close(i.still)
 	}
@@ -379,35 +407,18 @@ func (p *pool) discardLocked(i *instance, grace time.Duration) {
 	close(i.quit)
 }
 
-// reap stops Instances whose keep-alive has ended and says when the next one's will.
-func (p *pool) reap(now time.Time) (left time.Duration, some bool) {
-	oldest := p.oldest.Load()
-	if oldest == 0 {
-		return 0, false
-	}
-	if left := time.Unix(0, oldest).Add(p.keepAlive).Sub(now); left > 0 {
-		return left, true
-	}
-	p.mu.Lock()
-	defer p.unlock()
-	for len(p.mu.idle) > 0 {
-		i := p.mu.idle[0]
-		if left := i.idleSince.Add(p.keepAlive).Sub(now); left > 0 {
-			return left, true
-		}
-		p.discardLocked(i, p.e.o.StopGrace)
-	}
-	return 0, false
-}
-
 // evict stops the least recently used idle Instance.
 func (p *pool) evict() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.mu.idle) == 0 {
+	if len(p.mu.idle) == 0 || !p.spareLocked() {
 		return false
 	}
 	p.discardLocked(p.mu.idle[0], p.e.o.StopGrace)
+	if p.unit.Learned {
+		w, quiet := p.totals.habit.look(p.keepAlive)
+		p.planLocked(w, quiet, time.Now())
+	}
 	return true
 }
 
@@ -436,6 +447,10 @@ func (p *pool) kill() {
 
 func (p *pool) retireLocked(g grant) {
 	p.mu.retired = true
+	p.warmAt.Store(0)
+	p.floorUntil.Store(0)
+	p.floor.Store(0)
+	p.mu.floor = 0
 	for w := p.mu.waiters.pop(); w != nil; w = p.mu.waiters.pop() {
 		w.ready <- g
 	}

@@ -204,7 +204,7 @@ func (s *Staged) Commit() {
 		next := &deployed{seq: e.mu.seq, units: s.units}
 		e.mu.seq++
 		keep := map[*pool]bool{}
-		var added []*pool
+		var added, floors []*pool
 		for _, u := range s.units {
 			p, same := old.find(u)
 			if !same {
@@ -215,6 +215,9 @@ func (s *Staged) Commit() {
 				}
 			}
 			p.latest.Store(u)
+			if u.Provisioned != nil || p.floor.Load() > 0 {
+				floors = append(floors, p)
+			}
 			keep[p] = true
 			next.pools = append(next.pools, p)
 		}
@@ -240,6 +243,9 @@ func (s *Staged) Commit() {
 		e.mu.Unlock()
 		for _, p := range gone {
 			p.retire()
+		}
+		for _, p := range floors {
+			p.floorAt(time.Now())
 		}
 	})
 }

@@ -16,7 +16,10 @@ type UnitStats struct {
 	Frozen                         int // of the Idle ones
 	Queue                          int // waiting Invocations
 	MemoryMB                       int64
-	Totals                         Totals // of the Unit, over its Revisions since its Stack is served
+
+	Provisioned, ProvisionedReady, ProvisionedInUse int // Instances to be kept; of these past Init; of these Busy
+
+	Totals Totals // of the Unit, over its Revisions since its Stack is served
 }
 
 // Totals count since the Unit was first committed.
@@ -27,10 +30,14 @@ type Totals struct {
 	Throttled    uint64 // refused
 	Starts       uint64 // Instances
 	FailedStarts uint64
+	Ahead        uint64 // of the Starts, before an Invocation asked for them
+	Spilled      uint64 // Invocations that came when all provisioned Instances were taken
 }
 
 type totals struct {
-	invocations, errors, cold, throttled, starts, failedStarts atomic.Uint64
+	invocations, errors, cold, throttled, starts, failedStarts, ahead, spilled atomic.Uint64
+
+	habit *habit // of a Unit whose keep-alive is learned
 }
 
 // count notes an Invocation that was refused.
@@ -67,6 +74,7 @@ func (p *pool) stats() UnitStats {
 		Totals: Totals{
 			Invocations: t.invocations.Load(), Errors: t.errors.Load(), ColdStarts: t.cold.Load(),
 			Throttled: t.throttled.Load(), Starts: t.starts.Load(), FailedStarts: t.failedStarts.Load(),
+			Ahead: t.ahead.Load(), Spilled: t.spilled.Load(),
 		},
 	}
 	p.mu.Lock()
@@ -89,5 +97,7 @@ func (p *pool) stats() UnitStats {
 			}
 		}
 	}
+	s.Provisioned = p.mu.floor
+	s.ProvisionedReady, s.ProvisionedInUse = min(p.mu.floor, p.mu.serving), min(p.mu.floor, s.Busy)
 	return s
 }

@@ -24,10 +24,14 @@ type Unit struct {
 	Functions   []Function
 	MemoryMB    int           // what an Instance takes from the Node's budget; 0 means 128
 	KeepAlive   time.Duration // of an idle Instance; 0 means 5 min
+	Learned     bool          // how long Instances are kept follows from when the Unit is called; KeepAlive where that says nothing
 	InitTimeout time.Duration // 0 means the longest timeout of its Functions, but at least 10 s
 	Driver      sandbox.Driver
 	Protocol    guest.Protocol
 	Limits      sandbox.Limits
+	// Provisioned says how many Instances are to be kept past Init from now on, and until when that holds; the zero time is for
+	// good. It is called under no lock and must answer at once. nil means none.
+	Provisioned func(now time.Time) (n int, until time.Time)
 	// Guest materialises the code and unseals the environment. It is called for each Instance, concurrently. Of Units with
 	// the same ID and Revision that of the last one committed is called.
 	Guest func(ctx context.Context) (*guest.Unit, error)
@@ -86,8 +90,10 @@ type Report struct {
 	Started    time.Time     // when the guest got it
 	Duration   time.Duration // from then until the guest was done; the timeout where that ended it
 	FirstByte  time.Duration // from Started until a streamed answer began; 0 where none did
-	Init       time.Duration // of the guest, when Cold
-	Queued     time.Duration // from arrival to Started, without Init
+	Queued     time.Duration // from arrival to Started, without Sandbox and Init
+	Sandbox    time.Duration // when Cold: from the decision to start an Instance until its guest ran
+	Init       time.Duration // when Cold: from then until the guest was past Init
+	Handler    time.Duration // of Init: loading the user's code, as the guest says; 0 where it does not
 	Cold       bool          // it waited for Init
 	MemoryPeak int64         // bytes; of the Instance so far, up to 100 ms old
 	// Error is how the function failed, or nil.

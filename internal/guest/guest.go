@@ -64,6 +64,7 @@ type Unit struct {
 	Account     string
 	LogGroup    string
 	LogStream   string
+	Provisioned bool   // started to be kept, not because it was asked for
 	Note        string // shown with an Init error: why this runtime is not the one asked for and how to install it; or empty
 }
 
@@ -109,6 +110,12 @@ const (
 	Timeout  Reason = "timeout"  // the deadline of its Invocation has passed
 	Failure  Reason = "failure"  // it does not work
 )
+
+// Timed is a Session whose guest may say how long parts of its Init took.
+type Timed interface {
+	// HandlerInit is how long the user's code took to load, by the guest's own clock and word; 0 where it does not say.
+	HandlerInit() time.Duration
+}
 
 // InitError is a failed Init as the guest reported it.
 type InitError struct {

@@ -256,7 +256,7 @@ func (s *Server) deployed(d *state.Deployment, previous string, changed []string
 	now := s.stacks.get(d.Stack)
 	return &api.Deployed{
 		App: d.Stack.App, Stage: d.Stack.Stage, Deployment: d.ID, Previous: previous, Changed: changed, Gateway: s.stackURL(d.Stack),
-		Functions: s.functions(d.Stack, now), Routes: s.routes(d.Stack), DurationMS: time.Since(start).Milliseconds(),
+		Functions: s.functions(d.Stack, now, s.kept()), Routes: s.routes(d.Stack), DurationMS: time.Since(start).Milliseconds(),
 	}
 }
 
@@ -320,7 +320,7 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 	for _, u := range unsets {
 		warnings = append(warnings, fmt.Sprintf("variable %s of %s is left unset: %s", u.name, strings.Join(lacking[u], ", "), u.why))
 	}
-	return d, warnings, nil
+	return d, append(warnings, s.unkept(req.App)...), nil
 }
 
 // revision is the digest of code and configuration: what makes an Instance of one Function differ from another. What its
@@ -328,6 +328,7 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 func (s *Server) revision(f *app.Function, u state.Unit, env []string, region string) string {
 	conf := *f
 	conf.Description, conf.Package, conf.Tags, conf.Async, conf.URL = "", app.Package{}, nil, nil, nil
+	conf.Provisioned, conf.Schedule = 0, nil // Instances outlive a change of their number
 	mac := hmac.New(sha256.New, s.key)
 	if err := json.NewEncoder(mac).Encode(struct {
 		Function        app.Function
@@ -386,9 +387,10 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 		unit := &engine.Unit{
 			ID: stackID(d.Stack) + "/" + u.Key, Revision: u.Revision, Tenant: d.Stack.Tenant,
 			Functions: []engine.Function{{Name: f.Name, Timeout: time.Duration(f.TimeoutSec) * time.Second, Reserved: reserved}},
-			MemoryMB:  f.MemoryMB, KeepAlive: s.o.Config.KeepAlive, Driver: s.driver, Protocol: s.protocol,
+			MemoryMB:  f.MemoryMB, KeepAlive: s.o.Config.KeepAlive, Learned: s.o.Config.LearnKeepAlive, Driver: s.driver, Protocol: s.protocol,
 			Limits: s.limits(f),
 		}
+		unit.Provisioned = provisioned(f)
 		key := u.Key
 		unit.Guest = func(ctx context.Context) (*guest.Unit, error) {
 			d, err := ref.load(ctx, s.state)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/engine"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/state"
 )
@@ -14,13 +15,14 @@ import (
 // Stacks lists what is deployed.
 func (s *Server) Stacks(context.Context) ([]api.Stack, error) {
 	instances := map[string]int{}
+	kept := s.kept()
 	for _, u := range s.engine.Stats() {
 		instances[u.Stack] += u.Starting + u.Idle + u.Busy + u.Draining
 	}
 	list := []api.Stack{}
 	for k, v := range s.stacks.all() {
 		list = append(list, api.Stack{
-			App: k.App, Stage: k.Stage, Deployment: v.deployment, Changed: v.changed, Gateway: s.stackURL(k), Functions: s.functions(k, v),
+			App: k.App, Stage: k.Stage, Deployment: v.deployment, Changed: v.changed, Gateway: s.stackURL(k), Functions: s.functions(k, v, kept),
 			Routes: s.routes(k), Instances: instances[stackID(k)], Error: v.broken,
 		})
 	}
@@ -55,10 +57,23 @@ func (s *Server) stackURL(k state.StackKey) string {
 	return "http://" + strings.ToLower(k.App+"."+k.Stage) + ".localhost:" + port
 }
 
-// functions gives the Functions with the whole URL of those that have one.
-func (s *Server) functions(k state.StackKey, v *serving) []api.FunctionInfo {
+// kept lists the Units that keep Instances, by their ID.
+func (s *Server) kept() map[string]engine.UnitStats {
+	kept := map[string]engine.UnitStats{}
+	for _, u := range s.engine.Stats() {
+		if u.Provisioned > 0 {
+			kept[u.ID] = u
+		}
+	}
+	return kept
+}
+
+// functions gives the Functions with the whole URL of those that have one, and the Instances of those that keep some.
+func (s *Server) functions(k state.StackKey, v *serving, kept map[string]engine.UnitStats) []api.FunctionInfo {
 	list := slices.Clone(v.functions)
 	for i := range list {
+		u := kept[stackID(k)+"/"+list[i].Key]
+		list[i].Provisioned, list[i].ProvisionedReady = u.Provisioned, u.ProvisionedReady
 		if list[i].URL != "" {
 			list[i].URL = s.stackURL(k) + list[i].URL
 		}

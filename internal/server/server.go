@@ -198,13 +198,9 @@ func (s *Server) openEngine(ctx context.Context) error {
 		return err
 	}
 	s.runtimes = runtimes.New(s.o.Env)
-	memory := int64(s.o.Config.MemoryMB)
-	if memory == 0 {
-		memory = machineMemoryMB() * 8 / 10
-	}
 	s.observer = &observer{logs: s.logs, metrics: s.metrics}
 	o := engine.Options{
-		MemoryMB: memory * int64(max(s.o.Config.Overcommit, 1)), Queue: s.o.Config.Queue, QueueTimeout: s.o.Config.QueueTimeout,
+		MemoryMB: s.declarable(), Queue: s.o.Config.Queue, QueueTimeout: s.o.Config.QueueTimeout,
 		FreezeAfter: s.o.Config.FreezeAfter, Observer: s.observer, Log: s.o.Log,
 	}
 	if q := openRunQueue(); q != nil {
@@ -218,6 +214,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 		MaxBody: int64(s.o.Config.MaxBodyMB) << 20, Access: s.access,
 	})
 	s.metrics.SetInstances(s.instanceCounts)
+	s.metrics.SetProvisioned(s.provisionedCounts)
 	return nil
 }
 

@@ -24,6 +24,26 @@ type FunctionMetrics struct {
 type coldMetrics struct {
 	starts prometheus.Counter
 	init   prometheus.Observer
+	phases [numPhases]prometheus.Observer
+}
+
+// The phases of a cold start.
+const (
+	phaseQueue = iota
+	phaseSandbox
+	phaseRuntime
+	phaseHandler
+	numPhases
+)
+
+var phaseNames = [numPhases]string{"queue", "sandbox", "runtime_init", "handler_init"} // never written
+
+// ColdStart says where the time of one went.
+type ColdStart struct {
+	Queue   time.Duration // until its Instance was begun
+	Sandbox time.Duration // until its guest ran
+	Init    time.Duration // until that was ready
+	Handler time.Duration // of Init: the user's own code; 0 when not known
 }
 
 // Function returns the handle for a Function.
@@ -50,6 +70,9 @@ func (m *Metrics) RemoveFunction(tenant, app, stage, function string) {
 	m.firstByte.DeleteLabelValues(v...)
 	m.coldStarts.DeleteLabelValues(v...)
 	m.initTime.DeleteLabelValues(v...)
+	for _, name := range phaseNames {
+		m.coldPhases.DeleteLabelValues(append(v[:4:4], name)...)
+	}
 	m.queueTime.DeleteLabelValues(v...)
 	m.throttles.DeleteLabelValues(v...)
 }
@@ -85,16 +108,25 @@ func (f *FunctionMetrics) Invocation(o Outcome, took time.Duration) {
 	observe(f, &f.duration, f.m.duration, took)
 }
 
-// ColdStart counts an Invocation that waited for an Init, which took so long.
-func (f *FunctionMetrics) ColdStart(init time.Duration) {
+// ColdStart counts an Invocation that waited for an Init.
+func (f *FunctionMetrics) ColdStart(s ColdStart) {
 	c := f.cold.Load()
 	if c == nil {
 		v := f.admit()
-		c = &coldMetrics{f.m.coldStarts.WithLabelValues(v...), f.m.initTime.WithLabelValues(v...)}
+		c = &coldMetrics{starts: f.m.coldStarts.WithLabelValues(v...), init: f.m.initTime.WithLabelValues(v...)}
+		for k, name := range phaseNames {
+			c.phases[k] = f.m.coldPhases.WithLabelValues(append(v[:4:4], name)...)
+		}
 		f.cold.Store(c)
 	}
 	c.starts.Inc()
-	c.init.Observe(init.Seconds())
+	c.init.Observe(s.Init.Seconds())
+	c.phases[phaseQueue].Observe(s.Queue.Seconds())
+	c.phases[phaseSandbox].Observe(s.Sandbox.Seconds())
+	if s.Handler > 0 {
+		c.phases[phaseRuntime].Observe((s.Init - s.Handler).Seconds())
+		c.phases[phaseHandler].Observe(s.Handler.Seconds())
+	}
 }
 
 // Queued counts the time that an Invocation waited because no Instance was free.

@@ -57,6 +57,7 @@ type Metrics struct {
 	firstByte   *prometheus.HistogramVec
 	coldStarts  *prometheus.CounterVec
 	initTime    *prometheus.HistogramVec
+	coldPhases  *prometheus.HistogramVec
 	queueTime   *prometheus.HistogramVec
 	throttles   *prometheus.CounterVec
 	deploys     *prometheus.CounterVec
@@ -64,6 +65,7 @@ type Metrics struct {
 	gateway     [6]prometheus.Counter // by the status's first digit; 0 is anything else
 	gatewayTime prometheus.Histogram
 	instances   atomic.Pointer[func() []InstanceCount]
+	provisioned atomic.Pointer[func() []ProvisionedCount]
 	logDrops    atomic.Pointer[func() uint64]
 	functions   struct {
 		sync.Mutex
@@ -99,6 +101,9 @@ func NewMetrics() *Metrics {
 		[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30})
 	m.initTime = histogram("init_duration_seconds", "Time of an Instance's Init.",
 		[]float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10})
+	m.coldPhases = prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "ebb", Name: "cold_start_phase_seconds",
+		Help: "Where the time of cold starts went.", Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, 1, 5}}, append(functionNames[:4:4], "phase"))
+	m.reg.MustRegister(m.coldPhases)
 	m.queueTime = histogram("queue_duration_seconds", "Time an Invocation waited for an Instance that was not there.",
 		[]float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10})
 	requests := counter("gateway_requests_total", "HTTP requests answered, by class of status.", "status")
@@ -113,6 +118,7 @@ func NewMetrics() *Metrics {
 		[]string{"version", "goversion", "goos", "goarch"})
 	m.reg.MustRegister(m.gatewayTime, m.build, instanceCollector{m, prometheus.NewDesc("ebb_instances",
 		"Instances by state.", append(functionNames[:4:4], "state"), nil)},
+		newProvisionedCollector(m),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "ebb", Name: "log_records_dropped_total",
 			Help: "Lines of function logs that could not be kept."}, m.droppedLogs),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

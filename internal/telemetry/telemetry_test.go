@@ -28,6 +28,10 @@ func TestFormat_IsThatOfLambda(t *testing.T) {
 			"REPORT RequestId: " + id + "\tDuration: 102.25 ms\tBilled Duration: 103 ms\tMemory Size: 128 MB\tMax Memory Used: 95 MB\t"},
 		"cold": {telemetry.FormatReport(telemetry.Report{ID: id, Duration: 5 * ms, Billed: 205*ms + 1, Init: 200*ms + 40*time.Microsecond, MemoryMB: 1024, MaxMemoryMB: 68}),
 			"REPORT RequestId: " + id + "\tDuration: 5.00 ms\tBilled Duration: 206 ms\tMemory Size: 1024 MB\tMax Memory Used: 68 MB\tInit Duration: 200.04 ms\t"},
+		"cold, broken down": {telemetry.FormatReport(telemetry.Report{ID: id, Duration: 5 * ms, Billed: 5 * ms, Init: 50 * ms, MemoryMB: 128, MaxMemoryMB: 68, Queue: ms / 2, Sandbox: 4 * ms, HandlerInit: 20 * ms}),
+			"REPORT RequestId: " + id + "\tDuration: 5.00 ms\tBilled Duration: 5 ms\tMemory Size: 128 MB\tMax Memory Used: 68 MB\tInit Duration: 50.00 ms\tQueue: 0.50 ms\tSandbox: 4.00 ms\tRuntime Init: 30.00 ms\tHandler Init: 20.00 ms\t"},
+		"cold, the handler's part not known": {telemetry.FormatReport(telemetry.Report{ID: id, Duration: 5 * ms, Billed: 5 * ms, Init: 50 * ms, MemoryMB: 128, MaxMemoryMB: 68, Sandbox: 4 * ms}),
+			"REPORT RequestId: " + id + "\tDuration: 5.00 ms\tBilled Duration: 5 ms\tMemory Size: 128 MB\tMax Memory Used: 68 MB\tInit Duration: 50.00 ms\tQueue: 0.00 ms\tSandbox: 4.00 ms\t"},
 		"timeout": {telemetry.FormatReport(telemetry.Report{ID: id, Duration: 3000 * ms, Billed: 3000 * ms, MemoryMB: 128, MaxMemoryMB: 33, Init: 121 * ms, Status: "timeout"}),
 			"REPORT RequestId: " + id + "\tDuration: 3000.00 ms\tBilled Duration: 3000 ms\tMemory Size: 128 MB\tMax Memory Used: 33 MB\tInit Duration: 121.00 ms\tStatus: timeout"},
 		"error": {telemetry.FormatReport(telemetry.Report{ID: id, Duration: 12 * ms, Billed: 12 * ms, MemoryMB: 128, MaxMemoryMB: 128, Status: "error", ErrorType: "Runtime.OutOfMemory"}),
@@ -99,7 +103,11 @@ func TestMetrics_CountWhatHappens(t *testing.T) {
 	same.Invocation(telemetry.Succeeded, 3*time.Millisecond)
 	f.Invocation(telemetry.FailedTimeout, time.Second)
 	f.Invocation(telemetry.Outcome(99), time.Second)
-	f.ColdStart(40 * time.Millisecond)
+	f.ColdStart(telemetry.ColdStart{Queue: time.Millisecond, Sandbox: 3 * time.Millisecond, Init: 40 * time.Millisecond, Handler: 10 * time.Millisecond})
+	m.SetProvisioned(func() []telemetry.ProvisionedCount {
+		n := telemetry.ProvisionedCount{Tenant: "default", App: "shop", Stage: "dev", Function: "f", Asked: 2, Ready: 1, Spilled: 5}
+		return []telemetry.ProvisionedCount{n, {Tenant: "default", App: "shop", Stage: "dev", Function: "f", Spilled: 5}} // an older Revision
+	})
 	f.Queued(2 * time.Millisecond)
 	f.Throttled()
 	m.GatewayRequest(204, time.Millisecond)
@@ -108,28 +116,35 @@ func TestMetrics_CountWhatHappens(t *testing.T) {
 	m.Deploy("deployed")
 	const l = `app="shop",function="f"`
 	all := map[string]bool{
-		`ebb_invocations_total{` + l + `,outcome="success",stage="dev",tenant="default"} 2`:    true,
-		`ebb_invocations_total{` + l + `,outcome="timeout",stage="dev",tenant="default"} 1`:    true,
-		`ebb_invocations_total{` + l + `,outcome="fault",stage="dev",tenant="default"} 1`:      true,
-		`ebb_invocation_duration_seconds_count{` + l + `,stage="dev",tenant="default"} 4`:      true,
-		`ebb_cold_starts_total{` + l + `,stage="dev",tenant="default"} 1`:                      true,
-		`ebb_init_duration_seconds_bucket{` + l + `,stage="dev",tenant="default",le="0.05"} 1`: true,
-		`ebb_queue_duration_seconds_count{` + l + `,stage="dev",tenant="default"} 1`:           true,
-		`ebb_throttles_total{` + l + `,stage="dev",tenant="default"} 1`:                        true,
-		`ebb_instances{` + l + `,stage="dev",state="busy",tenant="default"} 3`:                 true,
-		`ebb_gateway_requests_total{status="2xx"} 1`:                                           true,
-		`ebb_gateway_requests_total{status="5xx"} 1`:                                           true,
-		`ebb_gateway_requests_total{status="other"} 1`:                                         true,
-		`ebb_gateway_requests_total{status="4xx"} 0`:                                           true,
-		`ebb_deploys_total{result="deployed"} 1`:                                               true,
-		`ebb_log_records_dropped_total 7`:                                                      true,
-		`version="1.2.3"`:                                                                      true,
-		"go_goroutines":                                                                        true,
-		"never-called":                                                                         false,
+		`ebb_invocations_total{` + l + `,outcome="success",stage="dev",tenant="default"} 2`:                        true,
+		`ebb_invocations_total{` + l + `,outcome="timeout",stage="dev",tenant="default"} 1`:                        true,
+		`ebb_invocations_total{` + l + `,outcome="fault",stage="dev",tenant="default"} 1`:                          true,
+		`ebb_invocation_duration_seconds_count{` + l + `,stage="dev",tenant="default"} 4`:                          true,
+		`ebb_cold_starts_total{` + l + `,stage="dev",tenant="default"} 1`:                                          true,
+		`ebb_init_duration_seconds_bucket{` + l + `,stage="dev",tenant="default",le="0.05"} 1`:                     true,
+		`ebb_cold_start_phase_seconds_bucket{` + l + `,phase="sandbox",stage="dev",tenant="default",le="0.005"} 1`: true,
+		`ebb_cold_start_phase_seconds_count{` + l + `,phase="runtime_init",stage="dev",tenant="default"} 1`:        true,
+		`ebb_provisioned_instances{` + l + `,stage="dev",state="asked",tenant="default"} 2`:                        true,
+		`ebb_provisioned_instances{` + l + `,stage="dev",state="ready",tenant="default"} 1`:                        true,
+		`ebb_provisioned_spillover_total{` + l + `,stage="dev",tenant="default"} 5`:                                true,
+		`ebb_queue_duration_seconds_count{` + l + `,stage="dev",tenant="default"} 1`:                               true,
+		`ebb_throttles_total{` + l + `,stage="dev",tenant="default"} 1`:                                            true,
+		`ebb_instances{` + l + `,stage="dev",state="busy",tenant="default"} 3`:                                     true,
+		`ebb_gateway_requests_total{status="2xx"} 1`:                                                               true,
+		`ebb_gateway_requests_total{status="5xx"} 1`:                                                               true,
+		`ebb_gateway_requests_total{status="other"} 1`:                                                             true,
+		`ebb_gateway_requests_total{status="4xx"} 0`:                                                               true,
+		`ebb_deploys_total{result="deployed"} 1`:                                                                   true,
+		`ebb_log_records_dropped_total 7`:                                                                          true,
+		`version="1.2.3"`:                                                                                          true,
+		"go_goroutines":                                                                                            true,
+		"never-called":                                                                                             false,
 	}
 	expect(t, scrape(t, m), all)
 	m.SetInstances(func() []telemetry.InstanceCount { return nil })
+	m.SetProvisioned(func() []telemetry.ProvisionedCount { return nil })
 	m.RemoveFunction("default", "shop", "dev", "f")
+	m.SetProvisioned(func() []telemetry.ProvisionedCount { return nil })
 	m.RemoveFunction("default", "shop", "dev", "f")
 	f.Invocation(telemetry.Succeeded, time.Millisecond) // a late one
 	expect(t, scrape(t, m), map[string]bool{`function="f"`: false})
@@ -146,7 +161,7 @@ func TestMetrics_TakeConcurrentCalls(t *testing.T) {
 		wg.Go(func() {
 			for i := range 500 {
 				f.Invocation(telemetry.Succeeded, time.Millisecond)
-				f.ColdStart(time.Millisecond)
+				f.ColdStart(telemetry.ColdStart{Init: time.Millisecond})
 				if i%100 == 0 {
 					_ = scrape(t, m)
 				}

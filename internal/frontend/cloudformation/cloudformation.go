@@ -51,6 +51,7 @@ type Input struct {
 
 // FunctionInfo is what a project file says of a function and a template does not.
 type FunctionInfo struct {
-	Key     string
-	Package app.Package
+	Key         string
+	Package     app.Package
+	Provisioned int // Instances kept, beside those that the template declares
 }

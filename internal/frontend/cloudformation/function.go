@@ -17,7 +17,7 @@ func (l *loader) function(r *resource) {
 	l.checkKeys("AWS::Lambda::Function Environment", r.props.Get("Environment"))
 	info := l.in.Functions[r.id]
 	f := app.Function{
-		Key: info.Key, ID: r.id, Package: info.Package,
+		Key: info.Key, ID: r.id, Package: info.Package, Provisioned: info.Provisioned,
 		Description: o.str("Description"), Runtime: o.str("Runtime"), Handler: o.str("Handler"),
 		MemoryMB: o.num("MemorySize", 128), TimeoutSec: o.num("Timeout", 3), TmpMB: o.obj("EphemeralStorage").num("Size", 0),
 		Env: o.obj("Environment").valMap("Variables"), Layers: o.vals("Layers"),

@@ -64,7 +64,7 @@ var plugins = map[string]plugin{
 	"serverless-pseudo-parameters":           {note: "#{AWS::…} is understood"},
 	"serverless-plugin-split-stacks":         {note: onDeploy},
 	"serverless-plugin-log-retention":        {note: onDeploy},
-	"serverless-plugin-warmup":               {note: "an Instance is kept warm by ebb itself", function: words("warmup")},
+	"serverless-plugin-warmup":               {note: "ebb keeps the Instances itself and sends no pings", function: words("warmup")},
 	"serverless-plugin-aws-alerts":           {note: onDeploy, function: words("alarms")},
 	"serverless-plugin-datadog":              {note: onDeploy},
 	"serverless-plugin-tracing":              {note: onDeploy, provider: words("tracing"), function: words("tracing")},

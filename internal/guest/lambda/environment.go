@@ -24,13 +24,17 @@ var reserved = map[string]bool{
 // environment is what a function finds: what Lambda sets, then the user's variables. Nothing comes from the host's own.
 func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 	f := familyOf(u.Runtime)
+	initType := "on-demand"
+	if u.Provisioned {
+		initType = "provisioned-concurrency"
+	}
 	env := []string{
 		"AWS_REGION=" + u.Region,
 		"AWS_DEFAULT_REGION=" + u.Region,
 		"AWS_LAMBDA_FUNCTION_NAME=" + u.Function,
 		"AWS_LAMBDA_FUNCTION_VERSION=" + u.Version,
 		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=" + strconv.Itoa(u.MemoryMB),
-		"AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
+		"AWS_LAMBDA_INITIALIZATION_TYPE=" + initType,
 		"AWS_LAMBDA_LOG_GROUP_NAME=" + u.LogGroup,
 		"AWS_LAMBDA_LOG_STREAM_NAME=" + u.LogStream,
 		"LAMBDA_TASK_ROOT=" + inside(u, u.Root),

@@ -14,7 +14,7 @@ import (
 // frameEnd. An Invocation's head is lines: request id, deadline in Unix milliseconds, function ARN, trace header, client
 // context. An answer's head is 'r' (result), 'e' (error document) or 's' and a media type (streamed).
 // What ends an answer also ends the Invocation: the guest holds it back while its code is at work.
-// The guest's first frame is frameReady or frameFailed with an error document.
+// The guest's first frame is frameReady, with the µs that the user's code took to load as text, or frameFailed with an error document.
 // frameLeft tells the guest during an Invocation that nobody reads its streamed answer any more.
 const (
 	frameHead   = 1

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"strconv"
@@ -41,8 +42,9 @@ type streamSession struct {
 	unit    *guest.Unit
 	pool    *sync.Pool // of *scratch
 	call    uint16
-	streams bool // the handler streams its answers
-	spent   bool // the guest has ended or is about to
+	streams bool          // the handler streams its answers
+	spent   bool          // the guest has ended or is about to
+	load    time.Duration // of the user's code
 
 	mu struct {
 		sync.Mutex
@@ -95,11 +97,15 @@ func openStream(ctx context.Context, conn net.Conn, u *guest.Unit, pool *sync.Po
 		return nil, ended(ctx, "wait for the guest's init", err)
 	}
 	switch {
-	case f.kind == frameReady:
+	case f.kind == frameReady && f.length <= maxReady:
+		load, err := loaded(&r, f.length)
+		if err != nil {
+			return nil, ended(ctx, "read how the guest's init went", err)
+		}
 		if !stop() {
 			return nil, ended(ctx, "wait for the guest's init", ctx.Err())
 		}
-		return &streamSession{line: lineReader{Conn: conn}, unit: u, pool: pool, streams: f.flags&flagStreams != 0}, nil
+		return &streamSession{line: lineReader{Conn: conn}, unit: u, pool: pool, streams: f.flags&flagStreams != 0, load: load}, nil
 	case f.kind == frameFailed && f.length <= maxResult:
 		doc, err := r.payload(f.length)
 		if err != nil {
@@ -108,6 +114,22 @@ func openStream(ctx context.Context, conn net.Conn, u *guest.Unit, pool *sync.Po
 		return nil, initError(u, doc)
 	}
 	return nil, errs.New(errs.Failed, "the guest's first frame is of kind %d", f.kind)
+}
+
+// maxReady bounds the payload of frameReady.
+const maxReady = 20
+
+// loaded reads how long the user's code took to load, in µs as text. What is no number says nothing.
+func loaded(r *frameReader, n int) (time.Duration, error) {
+	p, err := r.payload(n)
+	if err != nil {
+		return 0, err
+	}
+	us, err := strconv.ParseInt(string(p), 10, 64)
+	if err != nil || us < 0 || us > math.MaxInt64/int64(time.Microsecond) {
+		return 0, nil
+	}
+	return time.Duration(us) * time.Microsecond, nil
 }
 
 // ended prefers the context's error to that of the line which its end has cut.
@@ -131,6 +153,9 @@ func noted(u *guest.Unit, msg string) string {
 	}
 	return msg + " (" + u.Note + ")"
 }
+
+// HandlerInit is how long the bootstrap took to load the handler.
+func (s *streamSession) HandlerInit() time.Duration { return s.load }
 
 // Concurrency is one: a Lambda execution environment takes one Invocation at a time.
 func (s *streamSession) Concurrency() int { return 1 }

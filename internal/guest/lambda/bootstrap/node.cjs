@@ -563,8 +563,10 @@ function initFailed(err, title = 'Uncaught Exception', code = 1) {
 
 patchConsole();
 line.unref();
+const clock = process.hrtime, loading = clock();
 start().then((f) => {
   handler = f;
   line.ref();
-  frames([[READY, handler[streaming] ? STREAMS : 0, '']]);
+  const [s, ns] = clock(loading);
+  frames([[READY, handler[streaming] ? STREAMS : 0, String(Math.round(s * 1e6 + ns / 1e3))]]);
 }, initFailed);

@@ -401,6 +401,8 @@ def main():
         set_up_logging(sys.modules["logging"])
     else:
         sys.meta_path.insert(0, LoggingFinder())
+    clock = time.monotonic  # the handler may replace it
+    loading = clock()
     try:
         handler = load(os.environ["_HANDLER"])
     except Exception as e:
@@ -409,7 +411,7 @@ def main():
         flush()
         send(((FAILED, LAST, encoded(doc)),))
         os._exit(1)
-    send(((READY, 0, b""),))
+    send(((READY, 0, b"%d" % ((clock() - loading) * 1e6)),))
     serve(handler)
 
 
