@@ -109,6 +109,8 @@ var confined = []struct {
 	{"github.com/spf13/", []string{"internal/cli"}, "the command line's own"},
 	{"github.com/fsnotify/", []string{"internal/cli"}, "only `ebb up` watches files"},
 	{"github.com/prometheus/", []string{"internal/telemetry"}, "one place knows the metrics library"},
+	{"github.com/caddyserver/", []string{"internal/certs"}, "one place knows ACME"},
+	{"go.uber.org/", []string{"internal/certs"}, "the log that the ACME library asks for"},
 	{"github.com/aws/", []string{"internal/target", "test", "bench"}, "cloud SDKs are for tests and targets"},
 }
 
