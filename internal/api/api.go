@@ -35,6 +35,15 @@ type Info struct {
 	Gateway string    `json:"gateway"` // URL
 	Data    string    `json:"data"`    // data directory
 	Drivers []Check   `json:"drivers,omitempty"`
+	Caller  *Caller   `json:"caller,omitempty"` // who asks, where a key was used
+}
+
+// Caller is who a key belongs to.
+type Caller struct {
+	Key  string `json:"key"`
+	Name string `json:"name"`
+	Role string `json:"role"`
+	App  string `json:"app,omitempty"`
 }
 
 // Check is one finding about a machine.

@@ -190,8 +190,12 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	return nil
 }
 
-func (s *Server) info(w http.ResponseWriter, _ *http.Request) error {
-	writeJSON(w, 200, s.backend.Info())
+func (s *Server) info(w http.ResponseWriter, r *http.Request) error {
+	info := s.backend.Info()
+	if p := caller(r); p.Key != "" {
+		info.Caller = &Caller{Key: p.Key, Name: p.Name, Role: string(p.Role), App: p.App}
+	}
+	writeJSON(w, 200, info)
 	return nil
 }
 

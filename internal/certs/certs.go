@@ -86,7 +86,9 @@ type stamp struct {
 }
 
 // FromFiles serves the certificate chain and key in two PEM files.
-func FromFiles(cert, key string, log *slog.Logger) (*Source, error) { return fromFiles(cert, key, log, time.Now) }
+func FromFiles(cert, key string, log *slog.Logger) (*Source, error) {
+	return fromFiles(cert, key, log, time.Now)
+}
 
 func fromFiles(cert, key string, log *slog.Logger, now func() time.Time) (*Source, error) {
 	f := &files{cert: cert, key: key, log: log, now: now}

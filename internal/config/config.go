@@ -82,7 +82,7 @@ func Settings() []Setting {
 		str("tls-cert", "", "PEM file with the certificate chain; read again when it changes", func(c *Config) *string { return &c.TLSCert }),
 		str("tls-key", "", "PEM file with its key", func(c *Config) *string { return &c.TLSKey }),
 		list("tls-domain", "public names, with commas between, to get certificates for by ACME; their port 443 must lead to the gateway", func(c *Config) *[]string { return &c.TLSDomains }),
-		flag("tls-self-signed", "certificates of a CA of ebb's own in the data directory; `ebb keys ca` prints it", func(c *Config) *bool { return &c.TLSOwn }),
+		flag("tls-self-signed", "certificates of a CA of ebb's own in the data directory, which the command keys ca prints", func(c *Config) *bool { return &c.TLSOwn }),
 		list("tls-names", "further names and addresses, with commas between, that the certificate of --tls-self-signed is for", func(c *Config) *[]string { return &c.TLSNames }),
 		str("acme-url", "", "URL of the ACME directory (default: Let's Encrypt, whose terms you accept with --tls-domain)", func(c *Config) *string { return &c.ACME.URL }),
 		str("acme-email", "", "address that the ACME server may write to", func(c *Config) *string { return &c.ACME.Email }),
