@@ -263,6 +263,10 @@ func unknownCommand(name string, root *cobra.Command) error {
 
 // unknownFlag names the nearest flag.
 func unknownFlag(cmd *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) && invalid.GetFlag().Name == "key" {
+		return usageError{errors.Unwrap(invalid)} // without the value
+	}
 	e := errs.New(errs.Invalid, "%w", err).WithHint("`%s --help` lists the flags.", cmd.CommandPath())
 	var missing *pflag.NotExistError
 	if errors.As(err, &missing) && missing.GetSpecifiedShortnames() == "" {

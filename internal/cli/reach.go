@@ -44,7 +44,8 @@ type refusedKey struct{}
 func (refusedKey) String() string { return "" }
 func (refusedKey) Type() string   { return "string" }
 func (refusedKey) Set(string) error {
-	return fmt.Errorf("a key on the command line is read by every user of this machine and kept by the shell: put it into EBB_KEY or a file for --key-file, or keep it with `ebb login`. This one should be revoked")
+	return errs.New(errs.Invalid, "a key on the command line is read by every user of this machine, and kept by the shell").
+		WithHint("Put it into EBB_KEY or a file for --key-file, or keep it with `ebb login`. Revoke this one if it was real.")
 }
 
 // serverURL is the Node elsewhere that is meant, or empty.

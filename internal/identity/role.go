@@ -97,8 +97,11 @@ func (p Principal) May(op Operation) error {
 	if len(allowed) == 0 {
 		return e
 	}
-	least := string(allowed[len(allowed)-1])
-	return e.WithHint("Use a key with the role %s or more; an admin makes one with `ebb keys create NAME --role %s`.", least, least)
+	names := make([]string, 0, len(allowed))
+	for _, r := range allowed {
+		names = append(names, string(r))
+	}
+	return e.WithHint("Use a key with the role %s; an admin makes one with `ebb keys create NAME --role %s`.", strings.Join(names, " or "), names[len(names)-1])
 }
 
 // Reaches returns nil where the Principal's key is for the App.
