@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
@@ -73,7 +74,7 @@ func OpenACME(o ACMEOptions) (*Source, error) {
 		cache.Stop()
 		return nil, fmt.Errorf("manage certificates: %w", err)
 	}
-	return &Source{get: conf.GetCertificate, extra: []string{"acme-tls/1"}, close: func() { cancel(); cache.Stop() }}, nil
+	return &Source{get: conf.GetCertificate, extra: []string{"acme-tls/1"}, close: sync.OnceFunc(func() { cancel(); cache.Stop() })}, nil
 }
 
 // events tells the log what matters of what certmagic does.

@@ -43,7 +43,7 @@ func (s *Source) Config() *tls.Config {
 // CA is the own CA's certificate, or nil.
 func (s *Source) CA() *x509.Certificate { return s.ca }
 
-// Close ends what works in the background.
+// Close ends what works in the background. It is idempotent.
 func (s *Source) Close() error {
 	if s.close != nil {
 		s.close()

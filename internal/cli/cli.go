@@ -254,9 +254,9 @@ func unknownCommand(name string, root *cobra.Command) error {
 			names = append(names, cmd.Name())
 		}
 	}
-	e := errs.New(errs.Invalid, "unknown command %q", name).WithHint("`ebb --help` lists the commands.")
+	e := errs.New(errs.Invalid, "unknown command %q", name).WithHint("`%s --help` lists the commands.", root.CommandPath())
 	if near := diag.Nearest(name, names); near != "" {
-		e = e.WithHint("Did you mean `ebb %s`?", near)
+		e = e.WithHint("Did you mean `%s %s`?", root.CommandPath(), near)
 	}
 	return usageError{e}
 }

@@ -15,15 +15,16 @@ import (
 // The hash is one round of SHA-256: a slow hash is for passwords, which people choose and others guess. The secret has 256 random
 // bits, so nobody who reads the hash finds it by trying, and a slow hash would only make every call slow and every wrong one dear.
 type Key struct {
-	ID      string    `json:"id"`
-	Name    string    `json:"name"`
-	Role    Role      `json:"role"`
-	App     string    `json:"app,omitempty"` // the only App it reaches, or empty
-	Hash    []byte    `json:"hash"`          // SHA-256 of the secret's bytes
-	Created time.Time `json:"created"`
-	By      string    `json:"by,omitempty"` // who made it
-	Expires time.Time `json:"expires"`      // zero means never
-	Revoked time.Time `json:"revoked"`      // zero means not
+	ID      string        `json:"id"`
+	Name    string        `json:"name"`
+	Role    Role          `json:"role"`
+	App     string        `json:"app,omitempty"` // the only App it reaches, or empty
+	Hash    []byte        `json:"hash"`          // SHA-256 of the secret's bytes
+	Created time.Time     `json:"created"`
+	By      string        `json:"by,omitempty"`   // who made it
+	Life    time.Duration `json:"life,omitempty"` // as it was asked for, nanoseconds; 0 means without end
+	Expires time.Time     `json:"expires"`        // zero means never
+	Revoked time.Time     `json:"revoked"`        // zero means not
 }
 
 // Secret is a key as its holder has it: "ebb1.ID.SECRET", and behind a further dot the fingerprint of the CA that the server's

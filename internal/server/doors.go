@@ -97,15 +97,21 @@ func mayListen(cfg *config.Config) error {
 		return nil
 	}
 	const ways = "--tls-self-signed, --tls-cert with --tls-key, or --tls-domain"
-	if !OnThisMachine(cfg.APIListen) {
+	if beyond(cfg.APIListen) {
 		return errs.New(errs.Invalid, "the control API is served beyond this machine over TLS only, not in clear on %q", cfg.APIListen).
 			WithHint("Give it a certificate: %s; callers then need a key (`ebb keys create`). For this machine alone: --api-listen 127.0.0.1:0.", ways)
 	}
-	if !OnThisMachine(cfg.Listen) && !cfg.PlainHTTP {
+	if beyond(cfg.Listen) && !cfg.PlainHTTP {
 		return errs.New(errs.Invalid, "the gateway would be served in clear beyond this machine on %q", cfg.Listen).
 			WithHint("Give it a certificate: %s; or, where a proxy in front has TLS, --plain-http.", ways)
 	}
 	return nil
+}
+
+// beyond says whether others than this machine reach an address; what is none cannot be listened on, and that is said then.
+func beyond(addr string) bool {
+	_, _, err := net.SplitHostPort(addr)
+	return err == nil && !OnThisMachine(addr)
 }
 
 // OnThisMachine says whether an address "host:port" is one that this machine alone reaches.

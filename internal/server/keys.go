@@ -113,10 +113,7 @@ func (s *Server) CreateKey(ctx context.Context, r api.KeyRequest) (*api.NewKey, 
 	case role == identity.Admin && r.App != "":
 		return nil, errs.New(errs.Invalid, "an admin's key reaches every app").WithHint("Give --role deploy, or leave out --app.")
 	}
-	k := identity.Key{Name: r.Name, Role: role, App: r.App, By: r.By}
-	if r.Life > 0 {
-		k.Expires = time.Now().Add(r.Life).UTC().Truncate(time.Second)
-	}
+	k := identity.Key{Name: r.Name, Role: role, App: r.App, Life: r.Life, By: r.By}
 	s.keyring.change.Lock()
 	defer s.keyring.change.Unlock()
 	return s.createKey(ctx, k)
@@ -129,7 +126,10 @@ func (s *Server) createKey(ctx context.Context, k identity.Key) (*api.NewKey, er
 		fingerprint = certs.Fingerprint(s.doors.certs.CA())
 	}
 	secret := identity.NewSecret(fingerprint)
-	k.ID, k.Hash, k.Created = secret.ID, secret.Hash(), time.Now().UTC().Truncate(time.Second)
+	k.ID, k.Hash, k.Created = secret.ID, secret.Hash(), time.Now().UTC().Truncate(time.Millisecond)
+	if k.Life > 0 {
+		k.Expires = k.Created.Add(k.Life)
+	}
 	seq, err := s.state.PutKey(ctx, tenant, k, 0)
 	if err != nil {
 		return nil, err
@@ -219,11 +219,7 @@ func (s *Server) RotateKey(ctx context.Context, id string, overlap time.Duration
 	if why := old.Ended(now); why != "" {
 		return nil, errs.New(errs.Conflict, "key %s is %s already", id, why).WithHint("Make a new one with `ebb keys create %s --role %s`.", old.Name, old.Role)
 	}
-	fresh := identity.Key{Name: old.Name, Role: old.Role, App: old.App, By: by}
-	if !old.Expires.IsZero() {
-		fresh.Expires = now.Add(old.Expires.Sub(old.Created))
-	}
-	k, err := s.createKey(ctx, fresh)
+	k, err := s.createKey(ctx, identity.Key{Name: old.Name, Role: old.Role, App: old.App, Life: old.Life, By: by})
 	if err != nil {
 		return nil, err
 	}
