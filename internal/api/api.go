@@ -4,8 +4,9 @@
 //
 // Guarantees:
 //
-//  1. Every call but /healthz and /readyz needs the Node's token; loopback alone is no authentication.
-//  2. A foreign Host or any Origin is refused, so no web page can reach it through a browser.
+//  1. Every call but /healthz and /readyz needs the Node's token, or at the door for other machines a key; loopback alone is no
+//     authentication. What a key may do is in identity's table, and a route without a row there is nobody's.
+//  2. Any Origin is refused, and where the token opens also a foreign Host, so no web page can reach it through a browser.
 //  3. Errors are JSON {"error":{"code","message","hint"}} with the code's HTTP status; text of an
 //     internal fault stays in the server's log.
 //  4. Uploads are bounded and verified before they are used.
@@ -34,6 +35,15 @@ type Info struct {
 	Gateway string    `json:"gateway"` // URL
 	Data    string    `json:"data"`    // data directory
 	Drivers []Check   `json:"drivers,omitempty"`
+	Caller  *Caller   `json:"caller,omitempty"` // who asks, where a key was used
+}
+
+// Caller is who a key belongs to.
+type Caller struct {
+	Key  string `json:"key"`
+	Name string `json:"name"`
+	Role string `json:"role"`
+	App  string `json:"app,omitempty"`
 }
 
 // Check is one finding about a machine.
@@ -162,6 +172,16 @@ type Backend interface {
 
 	// Invoke runs a Function given by full name or key and answers through the Sink.
 	Invoke(ctx context.Context, function string, inv *invocation.Invocation, s invocation.Sink) error
+	// CreateKey makes a key that is durable when it returns.
+	CreateKey(ctx context.Context, r KeyRequest) (*NewKey, error)
+	Keys(ctx context.Context) ([]KeyInfo, error)
+	// RevokeKey ends a key: from its return on no call with it is let in.
+	RevokeKey(ctx context.Context, id string) error
+	// RotateKey makes a key like the one with the ID, which ends after overlap.
+	RotateKey(ctx context.Context, id string, overlap time.Duration, by string) (*NewKey, error)
+	// CA returns the certificate of the Node's own CA, PEM, and its fingerprint, or errs.NotFound.
+	CA() (*CA, error)
+
 	// Logs calls begun once the query is known to be good, then each for every record.
 	Logs(ctx context.Context, q LogQuery, begun func(), each func(LogRecord) error) error
 }

@@ -105,6 +105,18 @@ func (b *backend) Logs(_ context.Context, q api.LogQuery, begun func(), each fun
 	return b.logs(q, begun, each)
 }
 
+func (b *backend) CreateKey(_ context.Context, r api.KeyRequest) (*api.NewKey, error) {
+	return &api.NewKey{KeyInfo: api.KeyInfo{ID: "k", Name: r.Name, By: r.By}, Key: "ebb1.k.s"}, b.fault
+}
+func (b *backend) Keys(context.Context) ([]api.KeyInfo, error) {
+	return []api.KeyInfo{{ID: "k"}}, b.fault
+}
+func (b *backend) RevokeKey(context.Context, string) error { return b.fault }
+func (b *backend) RotateKey(_ context.Context, id string, _ time.Duration, by string) (*api.NewKey, error) {
+	return &api.NewKey{KeyInfo: api.KeyInfo{ID: "k2", By: by}, Replaces: id}, b.fault
+}
+func (b *backend) CA() (*api.CA, error) { return &api.CA{PEM: "pem", Fingerprint: "fp"}, b.fault }
+
 type node struct {
 	*backend
 	url    string
@@ -447,12 +459,13 @@ func TestPutTree_SendsOnlyWhatIsMissing(t *testing.T) {
 	n := open(t)
 	tree := artifact.FromFiles(artifact.File{Path: "a.js", Data: []byte("a")}, artifact.File{Path: "b.js", Data: []byte("bb")}, artifact.File{Path: "c.js", Data: []byte("a")})
 	var sent int64
-	digest, err := n.client.PutTree(t.Context(), tree, func(size int64) { sent += size })
+	told := func(u api.Upload) { sent = u.Bytes }
+	digest, err := n.client.PutTree(t.Context(), tree, told)
 	if err != nil || digest != tree.Manifest.Digest() || sent != 3 || len(n.blobs) != 2 {
 		t.Fatalf("digest %s, sent %d, blobs %d, error %v", digest, sent, len(n.blobs), err)
 	}
 	sent = 0
-	if _, err := n.client.PutTree(t.Context(), tree, func(size int64) { sent += size }); err != nil || sent != 0 {
+	if _, err := n.client.PutTree(t.Context(), tree, told); err != nil || sent != 0 {
 		t.Errorf("again: sent %d, error %v", sent, err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
+	"sync"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/artifact"
@@ -21,14 +21,18 @@ import (
 
 // Client calls a Node's control API. It may be used concurrently.
 type Client struct {
-	base  string // "http://127.0.0.1:1234"
-	token identity.Token
-	http  *http.Client
+	base   string // "http://127.0.0.1:1234"
+	bearer string // token or key
+	remote bool   // on another machine, or as if
+	http   *http.Client
 }
 
-// NewClient returns a client of the API at the base URL.
+// parallelUploads is how many files are on their way at once: one after the other, each would wait for the way there and back.
+const parallelUploads = 8
+
+// NewClient returns a client of this machine's Node, whose API is at the base URL.
 func NewClient(base string, token identity.Token) *Client {
-	return &Client{base: strings.TrimRight(base, "/"), token: token, http: &http.Client{Transport: &http.Transport{
+	return &Client{base: strings.TrimRight(base, "/"), bearer: string(token), http: &http.Client{Transport: &http.Transport{
 		Proxy:               nil, // a proxy must never see the token
 		MaxIdleConnsPerHost: 8, IdleConnTimeout: 30 * time.Second,
 	}}}
@@ -49,19 +53,16 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, si
 			req.Body = http.NoBody
 		}
 	}
-	req.Header.Set("Authorization", "Bearer "+string(c.token))
+	req.Header.Set("Authorization", "Bearer "+c.bearer)
 	for k, v := range header {
 		req.Header.Set(k, v)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, errs.New(errs.Unavailable, "no ebb answers at %s", c.base).WithHint("Start one with `ebb up` or `ebb serve`.")
-		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, errs.New(errs.Unavailable, "call control API: %w", err).WithHint("See whether ebb still runs; its own output may say why it went.")
+		return nil, c.unreachable(err)
 	}
 	if resp.StatusCode < 300 {
 		return resp, nil
@@ -70,7 +71,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, si
 	var out struct{ Error wireError }
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if json.Unmarshal(data, &out) != nil || out.Error.Code == "" {
-		return nil, errs.New(errs.Internal, "the control API answered %s", resp.Status)
+		return nil, c.foreign(resp, data)
 	}
 	return nil, &errs.Error{Code: out.Error.Code, Msg: out.Error.Message, Hint: out.Error.Hint}
 }
@@ -107,9 +108,15 @@ func (c *Client) Info(ctx context.Context) (*Info, error) {
 	return &i, err
 }
 
-// PutTree uploads what the Node does not have of the tree, and returns its digest.
-// sent is told the bytes of each uploaded file; nil is allowed.
-func (c *Client) PutTree(ctx context.Context, t *artifact.Tree, sent func(int64)) (string, error) {
+// Upload is how far a tree has come.
+type Upload struct {
+	Files, AllFiles int // that the Node did not have
+	Bytes, AllBytes int64
+}
+
+// PutTree uploads what the Node does not have of the tree, several files at once, and returns its digest. told, where given, hears of
+// each file that has arrived, one call at a time. What has arrived stays: after an error the next call sends the rest.
+func (c *Client) PutTree(ctx context.Context, t *artifact.Tree, told func(Upload)) (string, error) {
 	var need struct{ Missing []string }
 	if err := c.call(ctx, "POST", "/v1/artifacts/missing", &t.Manifest, &need); err != nil {
 		return "", err
@@ -118,23 +125,62 @@ func (c *Client) PutTree(ctx context.Context, t *artifact.Tree, sent func(int64)
 	for _, sha := range need.Missing {
 		want[sha] = true
 	}
+	var list []artifact.Entry
 	for _, e := range t.Manifest.Entries {
-		if e.SHA256 == "" || !want[e.SHA256] {
-			continue
+		if e.SHA256 != "" && want[e.SHA256] {
+			delete(want, e.SHA256)
+			list = append(list, e)
 		}
-		delete(want, e.SHA256)
-		if err := c.putBlob(ctx, t, e); err != nil {
-			return "", fmt.Errorf("upload %s: %w", e.Path, err)
-		}
-		if sent != nil {
-			sent(e.Size)
-		}
+	}
+	if err := c.putBlobs(ctx, t, list, told); err != nil {
+		return "", err
 	}
 	var done struct{ Digest string }
 	if err := c.call(ctx, "POST", "/v1/artifacts", &t.Manifest, &done); err != nil {
 		return "", err
 	}
 	return done.Digest, nil
+}
+
+// putBlobs sends files; the first failure ends the others.
+func (c *Client) putBlobs(parent context.Context, t *artifact.Tree, list []artifact.Entry, told func(Upload)) error {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	var at Upload
+	for _, e := range list {
+		at.AllFiles, at.AllBytes = at.AllFiles+1, at.AllBytes+e.Size
+	}
+	next := make(chan artifact.Entry)
+	var mu sync.Mutex // of at, and calls of told
+	var wg sync.WaitGroup
+	for range min(parallelUploads, len(list)) {
+		wg.Go(func() {
+			for e := range next {
+				if err := c.putBlob(ctx, t, e); err != nil {
+					cancel(fmt.Errorf("upload %s: %w", e.Path, err)) // the first one counts
+					continue
+				}
+				mu.Lock()
+				at.Files, at.Bytes = at.Files+1, at.Bytes+e.Size
+				if told != nil {
+					told(at)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, e := range list {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- e
+	}
+	close(next)
+	wg.Wait()
+	if err := parent.Err(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
 }
 
 func (c *Client) putBlob(ctx context.Context, t *artifact.Tree, e artifact.Entry) error {

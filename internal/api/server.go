@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -27,46 +28,45 @@ const (
 	maxMessage  = 2 << 10
 )
 
-// Server serves the control API.
+// Server serves the control API at one door.
 type Server struct {
-	backend Backend
-	token   identity.Token
-	log     *slog.Logger
-	mux     *http.ServeMux
+	backend      Backend
+	authenticate func(r *http.Request) (identity.Principal, error)
+	local        bool // reached from this machine only
+	log          *slog.Logger
+	mux          *http.ServeMux
 }
 
-// NewServer returns the handler.
+// NewServer returns the handler for callers of this machine: the Node's token opens it, and only a Host of this machine is right.
 func NewServer(b Backend, t identity.Token, log *slog.Logger) *Server {
-	s := &Server{backend: b, token: t, log: log, mux: http.NewServeMux()}
+	s := &Server{backend: b, log: log, local: true}
+	s.authenticate = func(r *http.Request) (identity.Principal, error) { return byToken(t, r) }
+	s.open()
+	return s
+}
+
+// NewRemote returns the handler for callers from elsewhere, which is served over TLS only: keys open it.
+func NewRemote(b Backend, k Keyring, log *slog.Logger) *Server {
+	s := &Server{backend: b, log: log}
+	s.authenticate = k.Authenticate
+	s.open()
+	return s
+}
+
+func (s *Server) open() {
+	s.mux = http.NewServeMux()
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	s.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := b.Ready(); err != nil {
+		if err := s.backend.Ready(); err != nil {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = io.WriteString(w, "ready\n")
 	})
-	s.mux.Handle("GET /metrics", s.guard(func(w http.ResponseWriter, r *http.Request) error {
-		b.Metrics().ServeHTTP(w, r)
-		return nil
-	}))
-	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"GET /v1/info":                             s.info,
-		"POST /v1/artifacts/missing":               s.missing,
-		"PUT /v1/blobs/{sha}":                      s.putBlob,
-		"POST /v1/artifacts":                       s.putManifest,
-		"POST /v1/deployments":                     s.deploy,
-		"GET /v1/stacks":                           s.stacks,
-		"DELETE /v1/stacks/{app}/{stage}":          s.remove,
-		"GET /v1/stacks/{app}/{stage}/deployments": s.history,
-		"POST /v1/stacks/{app}/{stage}/rollback":   s.rollback,
-		"POST /v1/functions/{name}/invocations":    s.invoke,
-		"GET /v1/logs":                             s.logs,
-		"/":                                        notFound,
-	} {
-		s.mux.Handle(pattern, s.guard(h))
+	for _, r := range s.routes() {
+		s.mux.Handle(r.pattern, s.guard(r.operation, r.handle))
 	}
-	return s
+	s.mux.Handle("/", s.guard("", notFound))
 }
 
 func notFound(_ http.ResponseWriter, r *http.Request) error {
@@ -77,7 +77,7 @@ func notFound(_ http.ResponseWriter, r *http.Request) error {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
-	if !localHost(r.Host) || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
+	if s.local && !localHost(r.Host) || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
 		s.fail(w, r, errs.New(errs.Forbidden, "this call comes from a browser or names a foreign host"))
 		return
 	}
@@ -97,15 +97,23 @@ func localHost(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-func (s *Server) guard(h func(http.ResponseWriter, *http.Request) error) http.Handler {
+// guard lets in who may do the operation. Without one anybody may whose token or key is right.
+func (s *Server) guard(op identity.Operation, h func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.token.Matches(r.Header.Get("Authorization")) {
-			s.fail(w, r, errs.New(errs.Unauthenticated, "the call carries no valid token").
-				WithHint("Send the text of the file `token` in the data directory as `Authorization: Bearer …`."))
+		p, err := s.authenticate(r)
+		if err == nil && op != "" {
+			err = p.May(op)
+		}
+		if err != nil {
+			s.fail(w, r, err)
 			return
 		}
+		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, p))
+		if !s.local && r.Body != nil && r.Body != http.NoBody {
+			r.Body = &pacedBody{ReadCloser: r.Body, control: http.NewResponseController(w)}
+		}
 		answer := &answer{ResponseWriter: w}
-		err := h(answer, r)
+		err = h(answer, r)
 		switch {
 		case err == nil:
 		case answer.begun:
@@ -182,8 +190,12 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	return nil
 }
 
-func (s *Server) info(w http.ResponseWriter, _ *http.Request) error {
-	writeJSON(w, 200, s.backend.Info())
+func (s *Server) info(w http.ResponseWriter, r *http.Request) error {
+	info := s.backend.Info()
+	if p := caller(r); p.Key != "" {
+		info.Caller = &Caller{Key: p.Key, Name: p.Name, Role: string(p.Role), App: p.App}
+	}
+	writeJSON(w, 200, info)
 	return nil
 }
 
@@ -232,6 +244,13 @@ func (s *Server) deploy(w http.ResponseWriter, r *http.Request) error {
 	if req.App == nil {
 		return errs.New(errs.Invalid, "the call carries no app")
 	}
+	p := caller(r)
+	if err := p.Reaches(req.App.Name); err != nil {
+		return err
+	}
+	if p.Key != "" {
+		req.By = p.Name // what a key's holder says of himself is not known to be true
+	}
 	// The change of the current pointer must not depend on the caller staying connected.
 	d, err := s.backend.Deploy(context.WithoutCancel(r.Context()), req)
 	if err != nil {
@@ -242,6 +261,9 @@ func (s *Server) deploy(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) rollback(w http.ResponseWriter, r *http.Request) error {
+	if err := caller(r).Reaches(r.PathValue("app")); err != nil {
+		return err
+	}
 	var req struct {
 		To string `json:"to"`
 	}
@@ -257,6 +279,9 @@ func (s *Server) rollback(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) error {
+	if err := caller(r).Reaches(r.PathValue("app")); err != nil {
+		return err
+	}
 	if err := s.backend.Remove(context.WithoutCancel(r.Context()), r.PathValue("app"), r.PathValue("stage")); err != nil {
 		return err
 	}
@@ -269,11 +294,16 @@ func (s *Server) stacks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	p := caller(r)
+	list = slices.DeleteFunc(list, func(st Stack) bool { return p.Reaches(st.App) != nil })
 	writeJSON(w, 200, map[string][]Stack{"stacks": list})
 	return nil
 }
 
 func (s *Server) history(w http.ResponseWriter, r *http.Request) error {
+	if err := caller(r).Reaches(r.PathValue("app")); err != nil {
+		return err
+	}
 	list, err := s.backend.History(r.Context(), r.PathValue("app"), r.PathValue("stage"))
 	if err != nil {
 		return err
@@ -283,6 +313,10 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
+	function, err := s.reachable(r, r.PathValue("name"))
+	if err != nil {
+		return err
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxPayload))
 	if err != nil {
 		return errs.New(errs.Invalid, "read payload: %w", err)
@@ -300,7 +334,7 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 			cancel()
 		}
 	})()
-	if err := s.backend.Invoke(ctx, r.PathValue("name"), inv, sink); err != nil && sink.left.Load() != 0 {
+	if err := s.backend.Invoke(ctx, function, inv, sink); err != nil && sink.left.Load() != 0 {
 		return err
 	}
 	// What goes wrong in the guest's work after a whole answer is no fault of the answer.
@@ -373,6 +407,9 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 			return errs.New(errs.Invalid, "tail: %q is not a whole number", n)
 		}
 		q.Tail = tail
+	}
+	if err := s.narrow(r, &q); err != nil {
+		return err
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	enc := json.NewEncoder(w)

@@ -35,7 +35,7 @@ const (
 //	blobs/<aa>/<sha>          content, mode 0444; <sha>.x is the same with mode 0555
 //	manifests/<digest>.json
 //	trees/<digest>/           unpacked; files are hard-linked to blobs where their mode protects these, and copies elsewhere
-//	pending/<sha>             verified content no Manifest has asked for yet; emptied when the Store opens
+//	pending/<sha>             verified content no Manifest has asked for yet; kept over a restart, so that an upload goes on where it was
 //
 // One process uses a Store at a time. Its methods may be called concurrently.
 type Store struct {
@@ -83,18 +83,12 @@ func (s *Store) open() error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	for _, d := range []string{"blobs", "manifests", "trees"} {
+	for _, d := range []string{"blobs", "manifests", "trees", "pending"} {
 		if err := os.MkdirAll(filepath.Join(s.dir, d), 0o755); err != nil {
 			return spaceError(s.dir, err)
 		}
 	}
-	if err := os.RemoveAll(s.pending("")); err != nil {
-		return err
-	}
-	if err := os.Mkdir(s.pending(""), 0o755); err != nil {
-		return spaceError(s.dir, err)
-	}
-	for _, pattern := range []string{"trees/.tmp-*", "manifests/.tmp-*", "blobs/*/.tmp-*"} {
+	for _, pattern := range []string{"trees/.tmp-*", "manifests/.tmp-*", "blobs/*/.tmp-*", "pending/.tmp-*"} {
 		left, _ := filepath.Glob(filepath.Join(s.dir, pattern))
 		for _, p := range left {
 			if err := os.RemoveAll(p); err != nil {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -400,9 +401,51 @@ func checkWhole(t *testing.T, dir string, acknowledged map[string]bool) {
 			t.Errorf("the tree %s has the digest %s", digest, d)
 		}
 	}
-	for _, pattern := range []string{"trees/.tmp-*", "manifests/.tmp-*", "blobs/*/.tmp-*", "pending/*"} {
+	for _, pattern := range []string{"trees/.tmp-*", "manifests/.tmp-*", "blobs/*/.tmp-*", "pending/.tmp-*"} {
 		if left, _ := filepath.Glob(filepath.Join(dir, pattern)); len(left) != 0 {
 			t.Errorf("left behind: %v", left)
 		}
+	}
+}
+
+func TestStore_AnUploadGoesOnAfterARestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := OpenStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := FromFiles(File{"a", 0o644, []byte("aa")}, File{"b", 0o644, []byte("bb")}, File{"c", 0o644, []byte("cc")})
+	for _, text := range []string{"aa", "bb"} {
+		if err := s.PutBlob(shaOf(text), 2, strings.NewReader(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What a loss of power may leave: a name without its bytes. And what a kill leaves: a file that had not its name yet.
+	spoilt := s.pending(shaOf("bb"))
+	if err := errors.Join(os.Chmod(spoilt, 0o644), os.WriteFile(spoilt, []byte("b"), 0o644), os.WriteFile(s.pending(".tmp-1"), []byte("c"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = OpenStore(dir); err != nil {
+		t.Fatal(err)
+	}
+	missing := s.Missing(&tree.Manifest)
+	if len(missing) != 2 || slices.Contains(missing, shaOf("aa")) {
+		t.Errorf("missing %v", missing)
+	}
+	if _, err := os.Stat(s.pending(".tmp-1")); err == nil {
+		t.Error("half a file is kept")
+	}
+	for _, text := range []string{"bb", "cc"} {
+		if err := s.PutBlob(shaOf(text), 2, strings.NewReader(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	digest, err := s.PutManifest(&tree.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Materialise(context.Background(), digest); err != nil {
+		t.Error(err)
 	}
 }

@@ -33,10 +33,8 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
-	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/diag"
 	"github.com/ebb-run/ebb/internal/errs"
-	"github.com/ebb-run/ebb/internal/identity"
 	"github.com/ebb-run/ebb/internal/server"
 )
 
@@ -57,6 +55,7 @@ type System struct {
 	Env            func(string) (string, bool)
 	Dir            string         // working directory
 	Color          bool           // standard error takes colours
+	Terminal       bool           // standard error is one
 	Exit           func(code int) // ends the process at once, on a second signal
 }
 
@@ -67,9 +66,10 @@ func OS() System {
 		dir = "."
 	}
 	_, noColor := os.LookupEnv("NO_COLOR")
+	terminal := term.IsTerminal(int(os.Stderr.Fd()))
 	return System{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: os.LookupEnv, Dir: dir, Exit: os.Exit,
-		Color: !noColor && term.IsTerminal(int(os.Stderr.Fd())),
+		Color: !noColor && terminal, Terminal: terminal,
 	}
 }
 
@@ -80,8 +80,7 @@ type command struct {
 	rootCommand *cobra.Command
 	finish      func()        // ends the printing; nil where detach was not called
 	outputs     []fs.FileInfo // files that the output goes to: no part of a project
-	// where a running Node is looked for
-	apiURL, data string
+	reach       reach
 }
 
 func newCommand(sys System) *command {
@@ -235,8 +234,8 @@ func (c *command) root() *cobra.Command {
 		return unknownFlag(cmd, err)
 	})
 	root.SetHelpCommand(c.help())
-	root.AddCommand(c.up(), c.serve(), c.deploy(), c.invoke(), c.logs(), c.ls(), c.rollback(), c.rm(), c.inspect(),
-		c.initCommand(), c.doctor(), c.version(), c.docs())
+	root.AddCommand(c.up(), c.serve(), c.deploy(), c.invoke(), c.logs(), c.ls(), c.rollback(), c.rm(), c.keys(),
+		c.login(), c.logout(), c.inspect(), c.initCommand(), c.doctor(), c.version(), c.docs())
 	root.InitDefaultCompletionCmd("completion")
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" { // a shell that it does not know would print help and succeed
@@ -255,15 +254,19 @@ func unknownCommand(name string, root *cobra.Command) error {
 			names = append(names, cmd.Name())
 		}
 	}
-	e := errs.New(errs.Invalid, "unknown command %q", name).WithHint("`ebb --help` lists the commands.")
+	e := errs.New(errs.Invalid, "unknown command %q", name).WithHint("`%s --help` lists the commands.", root.CommandPath())
 	if near := diag.Nearest(name, names); near != "" {
-		e = e.WithHint("Did you mean `ebb %s`?", near)
+		e = e.WithHint("Did you mean `%s %s`?", root.CommandPath(), near)
 	}
 	return usageError{e}
 }
 
 // unknownFlag names the nearest flag.
 func unknownFlag(cmd *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) && invalid.GetFlag().Name == "key" {
+		return usageError{errors.Unwrap(invalid)} // without the value
+	}
 	e := errs.New(errs.Invalid, "%w", err).WithHint("`%s --help` lists the flags.", cmd.CommandPath())
 	var missing *pflag.NotExistError
 	if errors.As(err, &missing) && missing.GetSpecifiedShortnames() == "" {
@@ -348,38 +351,9 @@ func (c *command) abs(path string) string {
 	return filepath.Join(c.Dir, path)
 }
 
-// reachFlags adds the flags that say which Node a command talks to.
-func (c *command) reachFlags(cmd *cobra.Command, dataFlag string) {
-	cmd.Flags().StringVar(&c.apiURL, "api", "", "URL of the control API (default: found by the data directory)")
-	cmd.Flags().StringVar(&c.data, dataFlag, "", "data directory of the running ebb (default: .ebb here or above, else that of ebb serve)")
-}
-
-// client finds the running Node: by --api, by the data directory, by .ebb in this folder or above, or the default of `ebb serve`.
-func (c *command) client() (*api.Client, error) {
-	var tried []string
-	for _, dir := range c.dataDirs() {
-		run, err := server.ReadRunFile(dir)
-		if err != nil {
-			tried = append(tried, dir)
-			continue
-		}
-		token, err := identity.ReadToken(filepath.Join(dir, "token"))
-		if err != nil {
-			return nil, err
-		}
-		base := run.API
-		if c.apiURL != "" {
-			base = c.apiURL
-		}
-		return api.NewClient(base, token), nil
-	}
-	return nil, errs.New(errs.NotFound, "no running ebb found (looked in %s)", strings.Join(tried, ", ")).
-		WithHint("Start one with `ebb up` in the project or with `ebb serve`, or name its data directory.")
-}
-
 func (c *command) dataDirs() []string {
-	if c.data != "" {
-		dir := c.abs(c.data)
+	if c.reach.data != "" {
+		dir := c.abs(c.reach.data)
 		return []string{dir, filepath.Join(dir, ".ebb")}
 	}
 	if v, ok := c.Env("EBB_DATA"); ok && v != "" {

@@ -15,9 +15,11 @@ func (c *command) deploy() *cobra.Command {
 	var pf projectFlags
 	var message string
 	cmd := &cobra.Command{
-		Use:     "deploy [DIR]",
-		Short:   "Build the project in DIR and make it current on a running ebb of this machine",
-		Example: "  ebb deploy\n  ebb deploy shop --stage prod -m 'new prices'",
+		Use:   "deploy [DIR]",
+		Short: "Build the project in DIR and make it current on a running ebb, of this machine or elsewhere",
+		Long: "Builds on this machine, uploads the files that the server does not have, and makes the result current there.\n" +
+			"What has arrived of an upload that was broken off is kept: the same command goes on from there.",
+		Example: "  ebb deploy\n  ebb deploy shop --stage prod -m 'new prices'\n  EBB_KEY=$KEY ebb deploy --server https://ebb.example.com:8443",
 		Args:    args(cobra.MaximumNArgs(1)),
 	}
 	pf.add(cmd)

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -223,12 +222,14 @@ func (p *project) progress(e build.Progress) {
 
 // send uploads what the Node does not have and makes the App current.
 func (p *project) send(ctx context.Context, client *api.Client, a *app.App, r *build.Result, message string) (*api.Deployed, error) {
-	req := api.DeployRequest{App: a, Message: message, By: p.by()}
+	req := api.DeployRequest{App: a, Message: message, By: userName()}
+	up := p.c.uploading()
+	defer up.clear()
 	put := func(t *artifact.Tree) (string, error) {
 		if digest, ok := p.sent[t]; ok {
 			return digest, nil
 		}
-		digest, err := client.PutTree(ctx, t, nil)
+		digest, err := client.PutTree(ctx, t, up.told)
 		if err == nil {
 			p.sent[t] = digest
 		}
@@ -264,14 +265,8 @@ func (p *project) send(ctx context.Context, client *api.Client, a *app.App, r *b
 		}
 		req.Units = append(req.Units, u)
 	}
+	up.clear()
 	return client.Deploy(ctx, req)
-}
-
-func (p *project) by() string {
-	if u, err := user.Current(); err == nil {
-		return u.Username
-	}
-	return ""
 }
 
 // work is where builds of a project keep what they made: in its own .ebb, also when it deploys to another Node.

@@ -16,15 +16,22 @@ func commandReference(root *cobra.Command) string {
 		if cmd.Hidden || cmd.Name() == "help" || cmd.Name() == "completion" {
 			continue
 		}
-		fmt.Fprintf(&b, "\n## ebb %s\n\n", cmd.Use)
-		text := cmd.Long
-		if text == "" {
-			text = cmd.Short + "."
-		}
-		b.WriteString(text + "\n")
-		if usage := cmd.LocalNonPersistentFlags().FlagUsages(); usage != "" {
-			b.WriteString("\n```\n" + usage + "```\n")
+		describe(&b, cmd)
+		for _, sub := range cmd.Commands() {
+			describe(&b, sub)
 		}
 	}
 	return b.String()
+}
+
+func describe(b *strings.Builder, cmd *cobra.Command) {
+	fmt.Fprintf(b, "\n## %s\n\n", strings.TrimSuffix(cmd.UseLine(), " [flags]"))
+	text := cmd.Long
+	if text == "" {
+		text = cmd.Short + "."
+	}
+	b.WriteString(text + "\n")
+	if usage := cmd.LocalNonPersistentFlags().FlagUsages(); usage != "" {
+		b.WriteString("\n```\n" + usage + "```\n")
+	}
 }

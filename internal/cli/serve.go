@@ -16,7 +16,13 @@ func (c *command) serve() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a server that `ebb deploy` deploys to",
-		Args:  args(noArgs),
+		Long: "Serves what is deployed until it is stopped. On this machine `ebb deploy` and the others find it by its data directory.\n\n" +
+			"With certificates (--tls-self-signed, --tls-cert and --tls-key, or --tls-domain) the gateway speaks HTTPS, and the control API\n" +
+			"at --api-listen lets in who has a key: see `ebb keys`. Without them nothing is served beyond this machine, but for a gateway\n" +
+			"with --plain-http.",
+		Example: "  ebb serve\n  ebb serve --listen :443 --api-listen :8443 --tls-self-signed --tls-names ebb.example.com\n" +
+			"  ebb serve --listen :443 --api-listen :8443 --tls-domain api.example.com",
+		Args: args(noArgs),
 	}
 	load := c.settingFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -41,9 +47,17 @@ func (c *command) serve() *cobra.Command {
 			return err
 		}
 		if c.json {
-			c.printJSON(map[string]any{"event": "ready", "gateway": s.GatewayURL(), "api": s.APIURL(), "data": cfg.Data, "stacks": len(stacks)})
+			event := map[string]any{"event": "ready", "gateway": s.GatewayURL(), "api": s.APIURL(), "data": cfg.Data, "stacks": len(stacks)}
+			if s.RemoteURL() != "" {
+				event["api"], event["local"] = s.RemoteURL(), s.APIURL()
+			}
+			c.printJSON(event)
 		} else {
-			c.say("serving %s, control API %s, data in %s, %s; Ctrl-C stops", s.GatewayURL(), s.APIURL(), cfg.Data, count(len(stacks), "app"))
+			control := s.APIURL()
+			if s.RemoteURL() != "" {
+				control = s.RemoteURL() + " (with keys)"
+			}
+			c.say("serving %s, control API %s, data in %s, %s; Ctrl-C stops", s.GatewayURL(), control, cfg.Data, count(len(stacks), "app"))
 			for _, st := range stacks {
 				if st.Error != "" {
 					c.say("%s %s at stage %s is not served: %s", c.paint(red, "warning:"), st.App, st.Stage, st.Error)

@@ -29,7 +29,13 @@ import (
 // Config is the settings of one Node.
 type Config struct {
 	Listen           string        // address of the gateway
-	APIListen        string        // address of the control API, loopback only
+	APIListen        string        // address of the control API; beyond loopback with TLS and keys only
+	TLSCert, TLSKey  string        // PEM files
+	TLSDomains       []string      // names to get certificates for by ACME
+	TLSOwn           bool          // certificates of a CA in the data directory
+	TLSNames         []string      // further names and addresses of those
+	PlainHTTP        bool          // the gateway speaks HTTP without TLS also beyond loopback
+	ACME             ACME          // how TLSDomains are got
 	Data             string        // data directory
 	NATS             string        // URL of an external NATS cluster; empty means embedded
 	MemoryMB         int           // MiB that Instances may use together; 0 means 80 % of the machine
@@ -57,6 +63,16 @@ const (
 	CPUProportional = "proportional" // that, and what it may use at most
 )
 
+// ACME is how certificates are got from a certificate authority.
+type ACME struct {
+	URL   string // of the directory; empty means Let's Encrypt
+	Email string
+	CA    string // PEM file: what the directory's own certificate must come from
+}
+
+// TLS says whether the Node has certificates.
+func (c *Config) TLS() bool { return c.TLSCert != "" || c.TLSOwn || len(c.TLSDomains) > 0 }
+
 // Setting declares one setting.
 type Setting struct {
 	Name    string // the flag and the file's key: "api-listen"
@@ -74,8 +90,17 @@ func (s Setting) Env() string {
 // Settings returns every setting in the order of the reference page.
 func Settings() []Setting {
 	return []Setting{
-		str("listen", "127.0.0.1:3000", "address of the gateway; port 0 picks a free one", func(c *Config) *string { return &c.Listen }),
-		str("api-listen", "127.0.0.1:0", "address of the control API; loopback only", func(c *Config) *string { return &c.APIListen }),
+		str("listen", "127.0.0.1:3000", "address of the gateway; port 0 picks a free one; beyond loopback with TLS or --plain-http", func(c *Config) *string { return &c.Listen }),
+		str("api-listen", "127.0.0.1:0", "address of the control API; with TLS for callers with keys, from elsewhere too", func(c *Config) *string { return &c.APIListen }),
+		str("tls-cert", "", "PEM file with the certificate chain; read again when it changes", func(c *Config) *string { return &c.TLSCert }),
+		str("tls-key", "", "PEM file with its key", func(c *Config) *string { return &c.TLSKey }),
+		list("tls-domain", "public names, with commas between, to get certificates for by ACME; their port 443 must lead to the gateway", func(c *Config) *[]string { return &c.TLSDomains }),
+		flag("tls-self-signed", "certificates of a CA of ebb's own in the data directory, which the command keys ca prints", func(c *Config) *bool { return &c.TLSOwn }),
+		list("tls-names", "further names and addresses, with commas between, that the certificate of --tls-self-signed is for", func(c *Config) *[]string { return &c.TLSNames }),
+		str("acme-url", "", "URL of the ACME directory (default: Let's Encrypt, whose terms you accept with --tls-domain)", func(c *Config) *string { return &c.ACME.URL }),
+		str("acme-email", "", "address that the ACME server may write to", func(c *Config) *string { return &c.ACME.Email }),
+		str("acme-ca", "", "PEM file: the CA of a private ACME server's own certificate", func(c *Config) *string { return &c.ACME.CA }),
+		flag("plain-http", "serve the gateway without TLS, also beyond loopback, for a proxy in front that has TLS", func(c *Config) *bool { return &c.PlainHTTP }),
 		str("data", "", "data directory (default: .ebb in the project for up, the user's data folder for serve)", func(c *Config) *string { return &c.Data }),
 		str("nats", "", "URL of an external NATS cluster (default: embedded)", func(c *Config) *string { return &c.NATS }),
 		num("memory", "0", "MiB that Instances may use together; 0 is 80 % of the machine", func(c *Config) *int { return &c.MemoryMB }),
@@ -140,6 +165,25 @@ func one(name, def string, words []string, help string, p func(*Config) *string)
 	}}
 }
 
+func list(name, help string, p func(*Config) *[]string) Setting {
+	return Setting{Name: name, Help: help, set: func(c *Config, s string) error {
+		*p(c) = nil
+		for part := range strings.SplitSeq(s, ",") {
+			if part = strings.ToLower(strings.TrimSpace(part)); part != "" {
+				*p(c) = append(*p(c), part)
+			}
+		}
+		return nil
+	}}
+}
+
+func flag(name, help string, p func(*Config) *bool) Setting {
+	return Setting{Name: name, Default: "false", Bool: true, Help: help, set: func(c *Config, s string) (err error) {
+		*p(c), err = strconv.ParseBool(s)
+		return err
+	}}
+}
+
 func num(name, def, help string, p func(*Config) *int) Setting {
 	return Setting{Name: name, Default: def, Help: help, set: func(c *Config, s string) error {
 		n, err := strconv.Atoi(s)
@@ -194,10 +238,31 @@ func Load(src Sources) (*Config, error) {
 			faults = append(faults, fmt.Sprintf("%s: %v", place, err))
 		}
 	}
+	faults = append(faults, c.tlsFaults()...)
 	if len(faults) > 0 {
 		return nil, errs.New(errs.Invalid, "%s", strings.Join(faults, "; "))
 	}
 	return c, nil
+}
+
+// tlsFaults says what does not go together.
+func (c *Config) tlsFaults() (faults []string) {
+	ways := 0
+	for _, given := range []bool{c.TLSCert != "" || c.TLSKey != "", c.TLSOwn, len(c.TLSDomains) > 0} {
+		if given {
+			ways++
+		}
+	}
+	if ways > 1 {
+		faults = append(faults, "certificates come from one place: give --tls-cert and --tls-key, or --tls-domain, or --tls-self-signed")
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		faults = append(faults, "--tls-cert and --tls-key belong together")
+	}
+	if len(c.TLSNames) > 0 && !c.TLSOwn {
+		faults = append(faults, "--tls-names is for --tls-self-signed")
+	}
+	return faults
 }
 
 func readFile(src Sources) (map[string]string, error) {

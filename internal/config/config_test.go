@@ -66,6 +66,39 @@ func TestLoad_FreezeAfterIsADurationOrNever(t *testing.T) {
 	}
 }
 
+func TestLoad_CertificatesComeFromOnePlace(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		flags map[string]string
+		fault string
+		tls   bool
+	}{
+		"none":            {map[string]string{}, "", false},
+		"files":           {map[string]string{"tls-cert": "a", "tls-key": "b"}, "", true},
+		"own":             {map[string]string{"tls-self-signed": "true", "tls-names": "A.example, ,10.0.0.1"}, "", true},
+		"domain":          {map[string]string{"tls-domain": "a.example"}, "", true},
+		"no key":          {map[string]string{"tls-cert": "a"}, "belong together", true},
+		"no cert":         {map[string]string{"tls-key": "a"}, "belong together", true},
+		"two":             {map[string]string{"tls-domain": "a", "tls-self-signed": "true"}, "from one place", true},
+		"names of others": {map[string]string{"tls-cert": "a", "tls-key": "b", "tls-names": "x"}, "--tls-names is for", true},
+		"not yes or no":   {map[string]string{"plain-http": "perhaps"}, "flag --plain-http", true},
+	} {
+		c, err := config.Load(config.Sources{Flags: row.flags})
+		if row.fault != "" {
+			if err == nil || !strings.Contains(err.Error(), row.fault) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil || c.TLS() != row.tls {
+			t.Errorf("%s: %+v %v", name, c, err)
+		}
+		if name == "own" && strings.Join(c.TLSNames, " ") != "a.example 10.0.0.1" {
+			t.Errorf("names %q", c.TLSNames)
+		}
+	}
+}
+
 func TestLoad_WordsAreChecked(t *testing.T) {
 	t.Parallel()
 	c, err := config.Load(config.Sources{})

@@ -24,12 +24,13 @@ const (
 	maxHeader = 12 << 10
 )
 
-// Serve answers connections of l until ctx ends, then lets the requests in flight end. HTTP/1.1 and HTTP/2 with prior
-// knowledge. It is called once. It closes l, and returns nil after a shutdown in which everything was answered.
+// Serve answers connections of l until ctx ends, then lets the requests in flight end. HTTP/1.1 and HTTP/2, which a client asks for
+// by TLS where l accepts *tls.Conn, else by prior knowledge. It is called once. It closes l, and returns nil after a shutdown in which everything was answered.
 func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{Handler: g, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ConnContext: connContext, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug), Protocols: new(http.Protocols)}
 	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetHTTP2(true)
 	srv.Protocols.SetUnencryptedHTTP2(true)
 	var conns atomic.Int64
 	srv.ConnState = func(_ net.Conn, st http.ConnState) {

@@ -1,15 +1,19 @@
 // Package identity says who is calling.
 //
-// Main type: [Token], the one key of a Node's control API. It lies in a file that only the owner of
-// the data directory can read; whoever can read the file may call.
+// Main types: [Token], which lets the user of the Node's own machine in, because whoever can read its file may call; [Key], which lets
+// others in from elsewhere, with [Secret] its text, [Ring] those a Node accepts, [Role] and [Principal] what the holder may do; and
+// [Throttle].
 //
 // Guarantees:
 //
 //  1. A token file is created once, with mode 0600, and is on disk before it is used.
 //  2. A token file that others can read or write is refused, with the mend.
-//  3. [Token.Matches] takes the same time whatever it is given.
+//  3. [Token.Matches] and the comparison in [Ring.Authenticate] take the same time whatever they are given.
+//  4. Of a key only a hash is kept; a [Secret] that is printed shows its ID alone.
+//  5. A Ring refuses a key from the moment that [Ring.Set] has been given its revocation.
+//  6. An operation that [Permissions] has no row for is refused to everybody.
 //
-// It does not decide what a caller may do.
+// It stores no keys (package state does) and knows nothing of HTTP.
 package identity
 
 import (

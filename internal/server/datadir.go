@@ -45,7 +45,7 @@ func ReadRunFile(dir string) (*RunFile, error) {
 	if held, err := isLocked(filepath.Join(dir, "lock")); err != nil || !held {
 		return nil, errs.New(errs.NotFound, "no ebb runs on %s", dir)
 	}
-	if u, err := url.Parse(r.API); err != nil || loopbackOnly(u.Host) != nil {
+	if u, err := url.Parse(r.API); err != nil || !OnThisMachine(u.Host) {
 		return nil, errs.New(errs.Invalid, "%s names a control API that is not on this machine", filepath.Join(dir, "server.json")).
 			WithHint("Delete that file; ebb writes it anew when it starts.")
 	}

@@ -53,8 +53,9 @@ func (s *Server) stackURL(k state.StackKey) string {
 	if len(s.stacks.all()) < 2 {
 		return s.GatewayURL()
 	}
-	_, port, _ := net.SplitHostPort(s.gatewayListener.Addr().String()) // an address that a listener gave
-	return "http://" + strings.ToLower(k.App+"."+k.Stage) + ".localhost:" + port
+	_, port, _ := net.SplitHostPort(s.doors.gateway.Addr().String()) // an address that a listener gave
+	scheme, _, _ := strings.Cut(s.GatewayURL(), ":")
+	return scheme + "://" + strings.ToLower(k.App+"."+k.Stage) + ".localhost:" + port
 }
 
 // kept lists the Units that keep Instances, by their ID.

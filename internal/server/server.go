@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,10 +80,11 @@ type Server struct {
 
 	stopFollowers context.CancelFunc
 
-	gatewayListener, apiListener net.Listener
-	closers                      []func() error // in the order they were opened
-	closeOnce                    sync.Once
-	closeErr                     error
+	doors     doors
+	keyring   keyring
+	closers   []func() error // in the order they were opened
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // Open acquires everything and restores what was deployed. The caller closes the Server also when Open failed half-way
@@ -110,19 +110,13 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.token, err = identity.EnsureToken(filepath.Join(dir, "token")); err != nil {
 		return nil, err
 	}
-	if err := loopbackOnly(o.Config.APIListen); err != nil {
+	if err := s.openDoors(); err != nil {
 		return nil, err
 	}
-	// Listen early: a port in use is the most likely mistake, and is told before the slower steps.
-	if s.gatewayListener, err = listen(o.Config.Listen, "--listen"); err != nil {
-		return nil, err
-	}
-	s.closing(func() error { return ignoreClosed(s.gatewayListener.Close()) })
-	if s.apiListener, err = listen(o.Config.APIListen, "--api-listen"); err != nil {
-		return nil, err
-	}
-	s.closing(func() error { return ignoreClosed(s.apiListener.Close()) })
 	if err := s.openStores(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openKeys(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.openEngine(ctx); err != nil {
@@ -227,10 +221,6 @@ func (s *Server) access(a gateway.Access) {
 
 // Run serves until ctx ends, then lets what runs end and stops. It returns nil after a clean stop.
 func (s *Server) Run(ctx context.Context) error {
-	apiServer := &http.Server{
-		Handler: api.NewServer(s, s.token, s.o.Log), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
-	}
 	// The engine outlives the front doors, so that what they let in can end.
 	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopEngine()
@@ -242,15 +232,12 @@ func (s *Server) Run(ctx context.Context) error {
 			cancel(fmt.Errorf("engine: %w", err))
 		}
 	})
-	wg.Go(func() {
-		if err := apiServer.Serve(s.apiListener); !errors.Is(err, http.ErrServerClosed) {
-			cancel(fmt.Errorf("serve control API: %w", err))
-		}
-	})
+	s.runKeys(engineCtx, &wg)
+	stopAPI := s.serveAPI(&wg, func(err error) { cancel(err) })
 	gatewayDone := make(chan struct{})
 	wg.Go(func() {
 		defer close(gatewayDone)
-		if err := s.gateway.Serve(runCtx, s.gatewayListener); err != nil && runCtx.Err() == nil {
+		if err := s.gateway.Serve(runCtx, s.doors.gateway); err != nil && runCtx.Err() == nil {
 			cancel(fmt.Errorf("serve gateway: %w", err))
 		}
 	})
@@ -262,9 +249,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer done()
 	err := s.engine.Drain(drainCtx)
 	s.stopFollowers() // they have seen the last lines, and would never end by themselves
-	if shutErr := apiServer.Shutdown(drainCtx); shutErr != nil {
-		_ = apiServer.Close()
-	}
+	stopAPI(drainCtx)
 	stopEngine()
 	wg.Wait()
 	if cause := context.Cause(runCtx); cause != nil && !errors.Is(cause, context.Canceled) {
@@ -291,26 +276,11 @@ func (s *Server) Close() error {
 
 func (s *Server) closing(f func() error) { s.closers = append(s.closers, f) }
 
-// GatewayURL is where functions answer.
-func (s *Server) GatewayURL() string { return baseURL(s.gatewayListener) }
-
-// APIURL is where the control API answers.
-func (s *Server) APIURL() string { return baseURL(s.apiListener) }
-
 // Token is the control API's key.
 func (s *Server) Token() identity.Token { return s.token }
 
 // Checks says what this machine protects.
 func (s *Server) Checks() []api.Check { return s.checks }
-
-func baseURL(l net.Listener) string {
-	addr := l.Addr().(*net.TCPAddr)
-	host := addr.IP.String()
-	if addr.IP.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return "http://" + net.JoinHostPort(host, fmt.Sprint(addr.Port))
-}
 
 func ignoreClosed(err error) error {
 	if errors.Is(err, net.ErrClosed) {
@@ -332,16 +302,6 @@ func listen(addr, flag string) (net.Listener, error) {
 			WithHint("Stop that program, or choose another port with %s 127.0.0.1:PORT (port 0 picks a free one).", flag)
 	}
 	return nil, errs.New(errs.Invalid, "listen on %s: %w", addr, err).WithHint("Give an address of this machine with %s HOST:PORT.", flag)
-}
-
-func loopbackOnly(addr string) error {
-	host, _, err := net.SplitHostPort(addr)
-	ip := net.ParseIP(host)
-	if err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return errs.New(errs.Invalid, "the control API listens on loopback only, not on %q", addr).
-			WithHint("Give --api-listen an address such as 127.0.0.1:0.")
-	}
-	return nil
 }
 
 // checkProtections notes what protects functions here, and says aloud when they are not isolated.

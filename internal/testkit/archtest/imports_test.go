@@ -120,6 +120,8 @@ var confined = []struct {
 	{"github.com/fsnotify/", []string{"internal/cli"}, "only `ebb up` watches files"},
 	{"github.com/prometheus/", []string{"internal/telemetry"}, "one place knows the metrics library"},
 	{"golang.org/x/net/", []string{"internal/sandbox/process/capture"}, "only there are DNS packets read and written"},
+	{"github.com/caddyserver/", []string{"internal/certs"}, "one place knows ACME"},
+	{"go.uber.org/", []string{"internal/certs"}, "the log that the ACME library asks for"},
 	{"github.com/aws/", []string{"internal/target", "test", "bench"}, "cloud SDKs are for tests and targets"},
 }
 

@@ -23,6 +23,7 @@ var licences = []struct {
 	{"MPL-2.0", regexp.MustCompile(`Mozilla Public License`)},
 	{"MIT", regexp.MustCompile(`(?i)Permission is hereby granted, free of charge`)},
 	{"ISC", regexp.MustCompile(`(?i)Permission to use, copy, modify, and/?\s*(and/or|or)? distribute this software`)},
+	{"CC0-1.0", regexp.MustCompile(`Creative Commons Legal Code\s+CC0 1\.0 Universal`)}, // gives up all rights; a hash function has it
 	{"BSD", regexp.MustCompile(`(?i)Redistribution and use in source and binary forms`)},
 }
 

@@ -45,6 +45,7 @@ func Build(dir string) (*Binary, error) {
 // Ready is the event that `ebb up --json` and `ebb serve --json` print.
 type Ready struct {
 	Gateway, API, App, Stage string
+	Local                    string // the control API for this machine, where API is the one for keys
 	Functions                []struct{ Name, Key, Handler, Runtime string }
 	Routes                   []struct{ Method, Path, Function string }
 }
@@ -173,11 +174,17 @@ type Result struct {
 // Run runs `ebb ARGS…` in dir to its end.
 func (b *Binary) Run(t testing.TB, dir string, args ...string) Result {
 	t.Helper()
+	return b.RunEnv(t, dir, nil, args...)
+}
+
+// RunEnv is Run with further environment variables, "NAME=value".
+func (b *Binary) RunEnv(t testing.TB, dir string, env []string, args ...string) Result {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 120*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, b.Path, args...)
 	var out, errOut bytes.Buffer
-	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.Env = dir, &out, &errOut, Env(t.TempDir())
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.Env = dir, &out, &errOut, Env(t.TempDir(), env...)
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		t.Fatalf("ebb %v did not end within 120 s", args)
