@@ -387,7 +387,7 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 		unit := &engine.Unit{
 			ID: stackID(d.Stack) + "/" + u.Key, Revision: u.Revision, Tenant: d.Stack.Tenant,
 			Functions: []engine.Function{{Name: f.Name, Timeout: time.Duration(f.TimeoutSec) * time.Second, Reserved: reserved}},
-			MemoryMB:  f.MemoryMB, KeepAlive: s.o.Config.KeepAlive, Learned: s.o.Config.LearnKeepAlive, Driver: s.driver, Protocol: s.protocol,
+			MemoryMB:  s.declares(f), KeepAlive: s.o.Config.KeepAlive, Learned: s.o.Config.LearnKeepAlive, Driver: s.driver, Protocol: s.protocol,
 			Limits: s.limits(f),
 		}
 		unit.Provisioned = provisioned(f)
@@ -406,7 +406,7 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 
 // limits bound an Instance of a Function.
 func (s *Server) limits(f *app.Function) sandbox.Limits {
-	l := sandbox.Limits{MemoryBytes: int64(f.MemoryMB) << 20, TmpBytes: int64(max(f.TmpMB, 512)) << 20, Processes: maxProcesses}
+	l := sandbox.Limits{MemoryBytes: int64(f.MemoryMB) << 20, TmpBytes: int64(tmpMB(f)) << 20, Processes: maxProcesses}
 	switch s.o.Config.CPULimits {
 	case config.CPUShared:
 		l.ShareCPU = milliCPU(f.MemoryMB)
@@ -415,6 +415,21 @@ func (s *Server) limits(f *app.Function) sandbox.Limits {
 		l.MilliCPU = l.ShareCPU
 	}
 	return l
+}
+
+// tmpMB is the size of a Function's /tmp in MB, on Lambda 512 at least.
+func tmpMB(f *app.Function) int { return max(f.TmpMB, 512) }
+
+// tmpCounts is the part of a /tmp in memory that counts against the Node's budget: hardly a function fills it, and with all of it a
+// small machine would hold a fifth of the Instances.
+const tmpCounts = 8
+
+// declares is what an Instance of a Function takes of the Node's memory budget, in MB.
+func (s *Server) declares(f *app.Function) int {
+	if !s.driver.Traits().Mounts {
+		return f.MemoryMB
+	}
+	return f.MemoryMB + tmpMB(f)/tmpCounts
 }
 
 const (

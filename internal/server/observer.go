@@ -88,7 +88,7 @@ func (o *observer) InvocationEnded(u *engine.Unit, r engine.Report) {
 		records = append(records, record(u, r.Instance, id, telemetry.KindPlatform, now, "RequestId: "+id+" Error: "+r.Err.Error()))
 	}
 	report := telemetry.FormatReport(telemetry.Report{
-		ID: id, Duration: r.Duration, Billed: r.Duration, Init: r.Init, Queue: r.Queued, Sandbox: r.Sandbox, HandlerInit: r.Handler, MemoryMB: u.MemoryMB,
+		ID: id, Duration: r.Duration, Billed: r.Duration, Init: r.Init, Queue: r.Queued, Sandbox: r.Sandbox, HandlerInit: r.Handler, MemoryMB: int(u.Limits.MemoryBytes >> 20),
 		MaxMemoryMB: int((r.MemoryPeak + 1<<20 - 1) >> 20), Status: status, ErrorType: errorType,
 	})
 	o.logs.Write(append(records,

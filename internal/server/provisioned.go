@@ -66,7 +66,7 @@ func (s *Server) unkept(a *app.App) (warnings []string) {
 			}
 			most = max(most, c.Provisioned)
 		}
-		mem += most * f.MemoryMB
+		mem += most * s.declares(f)
 	}
 	if budget := int(s.declarable()); budget > 0 && mem > budget {
 		warnings = append(warnings, fmt.Sprintf("the provisioned instances need %d MB and this server has %d MB for functions: not all will be started", mem, budget))
