@@ -1,23 +1,24 @@
-// Package process runs guests as plain processes of the host.
+// Package process runs guests as processes of the host: isolated ones where the machine allows it, else plain ones.
 //
 // Main type: [Driver], a sandbox.Driver. [Open] finds out what this machine can do and [Driver.Protections] says it.
 //
 // Guarantees, beside those of package sandbox:
 //
-//  1. A guest is its own session and process group, without a terminal. Standard input is empty, standard output and standard
+//  1. An isolated guest (Linux) has its own user, mount, pid, network, ipc and uts namespaces; a read-only root of the system's programs and
+//     Code.Mounts; /tmp of Limits.TmpBytes; one fixed user inside, and outside, where the host is root, one for each Sandbox; no
+//     capabilities, no way to new privileges, a filter of system calls. Its process 1 is package helper's program.
+//  2. It has loopback alone. What it connects to beyond that is Options.Egress's to allow, by name.
+//  3. A guest is its own session and process group, without a terminal. Standard input is empty, standard output and standard
 //     error are one pipe (so their order is kept), descriptor 3 is the line of the Stream transport, and nothing else is open.
-//  2. Its environment is Code.Env, TMPDIR (a private folder, removed at the end, unless Code.Env sets it) and EBB_SANDBOX, a
-//     name by which processes are found again after kill -9 of the host. An EBB_SANDBOX in Code.Env is not passed on.
-//  3. On Linux the main process dies with the host, and at once.
-//  4. When the main process has ended, everything else in the Sandbox is killed without waiting for Stop.
-//  5. An idle Sandbox costs descriptors and two or three parked goroutines, no thread and no timer. Only where there is no
+//  4. Its environment is Code.Env. A plain guest's also has TMPDIR (a private folder, removed at the end, unless Code.Env sets it) and
+//     EBB_SANDBOX, a name by which processes are found again after kill -9 of the host; one in Code.Env is not passed on.
+//  5. On Linux the guest dies with the host, and at once: an isolated one with all that it started.
+//  6. When the main process has ended, everything else in the Sandbox is killed without waiting for Stop.
+//  7. An idle Sandbox costs descriptors and a few parked goroutines, no thread and no timer. Only where there is no
 //     memory cgroup does one goroutine, for all Sandboxes together, sample memory.
 //
-// Freezing goes by version 2 cgroups, else by the version 1 freezer, else by SIGSTOP, which the guest's processes can see of each
-// other. After kill -9 of the host what the version 1 freezer holds dies in the next Sweep, everything else as if it were not frozen.
-//
-// What it does not do: functions are not isolated from each other nor from the host's files and network, TmpBytes is not
-// enforced, and Limits.Processes needs a pids cgroup. Elsewhere than on Linux there are no limits at all, and a guest that
+// What it does not do: plain guests are not isolated from each other nor from the host's files and network, and their temp folder is not
+// bounded. Limits.Processes needs a pids cgroup. Elsewhere than on Linux all guests are plain, there are no limits, and one that
 // leaves its process group is not found. Protections says each of these.
 //
 // Spec.Output must not call back into the Sandbox, and a Write that never returns holds up the guest and Stop.
