@@ -6,8 +6,11 @@ import (
 	"context"
 	"net"
 
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/sandbox"
 )
+
+var errNoIsolation = errs.New(errs.Unsupported, "isolation needs Linux")
 
 // isolation exists on Linux alone.
 type isolation struct{}

@@ -3,7 +3,6 @@ package process
 import (
 	"slices"
 
-	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/sandbox/process/confine"
 )
 
@@ -15,8 +14,6 @@ type Protection struct {
 	Note      string // what it means for the user; may be empty
 	Mend      string // what would make it strong; empty when it is, or when nothing would
 }
-
-var errNoIsolation = errs.New(errs.Unsupported, "isolation needs Linux")
 
 const (
 	plainNote = "functions run as ordinary processes of this user: they can read and write whatever this user can, reach the network, and see each other. Run only code that you trust"

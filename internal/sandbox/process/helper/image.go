@@ -14,6 +14,8 @@ import (
 //go:noescape
 func image()
 
+var _ = image // the assembly alone refers to it
+
 func imageAddr() *byte
 
 // imageEnd is behind the program's last instruction.
