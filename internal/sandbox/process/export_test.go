@@ -58,3 +58,6 @@ func CgroupsOf(d *Driver) []string {
 func Folder(point, root, path string) string {
 	return cgroupMount{point: point, root: root}.folder(path)
 }
+
+// ImageFD is the descriptor of a Driver's helper.
+func ImageFD(d *Driver) uintptr { return d.iso.image.Fd() }

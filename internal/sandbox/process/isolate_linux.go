@@ -78,7 +78,13 @@ func openIsolation(d *Driver) (_ *isolation, err error) {
 	if err := writeEtc(i.etc); err != nil {
 		return nil, err
 	}
-	fd, err := unix.MemfdCreate("ebb-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	low, err := unix.MemfdCreate("ebb-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("hold the helper: %w", err)
+	}
+	// It is run by its number, in a child whose lowest descriptors are taken for other things by then.
+	fd, err := unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, 32)
+	_ = unix.Close(low)
 	if err != nil {
 		return nil, fmt.Errorf("hold the helper: %w", err)
 	}

@@ -519,3 +519,10 @@ func BenchmarkThaw(b *testing.B) {
 		}
 	}
 }
+
+func TestOpen_RunsTheHelperByANumberThatNoChildReuses(t *testing.T) {
+	t.Parallel()
+	if fd := process.ImageFD(newDriver(t, process.Options{})); fd < 32 {
+		t.Errorf("descriptor %d", fd)
+	}
+}
