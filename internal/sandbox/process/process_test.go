@@ -74,7 +74,7 @@ func TestDriver_ConformsAsPlainProcesses(t *testing.T) {
 	}
 	m := mechanisms(t)
 	sandboxtest.Run(t, "plain", openPlain, sandboxtest.Options{
-		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: m["process limit"].Strong, Concealed: m["memory limit"].Strong, Dependent: true, Descriptors: true,
+		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: m["process limit"].Strong, Concealed: m["memory limit"].Strong, Dependent: true, Descriptors: true, Cycles: 600,
 	})
 }
 
