@@ -244,8 +244,9 @@ func testSweep(t *testing.T, s *suite, frozen bool) {
 	if d.Traits().Mounts {
 		least = 0
 	}
-	if n < least || n > len(hostGuests) {
-		t.Errorf("Sweep counted %d Sandboxes, want %d", n, len(hostGuests))
+	// More may be found: what an earlier process left whose folder had the same number.
+	if n < least {
+		t.Errorf("Sweep counted %d Sandboxes, want %d at least", n, least)
 	}
 	if n, err := d.Sweep(t.Context()); n != 0 || err != nil {
 		t.Errorf("second Sweep: %d, %v", n, err)
