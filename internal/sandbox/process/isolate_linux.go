@@ -221,11 +221,13 @@ func (b *birth) start(d *Driver, files []uintptr, sockets int, f *fence) (*guest
 		files = append(files, d.null.Fd())
 	}
 	files = append(files, list.Fd(), uintptr(theirs))
-	if sockets >= 0 {
-		files = append(files, uintptr(sockets))
+	if sockets < 0 {
+		sockets = int(d.null.Fd())
 	}
+	// The helper's own file comes last and is run by the number that it has then: any other may be reused in the child before that.
+	files = append(files, uintptr(sockets), b.i.image.Fd())
 	g, err := d.launcher.start(&order{
-		path: "/proc/self/fd/" + strconv.Itoa(int(b.i.image.Fd())), argv: []string{"ebb-init"}, dir: "/", files: files, fence: f, attr: b.attr(),
+		path: "/proc/self/fd/" + strconv.Itoa(len(files)-1), argv: []string{"ebb-init"}, dir: "/", files: files, fence: f, attr: b.attr(),
 	})
 	if err != nil {
 		_ = ctl.conn.Close()
