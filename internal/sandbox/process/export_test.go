@@ -58,3 +58,6 @@ func CgroupsOf(d *Driver) []string {
 func Folder(point, root, path string) string {
 	return cgroupMount{point: point, root: root}.folder(path)
 }
+
+// HasMemory reports whether a cgroup counts memory.
+func HasMemory(d *Driver) bool { return d.fences.memory.usable() }
