@@ -3,12 +3,13 @@
 # make bench  - the side-by-side benchmarks; prints a table
 # make dist   - static binaries for Linux and macOS in dist/
 # make docs   - writes the generated reference pages
+# make isolation-table - runs the hostile guests, as root, and writes docs/isolation.md
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: build check fmt vet static darwin race test deps bench dist docs
+.PHONY: build check fmt vet static darwin race test deps bench dist docs isolation-table
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/ebb ./cmd/ebb
@@ -47,3 +48,7 @@ dist:
 
 docs:
 	go run ./cmd/ebb docs docs/reference
+
+# The rootless run is a part of it, so this is for root.
+isolation-table:
+	go test -count 1 -short ./internal/sandbox/process -run 'TestDriver_Conforms' -args -sandboxtest.table $(CURDIR)/docs/isolation.md

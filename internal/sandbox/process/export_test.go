@@ -61,3 +61,5 @@ func Folder(point, root, path string) string {
 
 // ImageFD is the descriptor of a Driver's helper.
 func ImageFD(d *Driver) uintptr { return d.iso.image.Fd() }
+// HasMemory reports whether a cgroup counts memory.
+func HasMemory(d *Driver) bool { return d.fences.memory.usable() }

@@ -314,7 +314,7 @@ func (b *birth) attr() *syscall.SysProcAttr {
 		a.Cloneflags |= unix.CLONE_NEWUSER
 		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: insideUID, HostID: os.Getuid(), Size: 1}}
 		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: insideGID, HostID: os.Getgid(), Size: 1}}
-		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SETPCAP, unix.CAP_SETUID, unix.CAP_SETGID}
+		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SETPCAP, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_RESOURCE}
 	}
 	return a
 }
@@ -332,16 +332,49 @@ func (b *birth) write() {
 	b.network()
 	if b.i.rooted {
 		l.Call("leave the host's groups", unix.SYS_SETGROUPS, helper.Int(0), helper.Int(0))
+		b.becomeOutside()
 		l.Call("make a user namespace", unix.SYS_UNSHARE, helper.Int(unix.CLONE_NEWUSER))
 		l.Call("ask for its users", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(askUsers), helper.Int(1))
 		l.Call("wait for its users", unix.SYS_READ, helper.Int(helper.ControlFD), l.Bytes(make([]byte, 8)), helper.Int(1))
 		l.Call("become its group", unix.SYS_SETRESGID, helper.Int(insideGID), helper.Int(insideGID), helper.Int(insideGID))
 		l.Call("become its user", unix.SYS_SETRESUID, helper.Int(insideUID), helper.Int(insideUID), helper.Int(insideUID))
 	}
+	b.bound()
 	b.renounce()
 	if b.spec.Transport == sandbox.Dial {
 		b.makeSockets()
 	}
+}
+
+// becomeOutside makes the helper the Sandbox's user outside, so that the user namespace is that one's and not root's. What the kernel
+// counts by user (inotify instances, queued signals and timers, message queues, locked memory) it counts for who made the namespace too,
+// and one guest could take all that root has.
+func (b *birth) becomeOutside() {
+	l := &b.list
+	l.Call("keep capabilities", unix.SYS_PRCTL, helper.Int(unix.PR_SET_KEEPCAPS), helper.Int(1), helper.Int(0), helper.Int(0), helper.Int(0))
+	l.Call("become the group outside", unix.SYS_SETRESGID, helper.Int(b.outside), helper.Int(b.outside), helper.Int(b.outside))
+	l.Call("become the user outside", unix.SYS_SETRESUID, helper.Int(b.outside), helper.Int(b.outside), helper.Int(b.outside))
+	head := binary.LittleEndian.AppendUint32(nil, unix.LINUX_CAPABILITY_VERSION_3)
+	caps := binary.LittleEndian.AppendUint32(nil, 1<<unix.CAP_SYS_ADMIN) // effective; permitted follows. Some kernels want it for user namespaces.
+	caps = append(append(caps, caps...), make([]byte, 16)...)
+	l.Call("take up capabilities", unix.SYS_CAPSET, l.Bytes(binary.LittleEndian.AppendUint32(head, 0)), l.Bytes(caps))
+}
+
+// Bounds on what the kernel counts by user, for one Sandbox. Where ebb is not root, all Sandboxes and ebb are one user for the kernel,
+// which has 128 inotify instances by default.
+const (
+	mostInotify = 32
+	mostSignals = 1024      // queued, and timers
+	mostQueued  = 256 << 10 // bytes in POSIX message queues
+)
+
+// bound bounds what the kernel counts by user. Older kernels have no such setting.
+func (b *birth) bound() {
+	l := &b.list
+	text := strconv.Itoa(mostInotify)
+	fd := l.Try("find the bound of inotify", unix.SYS_OPENAT, helper.Int(at), l.Text("/proc/sys/user/max_inotify_instances"), helper.Int(unix.O_WRONLY|unix.O_CLOEXEC), helper.Int(0))
+	l.Try("bound inotify", unix.SYS_WRITE, fd.Result(), l.Text(text), helper.Int(len(text)))
+	l.Try("close", unix.SYS_CLOSE, fd.Result())
 }
 
 // socketsFD is the helper's end of the line on which the host asks for sockets.
@@ -426,8 +459,13 @@ func (b *birth) renounce() {
 	head := binary.LittleEndian.AppendUint32(nil, unix.LINUX_CAPABILITY_VERSION_3)
 	l.Call("drop all capabilities", unix.SYS_CAPSET, l.Bytes(binary.LittleEndian.AppendUint32(head, 0)), l.Bytes(make([]byte, 24)))
 	prctl("forbid new privileges", unix.PR_SET_NO_NEW_PRIVS, 1)
+	prctl("keep its memory to itself", unix.PR_SET_DUMPABLE, 0)             // the guest, which may be the same user, is born of execve without it
 	prctl("end with the host", unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL)) // forgotten when the user changed
-	for _, r := range [][3]uint64{{unix.RLIMIT_CORE, 0, 0}, {unix.RLIMIT_NOFILE, 1024, 1024}, {unix.RLIMIT_MEMLOCK, 64 << 10, 64 << 10}} {
+	for _, r := range [][3]uint64{
+		// A limit of 0 keeps cores from files, but not from the host's crash handler; 1 does from both (core(5), and do_coredump).
+		{unix.RLIMIT_CORE, 1, 1}, {unix.RLIMIT_NOFILE, 1024, 1024}, {unix.RLIMIT_MEMLOCK, 64 << 10, 64 << 10},
+		{unix.RLIMIT_SIGPENDING, mostSignals, mostSignals}, {unix.RLIMIT_MSGQUEUE, mostQueued, mostQueued},
+	} {
 		l.Try("limit a resource", unix.SYS_PRLIMIT64, helper.Int(0), helper.Int(r[0]), l.Bytes(words(r[1], r[2])), helper.Int(0))
 	}
 	l.Call("set the umask", unix.SYS_UMASK, helper.Int(0o22))

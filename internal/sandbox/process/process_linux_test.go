@@ -24,6 +24,9 @@ func openV1(dir string) (sandbox.Driver, error) {
 	return process.OpenV1(process.Options{Dir: dir})
 }
 
+// charged reports whether a cgroup counts memory.
+func charged(d sandbox.Driver) bool { return process.HasMemory(d.(*process.Driver)) }
+
 func newDriver(t testing.TB, o process.Options) *process.Driver {
 	t.Helper()
 	if o.Dir == "" {
@@ -41,10 +44,10 @@ func TestDriver_ConformsWithVersion1Alone(t *testing.T) {
 	if !process.HasV1(newDriver(t, process.Options{})) {
 		t.Skip("this machine has no version 1 memory and pids cgroups")
 	}
-	sandboxtest.Run(t, "v1", openV1, sandboxtest.Options{
+	sandboxtest.Run(t, "v1", openV1, walled(t, "cgroups v1", openV1, sandboxtest.Options{
 		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: true, Concealed: true, Descriptors: true, Cycles: 600,
 		Processors: mechanisms(t)["cpu limit"].Mechanism == "cgroup v1", Dependent: true, Icebound: true,
-	})
+	}))
 }
 
 // TestDriver_ConformsRootless runs the suite as a user without rights, in a process of its own.
@@ -70,13 +73,16 @@ func TestDriver_ConformsRootless(t *testing.T) {
 	if err := errors.Join(os.WriteFile(program, binary, 0o755), os.Chmod(dir, 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^(TestDriver_Conforms|TestDriver_IsolatesHere)$", "-test.v", "-test.short")
+	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^(TestDriver_Conforms|TestDriver_IsolatesHere)$", "-test.v", "-test.short", "-sandboxtest.verdicts", filepath.Join(dir, "verdicts"))
 	cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir}
 	const nobody = 65534
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: TestDriver_Conforms") {
 		t.Errorf("%v\n%s", err, out)
+	}
+	if err := book.Include(filepath.Join(dir, "verdicts")); err != nil {
+		t.Error(err)
 	}
 }
 

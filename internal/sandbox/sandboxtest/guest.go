@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,6 +153,18 @@ func beGuest(args []string) {
 			fmt.Println("again")
 			must(again(token, &syscall.SysProcAttr{Setsid: true}, "exit", "0").Run())
 		}
+	case "whoami":
+		fmt.Println(os.Geteuid(), os.Getegid())
+	case "fault": // dies of a signal that leaves a core where one may be left
+		guestFault(args[0] == "true")
+	case "fill":
+		attacks()["fill"](&report{to: os.Stdout}, token, nil)
+		sleep()
+	case "bomb":
+		attacks()["bomb"](&report{to: os.Stdout}, token, nil)
+		sleep()
+	case "attack":
+		beAttack(token, args[0], args[1:])
 	case "crowd":
 		guestCrowd(token, arg(0))
 	default:
@@ -280,6 +293,20 @@ func guestCrowd(token string, most int) {
 	fmt.Println("started", n)
 	_, _ = line().Write([]byte("k"))
 	sleep()
+}
+
+// guestFault is killed by SIGSEGV as if its memory were broken. It asks for a core before, or, with none, for the least there is.
+func guestFault(none bool) {
+	var l syscall.Rlimit
+	must(syscall.Getrlimit(syscall.RLIMIT_CORE, &l))
+	if l.Cur = l.Max; none {
+		l = syscall.Rlimit{}
+	}
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &l)
+	signal.Reset()
+	debug.SetTraceback("crash") // or else the language's runtime makes it an ordinary end
+	_ = syscall.Kill(os.Getpid(), syscall.SIGSEGV)
+	select {}
 }
 
 // hog takes megabytes of memory, and the machine's time to notice.

@@ -6,15 +6,20 @@
 // Guarantees:
 //
 //  1. Every guarantee of package sandbox has a test here that fails when it is broken.
-//  2. Processes are counted from outside, by a token in their arguments, whatever environment, session or namespace they are in.
+//  2. Every row of the catalogue of hostile guests holds in each mode of a driver, or says why not; what harms nothing is then seen to
+//     succeed, so that the attack is known to be one. [Book] makes a table of it.
+//  3. Processes are counted from outside, by a token in their arguments, whatever environment, session or namespace they are in.
 //
 // It does not test what a driver promises beyond the contract.
 package sandboxtest
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +47,16 @@ type Options struct {
 	Dependent   bool     // the main process of a guest dies with the host, without Sweep
 	Icebound    bool     // what is frozen does not die with the host, but only in Sweep
 	Descriptors bool     // guests can see their descriptors in /proc/self/fd
-	Cycles      int      // how often the test for leaks starts and stops; 3000 when zero, fewer in short tests
+	Mode        string   // the driver's way of working, as the catalogue's table has it
+	Isolated    bool     // guests have files, processes and a network of their own
+	Separate    bool     // each Sandbox is another user for the host
+	Charged     bool     // Limits.MemoryBytes counts memory that is in no process, too
+	Book        *Book    // takes the catalogue's verdicts; may be nil
+	// Connected opens the driver with a network. Egress makes one that allows everything but what no guest may reach, from how names are
+	// looked up and connections are made. Both or none.
+	Connected func(dir string, e sandbox.Egress) (sandbox.Driver, error)
+	Egress    func(resolve func(ctx context.Context, name string) ([]netip.Addr, error), dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)) sandbox.Egress
+	Cycles    int // how often the test for leaks starts and stops; 3000 when zero, fewer in short tests
 }
 
 // patience bounds every wait. It is long since machines are slow, and never waited for when all is well.
@@ -51,6 +65,7 @@ const patience = 30 * time.Second
 // Run runs the suite. name is the driver's in Main.
 func Run(t *testing.T, name string, open Open, o Options) {
 	s := &suite{name: name, open: open, o: o}
+	var passed sync.Map // by name of test or row
 	t.Run("each", func(t *testing.T) {
 		for _, c := range []struct {
 			name string
@@ -83,10 +98,21 @@ func Run(t *testing.T, name string, open Open, o Options) {
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
+				t.Cleanup(func() { passed.Store(c.name, !t.Failed()) })
 				c.test(t, s)
 			})
 		}
+		t.Run("Catalogue", func(t *testing.T) {
+			t.Parallel()
+			testCatalogue(t, s, func(row string, ok bool) { passed.Store(row, ok) })
+		})
 	})
+	if runtime.GOOS == "linux" && o.Book != nil {
+		judged := verdicts(o, func(test string) bool { ok, _ := passed.Load(test); return ok == true })
+		if err := o.Book.add(o.Mode, judged); err != nil {
+			t.Errorf("write what the catalogue found: %v", err)
+		}
+	}
 	// Alone, since it counts what the whole test process has open.
 	t.Run("Cycles_LeakNothing", func(t *testing.T) { testLeaks(t, s) })
 }

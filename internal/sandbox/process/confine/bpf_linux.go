@@ -40,16 +40,21 @@ type verdict uint32
 
 func (v verdict) compile() []insn { return []insn{{code: opReturn, k: uint32(v)}} }
 
-// check asks whether the lower half of an argument, under a mask, is a value. All arguments that are looked at are ints (or shorter) for the
-// kernel, which does not see the upper half either: to look at it would be to be deceived by it.
+// check asks whether half of an argument, the lower one unless said, under a mask, is a value. Most arguments that are looked at are ints (or
+// shorter) for the kernel, which does not see the upper half either: to look at it would be to be deceived by it.
 type check struct {
 	arg         int
+	upper       bool
 	mask, value uint32
 	yes, no     decision
 }
 
 func (c *check) compile() []insn {
-	p := []insn{{code: opLoad, k: uint32(offsetArgs + 8*c.arg)}}
+	from := uint32(offsetArgs + 8*c.arg)
+	if c.upper {
+		from += 4
+	}
+	p := []insn{{code: opLoad, k: from}}
 	if c.mask != ^uint32(0) {
 		p = append(p, insn{code: opAnd, k: c.mask})
 	}
@@ -61,9 +66,14 @@ func (c *check) compile() []insn {
 // oneOf asks whether an argument under a mask is one of the values.
 func oneOf(arg int, mask uint32, yes, no decision, values ...uint32) decision {
 	for _, v := range values {
-		no = &check{arg, mask, v, yes, no}
+		no = &check{arg: arg, mask: mask, value: v, yes: yes, no: no}
 	}
 	return no
+}
+
+// null asks whether an argument that is a pointer is null.
+func null(arg int, yes, no decision) decision {
+	return oneOf(arg, whole, &check{arg: arg, upper: true, mask: whole, yes: yes, no: no}, no, 0)
 }
 
 // skipUnless goes on behind itself when the test holds, and otherwise n instructions later.

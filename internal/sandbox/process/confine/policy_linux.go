@@ -41,10 +41,10 @@ var harmless = map[string][]string{
 	},
 	"processes": {
 		"arch_prctl", "execve", "execveat", "exit", "exit_group", "fork", "getcpu", "getpgid", "getpgrp", "getpid", "getppid", "getpriority",
-		"getrlimit", "getrusage", "getsid", "gettid", "ioprio_get", "ioprio_set", "pidfd_open", "prctl", "prlimit64",
+		"getrlimit", "getrusage", "getsid", "gettid", "ioprio_get", "ioprio_set", "pidfd_open", "prctl",
 		"sched_get_priority_max", "sched_get_priority_min", "sched_getaffinity", "sched_getattr", "sched_getparam", "sched_getscheduler",
 		"sched_rr_get_interval", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "sched_yield", "set_tid_address",
-		"setpgid", "setpriority", "setrlimit", "setsid", "vfork", "wait4", "waitid",
+		"setpgid", "setpriority", "setsid", "vfork", "wait4", "waitid",
 	},
 	"threads": {
 		"futex", "futex_requeue", "futex_wait", "futex_waitv", "futex_wake", "get_robust_list", "rseq", "set_robust_list",

@@ -126,10 +126,13 @@ func byArguments() map[string]decision {
 		"ioctl": oneOf(1, whole, eperm, allow, unix.TIOCSTI, unix.TIOCLINUX, unix.TIOCSETD),
 		// Linux, 32-bit names, an old version's name, both, and the question. Others switch off protections of memory.
 		"personality": oneOf(0, whole, allow, eperm, 0, 0x0008, 0x20000, 0x20008, 0xffffffff),
-		"socket":      sockets(),
-		"socketpair":  oneOf(0, whole, allow, noAF, unix.AF_UNIX),
-		"mknod":       device(1),
-		"mknodat":     device(2),
+		// The limit of core dumps stays as it is: 1 keeps them from the host's crash handler, and 0, which every process may choose, does not.
+		"setrlimit":  oneOf(0, whole, pretend, allow, unix.RLIMIT_CORE),
+		"prlimit64":  oneOf(1, whole, null(2, allow, pretend), allow, unix.RLIMIT_CORE),
+		"socket":     sockets(),
+		"socketpair": oneOf(0, whole, allow, noAF, unix.AF_UNIX),
+		"mknod":      device(1),
+		"mknodat":    device(2),
 	}
 }
 

@@ -99,6 +99,14 @@ var decisions = []struct {
 	{"mknod", [6]uint64{0, 0o010644}, allow},     // FIFO
 	{"mknod", [6]uint64{0, 0o020644}, eperm},     // character device
 	{"mknod", [6]uint64{0, 0o060644}, eperm},     // block device
+	{"setrlimit", [6]uint64{7}, allow},
+	{"setrlimit", [6]uint64{4}, pretend},
+	{"setrlimit", [6]uint64{4 | upper}, pretend},
+	{"prlimit64", [6]uint64{0, 7, 0x1000}, allow},
+	{"prlimit64", [6]uint64{0, 4, 0, 0x1000}, allow}, // a question
+	{"prlimit64", [6]uint64{0, 4, 0x1000}, pretend},
+	{"prlimit64", [6]uint64{0, 4 | upper, 0x1000}, pretend},
+	{"prlimit64", [6]uint64{0, 4, 1 << 32}, pretend}, // a pointer whose lower half is 0
 	{"mknodat", [6]uint64{0, 0, 0o010600}, allow},
 	{"mknodat", [6]uint64{0, 0, 0o100600}, allow},
 	{"mknodat", [6]uint64{0, 0, 0o020000}, eperm},
