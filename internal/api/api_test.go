@@ -64,6 +64,14 @@ func (b *backend) PutBlob(sha string, size int64, r io.Reader) error {
 	b.blobs[sha] = data
 	return nil
 }
+
+// stored counts the blobs; a request that its client has given up may still add one.
+func (b *backend) stored() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.blobs)
+}
+
 func (b *backend) PutManifest(m *artifact.Manifest) (string, error) { return m.Digest(), b.fault }
 
 func (b *backend) Deploy(_ context.Context, r api.DeployRequest) (*api.Deployed, error) {
