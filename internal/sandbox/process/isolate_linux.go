@@ -418,6 +418,9 @@ func (b *birth) renounce() {
 	head := binary.LittleEndian.AppendUint32(nil, unix.LINUX_CAPABILITY_VERSION_3)
 	l.Call("drop all capabilities", unix.SYS_CAPSET, l.Bytes(binary.LittleEndian.AppendUint32(head, 0)), l.Bytes(make([]byte, 24)))
 	prctl("forbid new privileges", unix.PR_SET_NO_NEW_PRIVS, 1)
+	// The guest is the same user: without this it could read and write the helper's memory, and with that fake its own end. Where the user
+	// changed the kernel has done it already. Ends with execve.
+	prctl("hide from the guest", unix.PR_SET_DUMPABLE, 0)
 	prctl("end with the host", unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL)) // forgotten when the user changed
 	for _, r := range [][3]uint64{{unix.RLIMIT_CORE, 0, 0}, {unix.RLIMIT_NOFILE, 1024, 1024}, {unix.RLIMIT_MEMLOCK, 64 << 10, 64 << 10}} {
 		l.Try("limit a resource", unix.SYS_PRLIMIT64, helper.Int(0), helper.Int(r[0]), l.Bytes(words(r[1], r[2])), helper.Int(0))
