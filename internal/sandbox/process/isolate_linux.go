@@ -336,12 +336,17 @@ func (b *birth) write() {
 	}
 }
 
+// setMask is SIG_SETMASK.
+const setMask = 2
+
 // socketsFD is the helper's end of the line on which the host asks for sockets.
 const socketsFD = helper.ControlFD + 1
 
 // makeSockets forks off what gives the host a socket of this network for each byte that it writes.
 func (b *birth) makeSockets() {
 	l := &b.list
+	// In the copy too: a guest that is asked to end can still be called while it does.
+	l.Call("block signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), l.Bytes(helper.Blocked()), helper.Int(0), helper.Int(8))
 	l.Fork("fork", unix.SYS_CLONE, []helper.Arg{helper.Int(int(unix.SIGCHLD))}, func() {
 		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(0), helper.Int(helper.ListFD), helper.Int(0))
 		l.Forever(func() {
@@ -455,7 +460,6 @@ func (b *birth) landlock() {
 func (b *birth) run() {
 	l := &b.list
 	blocked, free := l.Bytes(helper.Blocked()), l.Bytes(make([]byte, 8))
-	const setMask = 2 // SIG_SETMASK
 	l.Call("block signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), blocked, helper.Int(0), helper.Int(8))
 	dir, path, argv, env := "/", l.Text(b.code.Command[0]), l.Texts(b.code.Command), l.Texts(b.code.Env)
 	if b.code.Dir != "" {

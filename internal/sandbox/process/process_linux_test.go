@@ -110,6 +110,47 @@ func TestSandbox_HidesTheHelperFromItsGuest(t *testing.T) {
 	}
 }
 
+// TestConn_DialEndsWithItsContext: process 2 makes the sockets of the guest's network, and the guest can stop it.
+func TestConn_DialEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	out := &sandboxtest.Output{}
+	s, err := newDriver(t, process.Options{}).Prepare(t.Context(), sandbox.Spec{ID: "a", Output: out, Transport: sandbox.Dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(0)
+	script := `kill -STOP 2 && echo stopped; trap 'kill -CONT 2 && echo continued' TERM; while :; do sleep 0.01; done`
+	c, err := s.Start(t.Context(), sandbox.Code{Command: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	says(t, s, out, "stopped")
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if _, err := c.Dial(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Dial while nobody makes sockets: %v", err)
+		}
+		cancel()
+	}
+	go s.Stop(time.Minute) // asks it to let the other go on
+	says(t, s, out, "continued")
+	for range 3 {
+		if _, err := c.Dial(t.Context()); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("Dial to nobody: %v", err)
+		}
+	}
+	s.Stop(0)
+}
+
+func says(t *testing.T, s sandbox.Sandbox, out *sandboxtest.Output, want string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(out.String(), want); s.Flush() {
+		if time.Now().After(end) {
+			t.Fatalf("it does not say %q but %q", want, out.String())
+		}
+	}
+}
+
 func TestUsage_CountsTheProcessorOfDescendants(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]sandboxtest.Open{"process": open, "v1": openV1} {
