@@ -58,3 +58,6 @@ func CgroupsOf(d *Driver) []string {
 func Folder(point, root, path string) string {
 	return cgroupMount{point: point, root: root}.folder(path)
 }
+
+// Spoil has all lists for helpers of a Driver changed. No Sandbox is starting.
+func Spoil(d *Driver, spoil func(steps []byte)) { d.iso.spoil = spoil }

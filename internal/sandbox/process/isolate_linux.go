@@ -54,6 +54,8 @@ type isolation struct {
 
 	ipv6     bool
 	redirect bool // every connection of a guest can be brought to one place
+
+	spoil func(steps []byte) // what tests do to lists
 }
 
 // openIsolation readies what all Sandboxes share, and tries it.
@@ -489,6 +491,9 @@ func (b *birth) listFile() (*os.File, error) {
 	steps, data, err := b.list.Encode()
 	if err != nil {
 		return nil, err
+	}
+	if b.i.spoil != nil {
+		b.i.spoil(steps)
 	}
 	fd, err := unix.MemfdCreate("ebb-list", unix.MFD_CLOEXEC)
 	if err != nil {
