@@ -55,6 +55,8 @@ type isolation struct {
 	ipv6     bool
 	redirect bool // every connection of a guest can be brought to one place
 
+	connections *capture.Budget // of all guests
+
 	spoil func(steps []byte) // what tests do to lists
 }
 
@@ -70,7 +72,7 @@ func openIsolation(d *Driver) (_ *isolation, err error) {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(d.run))
 	i.first = h.Sum32() % outsideCount
-	i.abi = confine.LandlockABI()
+	i.abi, i.connections = confine.LandlockABI(), capture.NewBudget(mostConnections())
 	if i.calls, err = confine.Seccomp(); err != nil {
 		return nil, fmt.Errorf("make the filter of system calls: %w", err)
 	}
@@ -95,6 +97,13 @@ func openIsolation(d *Driver) (_ *isolation, err error) {
 	}
 	i.redirect = false // perhaps that is all
 	return i, i.try(d)
+}
+
+// mostConnections is how many all guests together have to others: with two descriptors each, half of what this process may open.
+func mostConnections() int {
+	files := unix.Rlimit{Cur: 1024}
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &files) // can always be asked for
+	return int(min(files.Cur, 1<<24)) / 4
 }
 
 func (i *isolation) close() {
