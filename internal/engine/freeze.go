@@ -62,7 +62,7 @@ func (i *instance) freeze() {
 	}
 }
 
-// thaw makes a granted Instance ready for work.
+// thaw makes an Instance ready for work that was granted, or is to end: nobody decides on its Freeze any more.
 func (i *instance) thaw() error {
 	if !i.iced.Load() {
 		return nil

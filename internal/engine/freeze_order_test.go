@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ebb-run/ebb/internal/guest"
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/sandbox/fake"
 )
@@ -45,5 +46,40 @@ func TestInstance_AFreezeThatComesAfterTheThawDoesNothing(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// told is a Session whose guest wants to know of its end.
+type told struct {
+	guest.Session
+	shutdown func()
+}
+
+func (t told) Shutdown(context.Context, guest.Reason) { t.shutdown() }
+
+func TestInstance_AFrozenGuestIsThawedToHearOfItsEnd(t *testing.T) {
+	t.Parallel()
+	d := &fake.Driver{Freezable: true}
+	sb, err := d.Prepare(context.Background(), sandbox.Spec{ID: "i"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sb.Stop(0)
+	heard := false
+	i := &instance{pool: &pool{e: &Engine{}}, sandbox: sb, done: sb.Done(), ice: make(chan struct{}, 1)}
+	i.session = told{shutdown: func() {
+		heard = true
+		if n := d.Frozen.Load(); n != 0 {
+			t.Errorf("%d frozen while it is told", n)
+		}
+	}}
+	i.iced.Store(true)
+	i.freeze()
+	if d.Frozen.Load() != 1 {
+		t.Fatal("not frozen")
+	}
+	i.sayWhy()
+	if !heard {
+		t.Error("it was not told")
 	}
 }

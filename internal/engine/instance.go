@@ -147,7 +147,7 @@ const lastWords = 2 * time.Second
 // sayWhy tells a guest that wants to know why it ends, before it does.
 func (i *instance) sayWhy() {
 	s, ok := i.session.(guest.Shutter)
-	if !ok || i.gone() || i.pool.isKilled() {
+	if !ok || i.gone() || i.pool.isKilled() || i.thaw() != nil { // who is frozen cannot hear
 		return
 	}
 	why := guest.Spindown

@@ -1,8 +1,10 @@
 package lambda
 
 import (
+	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"github.com/ebb-run/ebb/internal/guest"
 	"github.com/ebb-run/ebb/internal/sandbox"
@@ -63,21 +65,53 @@ func (p *Protocol) bootstrap(u *guest.Unit, file string) string {
 }
 
 // installation gives the folders that an interpreter needs: that of its program, and that of the program which this is a link to, as in
-// Python's virtual environments. Where a program is in a folder bin, the folder above belongs to it.
+// Python's virtual environments. Where a program is in a folder bin, the folder above belongs to it; but not all of it where that is
+// somebody's home, or what programs of many kinds keep for a user.
 func installation(program string) []sandbox.Mount {
 	var all []sandbox.Mount
+	show := func(dir string) {
+		if m := (sandbox.Mount{Source: dir, Target: dir}); !slices.Contains(all, m) {
+			all = append(all, m)
+		}
+	}
 	real, err := filepath.EvalSymlinks(program)
 	if err != nil {
 		real = program
 	}
 	for _, file := range []string{program, real} {
 		dir := filepath.Dir(file)
-		if up := filepath.Dir(dir); filepath.Base(dir) == "bin" && up != "/" {
-			dir = up
-		}
-		if len(all) == 0 || all[0].Source != dir {
-			all = append(all, sandbox.Mount{Source: dir, Target: dir})
+		up := filepath.Dir(dir)
+		switch {
+		case filepath.Base(dir) != "bin" || up == "/":
+			show(dir)
+		case !personal(up):
+			show(up)
+		default:
+			show(dir)
+			for _, part := range []string{"lib", "lib64", "pyvenv.cfg"} {
+				if _, err := os.Stat(filepath.Join(up, part)); err == nil {
+					show(filepath.Join(up, part))
+				}
+			}
 		}
 	}
 	return all
+}
+
+// personal says whether a folder is a home, one above homes, or the ~/.local of one.
+func personal(dir string) bool {
+	homes := []string{"/root"}
+	if h, err := os.UserHomeDir(); err == nil {
+		homes = append(homes, filepath.Clean(h))
+		if real, err := filepath.EvalSymlinks(h); err == nil {
+			homes = append(homes, real)
+		}
+	}
+	if parent := filepath.Dir(dir); parent == "/home" || parent == "/Users" {
+		return true
+	}
+	return filepath.Base(dir) == ".local" || slices.ContainsFunc(homes, func(h string) bool {
+		_, above := below(h, dir)
+		return above
+	})
 }

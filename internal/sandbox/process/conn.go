@@ -19,7 +19,8 @@ type line struct {
 	inside   bool         // addr is in the guest's own network
 	listener net.Listener // Listen; Dial: holds the port until the guest starts
 
-	asking sync.Mutex // for a socket of an isolated guest's network
+	asking chan struct{} // cap 1: held while asking for a socket of an isolated guest's network
+	owed   bool          // one was asked for and has not come; belongs to who is asking
 
 	mu struct {
 		sync.Mutex
@@ -33,7 +34,7 @@ var _ sandbox.Conn = (*line)(nil)
 
 // openLine makes a line. inside is the address of a guest that has a network of its own; there is nothing to reserve then.
 func openLine(kind sandbox.Transport, inside string) (*line, error) {
-	l := &line{kind: kind, addr: inside, inside: inside != ""}
+	l := &line{kind: kind, addr: inside, inside: inside != "", asking: make(chan struct{}, 1)}
 	if kind == sandbox.Stream || inside != "" {
 		return l, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/sandbox/process/helper"
 	"golang.org/x/sys/unix"
@@ -155,7 +156,7 @@ func (l *line) dialInside(ctx context.Context) (net.Conn, error) {
 	if closed || sockets == nil {
 		return nil, net.ErrClosed
 	}
-	f, err := l.socket(sockets.(*net.UnixConn))
+	f, err := l.socket(ctx, sockets.(*net.UnixConn))
 	if err != nil {
 		return nil, fmt.Errorf("get a socket of the sandbox: %w", err)
 	}
@@ -164,38 +165,77 @@ func (l *line) dialInside(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A connection over loopback is made or refused at once.
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var failed error
-	if err := raw.Control(func(fd uintptr) {
-		failed = unix.Connect(int(fd), &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()})
-	}); err != nil {
-		return nil, err
-	}
-	if failed != nil && !errors.Is(failed, unix.EINPROGRESS) {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", failed)}
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if err := connect(ctx, f, addr); err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
 	}
 	return net.FileConn(f)
 }
 
-func (l *line) socket(c *net.UnixConn) (*os.File, error) {
-	l.asking.Lock()
-	defer l.asking.Unlock()
-	if _, err := c.Write([]byte{1}); err != nil {
-		return nil, err
+// connect connects a socket that does not block. Over loopback that is mostly done at once, but not on a machine that has much to do.
+func connect(ctx context.Context, f *os.File, to netip.AddrPort) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
 	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) {
+		failed = unix.Connect(int(fd), &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+	}); err != nil {
+		return err
+	}
+	if failed != unix.EINPROGRESS {
+		return os.NewSyscallError("connect", failed)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = f.SetWriteDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var code int
+	err = raw.Write(func(fd uintptr) bool {
+		at := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		if n, err := unix.Poll(at, 0); n == 0 || err != nil {
+			return false
+		}
+		code, failed = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		return true
+	})
+	if err != nil {
+		return errors.Join(ctx.Err(), err)
+	}
+	if failed == nil && code != 0 {
+		failed = unix.Errno(code)
+	}
+	return os.NewSyscallError("connect", failed)
+}
+
+// socket asks for one, and waits no longer than ctx lasts: the guest can stop who makes them. One that comes too late is the next one's.
+func (l *line) socket(ctx context.Context, c *net.UnixConn) (*os.File, error) {
+	select {
+	case l.asking <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-l.asking }()
+	if !l.owed {
+		if _, err := c.Write([]byte{1}); err != nil {
+			return nil, err
+		}
+		l.owed = true
+	}
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+	})
 	var buf [8]byte
 	var oob [64]byte
 	_, n, _, _, err := c.ReadMsgUnix(buf[:], oob[:])
-	if err != nil {
-		return nil, err
+	if !stop() {
+		<-cut
+		_ = c.SetReadDeadline(time.Time{})
 	}
+	if err != nil {
+		return nil, errors.Join(ctx.Err(), err)
+	}
+	l.owed = false
 	files, err := received(oob[:n])
 	if err == nil && len(files) != 1 {
 		err = fmt.Errorf("%d sockets for one", len(files))

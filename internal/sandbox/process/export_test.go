@@ -61,5 +61,9 @@ func Folder(point, root, path string) string {
 
 // ImageFD is the descriptor of a Driver's helper.
 func ImageFD(d *Driver) uintptr { return d.iso.image.Fd() }
+
 // HasMemory reports whether a cgroup counts memory.
 func HasMemory(d *Driver) bool { return d.fences.memory.usable() }
+
+// Spoil has all lists for helpers of a Driver changed. No Sandbox is starting.
+func Spoil(d *Driver, spoil func(steps []byte)) { d.iso.spoil = spoil }

@@ -175,7 +175,7 @@ func (c *fence) enter() error {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, fd := range c.mu.join {
-		if _, err := unix.Write(fd, self); err != nil {
+		if err := write(fd, self); err != nil {
 			return errs.New(errs.Unavailable, "enter cgroup: %w", err)
 		}
 	}

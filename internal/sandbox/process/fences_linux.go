@@ -104,7 +104,7 @@ func (f *fences) bases() []string {
 // leave brings the calling thread back from the version 1 cgroups of a Sandbox.
 func (f *fences) leave() {
 	for _, fd := range f.home {
-		_, _ = unix.Write(fd, self)
+		_ = write(fd, self)
 	}
 }
 
@@ -315,6 +315,14 @@ func writeFile(path, text string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	_, err = unix.Write(fd, []byte(text))
-	return err
+	return write(fd, []byte(text))
+}
+
+// write writes once more where a signal came between, as Go's own do: some control files give up then.
+func write(fd int, b []byte) error {
+	for {
+		if _, err := unix.Write(fd, b); err != unix.EINTR {
+			return err
+		}
+	}
 }

@@ -54,6 +54,10 @@ type isolation struct {
 
 	ipv6     bool
 	redirect bool // every connection of a guest can be brought to one place
+
+	connections *capture.Budget // of all guests
+
+	spoil func(steps []byte) // what tests do to lists
 }
 
 // openIsolation readies what all Sandboxes share, and tries it.
@@ -68,7 +72,7 @@ func openIsolation(d *Driver) (_ *isolation, err error) {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(d.run))
 	i.first = h.Sum32() % outsideCount
-	i.abi = confine.LandlockABI()
+	i.abi, i.connections = confine.LandlockABI(), capture.NewBudget(mostConnections())
 	if i.calls, err = confine.Seccomp(); err != nil {
 		return nil, fmt.Errorf("make the filter of system calls: %w", err)
 	}
@@ -99,6 +103,13 @@ func openIsolation(d *Driver) (_ *isolation, err error) {
 	}
 	i.redirect = false // perhaps that is all
 	return i, i.try(d)
+}
+
+// mostConnections is how many all guests together have to others: with two descriptors each, half of what this process may open.
+func mostConnections() int {
+	files := unix.Rlimit{Cur: 1024}
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &files) // can always be asked for
+	return int(min(files.Cur, 1<<24)) / 4
 }
 
 func (i *isolation) close() {
@@ -377,12 +388,17 @@ func (b *birth) bound() {
 	l.Try("close", unix.SYS_CLOSE, fd.Result())
 }
 
+// setMask is SIG_SETMASK.
+const setMask = 2
+
 // socketsFD is the helper's end of the line on which the host asks for sockets.
 const socketsFD = helper.ControlFD + 1
 
 // makeSockets forks off what gives the host a socket of this network for each byte that it writes.
 func (b *birth) makeSockets() {
 	l := &b.list
+	// In the copy too: a guest that is asked to end can still be called while it does.
+	l.Call("block signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), l.Bytes(helper.Blocked()), helper.Int(0), helper.Int(8))
 	l.Fork("fork", unix.SYS_CLONE, []helper.Arg{helper.Int(int(unix.SIGCHLD))}, func() {
 		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(0), helper.Int(helper.ListFD), helper.Int(0))
 		l.Forever(func() {
@@ -459,7 +475,9 @@ func (b *birth) renounce() {
 	head := binary.LittleEndian.AppendUint32(nil, unix.LINUX_CAPABILITY_VERSION_3)
 	l.Call("drop all capabilities", unix.SYS_CAPSET, l.Bytes(binary.LittleEndian.AppendUint32(head, 0)), l.Bytes(make([]byte, 24)))
 	prctl("forbid new privileges", unix.PR_SET_NO_NEW_PRIVS, 1)
-	prctl("keep its memory to itself", unix.PR_SET_DUMPABLE, 0)             // the guest, which may be the same user, is born of execve without it
+	// The guest is the same user: without this it could read and write the helper's memory, and with that fake its own end. Where the user
+	// changed the kernel has done it already. Ends with execve.
+	prctl("hide from the guest", unix.PR_SET_DUMPABLE, 0)
 	prctl("end with the host", unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL)) // forgotten when the user changed
 	for _, r := range [][3]uint64{
 		// A limit of 0 keeps cores from files, but not from the host's crash handler; 1 does from both (core(5), and do_coredump).
@@ -498,7 +516,6 @@ func (b *birth) landlock() {
 func (b *birth) run() {
 	l := &b.list
 	blocked, free := l.Bytes(helper.Blocked()), l.Bytes(make([]byte, 8))
-	const setMask = 2 // SIG_SETMASK
 	l.Call("block signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), blocked, helper.Int(0), helper.Int(8))
 	dir, path, argv, env := "/", l.Text(b.code.Command[0]), l.Texts(b.code.Command), l.Texts(b.code.Env)
 	if b.code.Dir != "" {
@@ -528,6 +545,9 @@ func (b *birth) listFile() (*os.File, error) {
 	steps, data, err := b.list.Encode()
 	if err != nil {
 		return nil, err
+	}
+	if b.i.spoil != nil {
+		b.i.spoil(steps)
 	}
 	fd, err := unix.MemfdCreate("ebb-list", unix.MFD_CLOEXEC)
 	if err != nil {

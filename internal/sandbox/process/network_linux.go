@@ -115,6 +115,7 @@ func (b *box) connect(plan []capture.Socket, files []*os.File) error {
 	}
 	n, err := capture.Open(capture.Options{
 		Owner: b.spec.Owner, Sandbox: b.spec.ID, Egress: b.d.opts.Egress, Sockets: plan, Files: files, Log: b.d.opts.Log,
+		Budget: b.d.iso.connections,
 	})
 	if err != nil {
 		return err

@@ -73,7 +73,7 @@ func TestDriver_ConformsRootless(t *testing.T) {
 	if err := errors.Join(os.WriteFile(program, binary, 0o755), os.Chmod(dir, 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^(TestDriver_Conforms|TestDriver_IsolatesHere)$", "-test.v", "-test.short", "-sandboxtest.verdicts", filepath.Join(dir, "verdicts"))
+	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^(TestDriver_Conforms|TestDriver_IsolatesHere|TestSandbox_HidesTheHelperFromItsGuest)$", "-test.v", "-test.short", "-sandboxtest.verdicts", filepath.Join(dir, "verdicts"))
 	cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir}
 	const nobody = 65534
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
@@ -90,6 +90,70 @@ func TestDriver_IsolatesHere(t *testing.T) {
 	t.Parallel()
 	if ok, why := newDriver(t, process.Options{}).Isolated(); !ok {
 		t.Errorf("this machine cannot isolate guests: %v", why)
+	}
+}
+
+// TestSandbox_HidesTheHelperFromItsGuest matters most without rights: helper and guest are then born as the same user.
+func TestSandbox_HidesTheHelperFromItsGuest(t *testing.T) {
+	t.Parallel()
+	for _, tr := range []sandbox.Transport{sandbox.Stream, sandbox.Dial} { // Dial has a second helper
+		out := &sandboxtest.Output{}
+		s, err := newDriver(t, process.Options{}).Prepare(t.Context(), sandbox.Spec{ID: "a", Output: out, Transport: tr})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Stop(0)
+		script := `for p in /proc/[0-9]*; do [ $p = /proc/$$ ] && continue; for f in mem maps environ fd/5; do [ -e $p/$f ] && head -c 1 $p/$f && echo "read $p/$f"; done; ls $p/fd && echo "listed $p"; done; echo through; exit 7`
+		if _, err := s.Start(t.Context(), sandbox.Code{Command: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}}); err != nil {
+			t.Fatal(err)
+		}
+		<-s.Done()
+		s.Flush()
+		text := out.String()
+		if !strings.Contains(text, "through") || strings.Contains(text, "read /") || strings.Contains(text, "listed") || s.Exit().Code != 7 {
+			t.Errorf("exit %+v:\n%s", s.Exit(), text)
+		}
+	}
+}
+
+// TestConn_DialEndsWithItsContext: process 2 makes the sockets of the guest's network, and the guest can stop it.
+func TestConn_DialEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	out := &sandboxtest.Output{}
+	s, err := newDriver(t, process.Options{}).Prepare(t.Context(), sandbox.Spec{ID: "a", Output: out, Transport: sandbox.Dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(0)
+	script := `kill -STOP 2 && echo stopped; trap 'kill -CONT 2 && echo continued' TERM; while :; do sleep 0.01; done`
+	c, err := s.Start(t.Context(), sandbox.Code{Command: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	says(t, s, out, "stopped")
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if _, err := c.Dial(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Dial while nobody makes sockets: %v", err)
+		}
+		cancel()
+	}
+	go s.Stop(time.Minute) // asks it to let the other go on
+	says(t, s, out, "continued")
+	for range 3 {
+		if _, err := c.Dial(t.Context()); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("Dial to nobody: %v", err)
+		}
+	}
+	s.Stop(0)
+}
+
+func says(t *testing.T, s sandbox.Sandbox, out *sandboxtest.Output, want string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(out.String(), want); s.Flush() {
+		if time.Now().After(end) {
+			t.Fatalf("it does not say %q but %q", want, out.String())
+		}
 	}
 }
 

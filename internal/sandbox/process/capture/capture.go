@@ -49,7 +49,33 @@ type Options struct {
 	Resolver    Resolver // of SRV and TXT records; nil means net.DefaultResolver
 	Names       int      // the most names that get addresses; 0 means 4096
 	Connections int      // the most connections at once; 0 means 1024
+	Budget      *Budget  // shared with other Nets; nil bounds nothing more
 	Log         *slog.Logger
+}
+
+// Budget bounds the connections of many Nets together: each takes two descriptors of the host, which all that it does else needs too. Safe
+// for concurrent use.
+type Budget struct{ left atomic.Int64 }
+
+// NewBudget returns one for so many connections.
+func NewBudget(most int) *Budget {
+	b := &Budget{}
+	b.left.Store(int64(most))
+	return b
+}
+
+func (b *Budget) take() bool {
+	if b == nil || b.left.Add(-1) >= 0 {
+		return true
+	}
+	b.left.Add(1)
+	return false
+}
+
+func (b *Budget) give() {
+	if b != nil {
+		b.left.Add(1)
+	}
 }
 
 // Stats are the counts of one Net since Open.
@@ -214,7 +240,7 @@ func (n *Net) Close() error {
 func (n *Net) track(c net.Conn) (ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.mu.closed || len(n.mu.conns) >= n.o.Connections {
+	if n.mu.closed || len(n.mu.conns) >= n.o.Connections || !n.o.Budget.take() {
 		return false
 	}
 	n.mu.conns[c] = struct{}{}
@@ -254,11 +280,12 @@ func (n *Net) accept(l net.Listener, serve func(net.Conn)) {
 			n.refused.Add(1)
 			reset(c)
 			if n.ctx.Err() == nil && !n.crowded.Swap(true) {
-				n.o.Log.Warn("a guest has too many connections; more are reset", "owner", n.o.Owner, "sandbox", n.o.Sandbox, "limit", n.o.Connections)
+				n.o.Log.Warn("a guest, or all together, have too many connections; more are reset", "owner", n.o.Owner, "sandbox", n.o.Sandbox, "limit", n.o.Connections)
 			}
 			continue
 		}
 		n.wg.Go(func() {
+			defer n.o.Budget.give() // when its descriptors are free
 			defer n.untrack(c)
 			defer c.Close()
 			serve(c)

@@ -166,6 +166,46 @@ func TestNet_BoundsItsConnections(t *testing.T) {
 	}
 }
 
+func TestNet_SharesABudget(t *testing.T) {
+	t.Parallel()
+	budget := NewBudget(3)
+	up := make(chan struct{}, 10)
+	wait := anything{func(ctx context.Context) (net.Conn, error) {
+		up <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	one, at1 := serve(t, Options{Budget: budget, Egress: wait})
+	two, at2 := serve(t, Options{Budget: budget, Egress: wait})
+	refused := func(at string) bool {
+		c, err := net.Dial("tcp", at)
+		if err == nil {
+			defer c.Close()
+			_, err = c.Read(make([]byte, 1))
+		}
+		return err != nil && !errors.Is(err, io.EOF)
+	}
+	for _, at := range []string{at1, at1, at2} {
+		dial(t, at)
+		<-up
+	}
+	if !refused(at1) || !refused(at2) {
+		t.Error("a connection over the budget is not refused")
+	}
+	one.Close()
+	for range 2 {
+		dial(t, at2)
+		<-up
+	}
+	if !refused(at2) {
+		t.Error("a connection over the budget is not refused after some were given back")
+	}
+	two.Close()
+	if left := budget.left.Load(); left != 3 {
+		t.Errorf("%d of 3 are left in the end", left)
+	}
+}
+
 type writer func([]byte)
 
 func (w writer) Write(b []byte) (int, error) { w(b); return len(b), nil }

@@ -18,7 +18,7 @@ var harmless = map[string][]string{
 	},
 	"waiting": {
 		"epoll_create", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait", "eventfd", "eventfd2", "inotify_add_watch",
-		"inotify_init", "inotify_init1", "inotify_rm_watch", "io_cancel", "io_destroy", "io_getevents", "io_pgetevents", "io_setup", "io_submit",
+		"inotify_init", "inotify_init1", "inotify_rm_watch",
 		"pause", "poll", "ppoll", "pselect6", "select", "signalfd", "signalfd4",
 	},
 	"time": {
@@ -95,6 +95,8 @@ var pretended = []string{"sync", "syncfs"}
 //
 //   - io_uring_*: its operations never pass this filter (it opens sockets and files by itself), and it has had more holes than anything beside it;
 //     libuv, Go, Java and all others fall back.
+//   - io_setup and the other calls of old asynchronous I/O: the whole machine shares 65,536 operations (fs.aio-max-nr), and one guest
+//     could take all of them from the databases and hypervisors beside it. The C library's aio_* are threads.
 //   - clone3: its flags are in memory, where the filter cannot read them. With ENOSYS the C libraries use clone.
 //   - memfd_secret, process_madvise, statmount, listmount, listns, file_setattr and what comes after: new, with fallbacks.
 //   - modify_ldt, uselib, ustat, sysfs, nfsservctl: old, with no users here.
