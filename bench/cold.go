@@ -106,6 +106,9 @@ func (b *bench) coldSetUp(ctx context.Context) error {
 			return fmt.Errorf("copy the %s app: %w", h.name, err)
 		}
 	}
+	if err := b.writeEtc(); err != nil {
+		return err
+	}
 	if err := b.bundleSDK(ctx); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -151,6 +151,7 @@ func (b *bench) bwrap(c sandbox.Code, tr sandbox.Transport) (*exec.Cmd, func(), 
 		args = append(args, "--unshare-net")
 	}
 	systemRoot(func(path, to string) { args = append(args, "--symlink", to, path) }, func(path string) { args = append(args, "--ro-bind", path, path) })
+	args = append(args, "--ro-bind", b.etc()+"/passwd", "/etc/passwd", "--ro-bind", b.etc()+"/group", "/etc/group")
 	for _, m := range c.Mounts {
 		args = append(args, "--ro-bind", m.Source, m.Target)
 	}
@@ -162,6 +163,18 @@ func (b *bench) bwrap(c sandbox.Code, tr sandbox.Transport) (*exec.Cmd, func(), 
 		args = append(args, "--chdir", c.Dir)
 	}
 	return exec.Command(program, append(append(args, "--"), c.Command...)...), nil, nil
+}
+
+// etc holds the files that name the user inside, which Node's SDK wants to know.
+func (b *bench) etc() string { return filepath.Join(b.work, "etc") }
+
+func (b *bench) writeEtc() error {
+	if err := os.Mkdir(b.etc(), 0o755); err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(b.etc(), "passwd"), []byte("sbx_user1051:x:993:990::/tmp:/sbin/nologin\n"), 0o644),
+		os.WriteFile(filepath.Join(b.etc(), "group"), []byte("sbx_user1051:x:990:\n"), 0o644))
 }
 
 // crun runs code as an OCI container with the same namespaces, but without cgroups where it refuses those of this machine.
