@@ -36,6 +36,9 @@ type options struct {
 	url      string // only load this
 	conns    int
 	markdown bool
+	cold     bool // only cold starts and density
+	starts   int
+	density  int
 }
 
 func main() {
@@ -71,6 +74,9 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.StringVar(&o.ebb, "ebb", "", "measure this ebb binary (default: built from this tree)")
 	fs.StringVar(&o.url, "url", "", "only put load on this URL, which must give the benchmarks' answer, for -duration; for profiling")
 	fs.IntVar(&o.conns, "conns", many, "connections for -url")
+	fs.BoolVar(&o.cold, "cold", false, "only cold starts of sandboxed Instances, and the memory of many")
+	fs.IntVar(&o.starts, "starts", 50, "cold starts of each handler in each way, for -cold")
+	fs.IntVar(&o.density, "density", 200, "Instances whose memory is read, for -cold; 0 for none")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
@@ -78,7 +84,10 @@ func parse(args []string, usage io.Writer) (options, error) {
 		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	if o.quick {
-		o.repeats, o.duration, o.warm = 2, 600*time.Millisecond, 400*time.Millisecond
+		o.repeats, o.duration, o.warm, o.starts = 2, 600*time.Millisecond, 400*time.Millisecond, min(o.starts, 10)
+	}
+	if o.starts < 1 || o.density < 0 {
+		return o, errors.New("-starts is at least 1, -density at least 0")
 	}
 	if o.repeats < 1 || o.guests < 1 || o.duration < 50*time.Millisecond {
 		return o, errors.New("-repeats and -guests are at least 1, -duration at least 50ms")
@@ -124,6 +133,14 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(b.work)
+	b.report.Machine, b.report.Date = machine(), begun.UTC().Format("2006-01-02")
+	if o.cold {
+		b.report.Starts = o.starts
+		if err := b.cold(ctx, out); err != nil || o.json == "" {
+			return err
+		}
+		return b.report.save(o.json)
+	}
 	if err := b.setUp(ctx); err != nil {
 		return err
 	}
@@ -135,7 +152,7 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 			return err
 		}
 	}
-	b.report.Machine, b.report.Date, b.report.Took = machine(), begun.UTC().Format("2006-01-02"), time.Since(begun).Seconds()
+	b.report.Took = time.Since(begun).Seconds()
 	b.report.conclude(b)
 	b.report.print(out, o.markdown)
 	if o.json != "" {

@@ -22,6 +22,9 @@ type report struct {
 	Deploy  []Deploy          `json:"deploy,omitempty"`
 	Up      Up                `json:"up"`
 	Idle    []Idle            `json:"idle,omitempty"`
+	Starts  int               `json:"starts,omitempty"`
+	Cold    []*Cold           `json:"cold,omitempty"`
+	Density []Density         `json:"density,omitempty"`
 	Targets []Target          `json:"targets"`
 
 	rows [][]string
@@ -223,6 +226,10 @@ func (r *report) print(w io.Writer, markdown bool) {
 		}
 		table(w, markdown, rows)
 	}
+	r.printTargets(w, markdown)
+}
+
+func (r *report) printTargets(w io.Writer, markdown bool) {
 	rows := [][]string{{"target", "want", "got", ""}}
 	for _, t := range r.Targets {
 		verdict := "MISS"

@@ -189,3 +189,24 @@ func TestStart_ASaturatedMachineThatStandsStillStartsNothing(t *testing.T) {
 		}
 	})
 }
+
+// Invocations that all time out are long ones, although none of them ever came back.
+func TestCrowd_InvocationsThatTimeOutAreLong(t *testing.T) {
+	t.Parallel()
+	bubble(t, engine.Options{Starts: 2, Saturated: func() bool { return true }}, func(t *testing.T, l *lab) {
+		u := l.unit("f", "1", &fake.Program{InitDelay: 40 * time.Millisecond, Handle: func(g *fake.Guest, _ *invocation.Invocation) fake.Answer {
+			g.Sleep(time.Hour)
+			return fake.Answer{}
+		}})
+		u.Functions[0].Timeout = time.Second
+		l.deploy(u)
+		l.invoke(background, "f")
+		began := time.Now()
+		for _, r := range l.burst(2*warm, "f") {
+			l.cause(r, invocation.CauseTimeout)
+		}
+		if took := time.Since(began); took > 4*time.Second {
+			t.Errorf("%d calls took %v", 2*warm, took)
+		}
+	})
+}

@@ -291,11 +291,14 @@ func (p *pool) give(r *run, o outcome, took time.Duration, c *ceiling) (owes boo
 		r.long = false
 		p.mu.long--
 	}
-	if o == reuse {
+	// One that was ended took at least that long; else a Unit whose Invocations all time out would seem to have short ones.
+	if o == reuse || o == discard && took > p.mu.durAvg {
 		if p.mu.durAvg > 0 {
 			took = min(took, 2*p.mu.durAvg+crowdLook) // one outlier says little
 		}
 		p.mu.durAvg = average(p.mu.durAvg, took)
+	}
+	if o == reuse {
 		p.mu.deaths = 0
 	}
 	if o == discard {

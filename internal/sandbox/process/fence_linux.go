@@ -152,7 +152,8 @@ func (c *fence) hangBell() error {
 		return err
 	}
 	c.mu.bell = os.NewFile(uintptr(fd), "oom bell")
-	return c.hangHeapBell(fd)
+	c.openHeap()
+	return nil
 }
 
 func openRead(dir, file string) int {
@@ -220,6 +221,9 @@ func (c *fence) guard(pid int, _ string, exceeded func()) {
 		c.bellDone = make(chan struct{})
 		go func() {
 			defer close(c.bellDone)
+			if c.heap > 0 {
+				c.watchHeap(bell, exceeded)
+			}
 			var b [8]byte
 			for {
 				if _, err := bell.Read(b[:]); err != nil {

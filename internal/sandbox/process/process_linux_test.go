@@ -484,7 +484,7 @@ func BenchmarkStart(b *testing.B) {
 	}{"isolated": {}, "plain": {o: process.Options{Plain: true}}, "plain without cgroups": {o: process.Options{Plain: true, NoCgroups: true}}, "share": {l: sandbox.Limits{ShareCPU: 72}}, "quota": {l: sandbox.Limits{ShareCPU: 72, MilliCPU: 72}}} {
 		b.Run(name, func(b *testing.B) {
 			d := newDriver(b, c.o)
-			c.l.MemoryBytes = 128 << 20
+			c.l.MemoryBytes, c.l.TmpBytes, c.l.Processes = 128<<20, 512<<20, 1024
 			var prepare, start, stop time.Duration
 			for b.Loop() {
 				t0 := time.Now()
