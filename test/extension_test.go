@@ -164,3 +164,15 @@ func TestExtensions_ThatFailTakeTheInvocationWithThem(t *testing.T) {
 		}
 	}
 }
+
+func TestExtensions_AreWarnedOfWhereTheyCannotRun(t *testing.T) {
+	t.Parallel()
+	dir := extensionProject(t)
+	s := ebb.Start(t, dir, filepath.Join(dir, ".ebb"), "serve", "--listen", "127.0.0.1:0", "--isolation", "none")
+	if r := ebb.Run(t, dir, "deploy", "--data", s.Data); r.Code != 0 || !strings.Contains(r.Stderr, "function py: the extension /opt/extensions/teller of its layers is not started") {
+		t.Errorf("deploy: %+v", r)
+	}
+	if status, body := get(http.DefaultClient, s.Ready.Gateway+"/js"); status != 200 || body != "node undefined false" {
+		t.Errorf("%d %s", status, body)
+	}
+}
