@@ -84,6 +84,9 @@ func (w wire) Dial(context.Context) (net.Conn, error) {
 	return nil, errors.New("no handler of the benchmarks listens")
 }
 
+func (w wire) Beside() <-chan sandbox.End { return nil }
+func (w wire) Proceed() error             { return nil }
+
 func (w wire) Close() error {
 	if w.ln != nil {
 		return w.ln.Close()

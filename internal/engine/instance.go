@@ -154,6 +154,9 @@ func (i *instance) sayWhy() {
 	if r := i.why.Load(); r != nil {
 		why = *r
 	}
+	if i.thaw() != nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
 	defer cancel()
 	go func() {
@@ -174,6 +177,9 @@ var (
 // exitWait bounds the wait for a guest's end after its connection broke.
 const exitWait = 500 * time.Millisecond
 
+// partWait is the same where a part of the guest has ended: perhaps because all of it has.
+const partWait = 50 * time.Millisecond
+
 // start takes the Instance through Init.
 func (i *instance) start() *startFailure {
 	u := i.pool.unit
@@ -189,7 +195,7 @@ func (i *instance) start() *startFailure {
 	}
 	i.guest = g
 	sb, err := u.Driver.Prepare(i.ctx, sandbox.Spec{
-		ID: i.id, Owner: u.ID, Transport: u.Protocol.Transport(g), Limits: u.Limits, Output: i.feed,
+		ID: i.id, Owner: u.ID, Transport: u.Protocol.Transport(g), Beside: u.Protocol.Beside(g), Limits: u.Limits, Output: i.feed,
 	})
 	if err != nil {
 		return &startFailure{err: fmt.Errorf("prepare a sandbox: %w", err)}

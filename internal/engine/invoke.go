@@ -344,13 +344,17 @@ func (c *call) fault(parent context.Context, i *instance, why cause, failed erro
 	case errors.Is(failed, guest.ErrUnseen) && !c.sink.started && c.retries < maxRetries:
 		return true, nil
 	default:
-		wait(i.done, exitWait)
+		patience := exitWait
+		if errors.As(failed, &fault.Init) {
+			patience = partWait
+		}
+		wait(i.done, patience)
 		fault.Cause = invocation.CauseExit
 		if fault.Exit = (sandbox.Exit{Stopped: true}); i.gone() {
 			fault.Exit = i.sandbox.Exit()
 		}
 		if fault.Exit.OOM {
-			fault.Cause = invocation.CauseMemory
+			fault.Cause, fault.Init = invocation.CauseMemory, nil
 		}
 	}
 	if c.sink.started {
@@ -372,6 +376,9 @@ func (c *call) fault(parent context.Context, i *instance, why cause, failed erro
 func describe(f guest.Fault) string {
 	if f.Cause == invocation.CauseTimeout {
 		return fmt.Sprintf("timed out after %v", f.After)
+	}
+	if f.Init != nil {
+		return f.Init.Error()
 	}
 	return "the guest ended: " + f.Exit.String()
 }

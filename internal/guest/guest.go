@@ -74,7 +74,9 @@ type Protocol interface {
 	Name() string
 	// Transport says how a Unit's guest talks.
 	Transport(u *Unit) sandbox.Transport
-	// Code says what to start in a Sandbox with the address (empty for sandbox.Stream). An error is a fault of the Unit, located for its owner.
+	// Beside says how many programs Code will want beside the main one: sandbox.Spec.Beside.
+	Beside(u *Unit) int
+	// Code says what to start in a Sandbox with the address (empty for sandbox.Stream with nothing beside). An error is a fault of the Unit, located for its owner.
 	Code(u *Unit, addr string) (sandbox.Code, error)
 	// Open waits until the guest's Init is over. A failed Init is an *InitError; ctx bounds it.
 	Open(ctx context.Context, c sandbox.Conn, u *Unit) (Session, error)
@@ -117,7 +119,7 @@ type Timed interface {
 	HandlerInit() time.Duration
 }
 
-// InitError is a failed Init as the guest reported it.
+// InitError is a failed Init as the guest reported it. As an error of Session.Invoke it says why the guest has to end: a part of it has.
 type InitError struct {
 	Type    string // "Runtime.ImportModuleError"
 	Message string
@@ -130,7 +132,7 @@ func (e *InitError) Error() string { return e.Type + ": " + e.Message }
 // Fault is why the host ended an Invocation.
 type Fault struct {
 	Cause invocation.Cause
-	Init  *InitError    // for CauseInit, where the guest reported one
+	Init  *InitError    // for CauseInit and CauseExit, where the guest reported one
 	Exit  sandbox.Exit  // for CauseExit and CauseMemory; for CauseInit without Init, Stopped where Init was not over in time
 	After time.Duration // how long the Invocation ran
 }

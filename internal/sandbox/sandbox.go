@@ -64,7 +64,10 @@ type Spec struct {
 	ID        string // unique on this Node; letters, digits and dashes
 	Owner     string // for people: the Unit it will run
 	Transport Transport
-	Limits    Limits
+	// Beside is how many programs Code.Beside will have. With any the host listens at Sandbox.Addr also where the Transport is Stream.
+	// Dial takes none, and no Sandbox without Traits.Mounts does.
+	Beside int
+	Limits Limits
 	// Output takes what the guest writes to standard output and standard error, in order, from one goroutine at a time.
 	Output io.Writer
 }
@@ -86,6 +89,21 @@ type Code struct {
 	Env     []string // the whole environment, "K=V"; TMPDIR is added by the driver when it gives a private folder
 	Dir     string   // working directory
 	Mounts  []Mount  // what of the host's files is needed beside the system's; nothing where Traits.Mounts is not set
+	// Beside are programs that run with the main one, which waits for Conn.Proceed then. Their output is the Sandbox's, they have no
+	// descriptor 3, and the end of one ends nothing: Conn.Beside tells it.
+	Beside []Program
+}
+
+// Program is one of Code.Beside.
+type Program struct {
+	Command []string // as Code's
+	Env     []string // the whole environment
+}
+
+// End is how a program of Code.Beside ended.
+type End struct {
+	Program int // its index
+	Exit    Exit
 }
 
 // Mount shows a file or folder of the host inside a Sandbox, read-only.
@@ -116,9 +134,9 @@ type Egress interface {
 
 // Sandbox is one isolation boundary. Start is called at most once; all other methods at any time, concurrently.
 type Sandbox interface {
-	// Addr is the TCP address for the Listen and Dial transports, known before Start; "" for Stream.
+	// Addr is the TCP address for the Listen and Dial transports, known before Start; "" for Stream, unless Spec.Beside asks for one.
 	Addr() string
-	// Start attaches code and starts it. The Conn lives as long as the Sandbox.
+	// Start attaches code and starts it; of code with programs beside it, those. The Conn lives as long as the Sandbox.
 	Start(ctx context.Context, c Code) (Conn, error)
 	// Flush returns when Output has been given every byte that the guest had written before the call.
 	Flush()
@@ -143,8 +161,13 @@ type Sandbox interface {
 // Conn is the host's side of the line to a guest. A method that does not fit the Spec's Transport panics.
 type Conn interface {
 	Stream() net.Conn                           // Stream
-	Listener() net.Listener                     // Listen
+	Listener() net.Listener                     // Listen, or any with Spec.Beside
 	Dial(ctx context.Context) (net.Conn, error) // Dial; refused until the guest listens
+	// Beside tells of each program of Code.Beside that has ended. It has room for all, is never closed, and is nil where there are none.
+	Beside() <-chan End
+	// Proceed lets the main program start that waits beside others; further calls, and those where nothing waits, do nothing. That it
+	// cannot be started then is its end, with the reason in Output.
+	Proceed() error
 	Close() error
 }
 

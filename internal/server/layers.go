@@ -71,6 +71,10 @@ func (s *Server) unreachable(d *state.Deployment) []string {
 		if err != nil {
 			continue // it is said when an Instance starts
 		}
+		if name := extensionIn(opt); name != "" {
+			warnings = append(warnings, fmt.Sprintf("function %s: the extension /opt/extensions/%s of its layers is not started: sandboxes of this machine do not show "+
+				"layers at /opt (`ebb doctor` says why)", u.Key, name))
+		}
 		key := [2]string{u.Code, u.Opt}
 		what, ok := found[key]
 		if !ok {
@@ -87,6 +91,16 @@ func (s *Server) unreachable(d *state.Deployment) []string {
 		}
 	}
 	return warnings
+}
+
+// extensionIn names a program that the Layers bring to run beside the function, or "".
+func extensionIn(opt *artifact.Manifest) string {
+	for _, e := range opt.Entries {
+		if name, ok := strings.CutPrefix(e.Path, "extensions/"); ok && !strings.Contains(name, "/") {
+			return name
+		}
+	}
+	return ""
 }
 
 // optPath finds an absolute path below /opt, not the middle of another.

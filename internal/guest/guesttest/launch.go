@@ -243,6 +243,9 @@ func (c conn) Dial(ctx context.Context) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", c.addr)
 }
 
+func (conn) Beside() <-chan sandbox.End { return nil }
+func (conn) Proceed() error             { return nil }
+
 func (c conn) Close() error {
 	switch {
 	case c.stream != nil:

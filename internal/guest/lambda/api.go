@@ -25,6 +25,7 @@ type apiSession struct {
 	ln    net.Listener
 	unit  *guest.Unit
 	pool  *sync.Pool
+	alone bool // there are extensions alone: the runtime does not speak this API
 	wg    sync.WaitGroup
 	done  chan struct{} // closed by Close
 	wake  chan struct{} // of room 1: something in mu has changed for whoever waits in Open or Invoke
@@ -60,9 +61,19 @@ type apiCall struct {
 
 // openAPI serves the guest's requests and waits until it asks for its first Invocation.
 func openAPI(ctx context.Context, ln net.Listener, u *guest.Unit, pool *sync.Pool) (guest.Session, error) {
+	s := newAPI(ln, u, pool)
+	s.wg.Go(s.accept)
+	return s.open(ctx)
+}
+
+func newAPI(ln net.Listener, u *guest.Unit, pool *sync.Pool) *apiSession {
 	s := &apiSession{ln: ln, unit: u, pool: pool, done: make(chan struct{}), wake: make(chan struct{}, 1)}
 	s.mu.conns = map[*apiConn]struct{}{}
-	s.wg.Go(s.accept)
+	return s
+}
+
+// open waits until the guest asks for its first Invocation.
+func (s *apiSession) open(ctx context.Context) (guest.Session, error) {
 	var initErr *guest.InitError
 	err := s.wait(ctx, func() bool {
 		initErr = s.mu.initErr
@@ -185,7 +196,7 @@ func (s *apiSession) Invoke(ctx context.Context, inv *invocation.Invocation, sin
 		return err
 	}
 	err = s.wait(ctx, s.readyLocked)
-	if errors.Is(err, context.DeadlineExceeded) {
+	if _, fault := err.(*guest.InitError); fault || errors.Is(err, context.DeadlineExceeded) {
 		s.spent = true
 		return fmt.Errorf("wait for the end of the guest's work after its answer: %w", err)
 	}

@@ -275,6 +275,9 @@ func (c *apiConn) handle(q *apiRequest) (st *apiStatus, next step) {
 		c.speaks = q.extID
 		return c.extension(q)
 	}
+	if c.s.alone {
+		return c.refuse(q, statusNotFound)
+	}
 	want := "POST"
 	if rest == "runtime/invocation/next" || rest == "ping" {
 		want = "GET"

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,19 +33,22 @@ type extension struct {
 	conn     *apiConn // has asked for the next event there, and has none
 	told     bool     // of SHUTDOWN
 	done     bool     // and has ended its work
+	external bool     // a program of its own, whose end is told
 }
 
 // extensions are those of one session. Its mu guards them.
 type extensions struct {
 	byID   map[string]*extension
 	order  []*extension
-	fault  error // one of them has given up: the Instance has to go
+	names  []string // of those that were started beside the runtime
+	fault  error    // one of them has given up: the Instance has to go
+	broke  func()   // called once with the fault; or nil
 	ending []byte
 }
 
 // readyLocked says that the runtime and all extensions wait for what comes next.
 func (s *apiSession) readyLocked() bool {
-	if s.mu.waiter == nil {
+	if s.mu.waiter == nil && !s.alone {
 		return false
 	}
 	for _, x := range s.mu.ext.order {
@@ -124,7 +128,7 @@ func (s *apiSession) register(q *apiRequest, doc []byte) *apiStatus {
 			x.invoke = true
 		case e != "SHUTDOWN":
 			return refuse("Extension.InvalidEventType", "%s: ErrorInvalidEventType", e)
-		case !external(s.unit, q.extName):
+		case !slices.Contains(s.mu.ext.names, q.extName) && !external(s.unit, q.extName):
 			return refuse("Extension.InvalidEventType", "%s: ShutdownEventNotSupportedForInternalExtension", e)
 		default:
 			x.shutdown = true
@@ -143,12 +147,16 @@ func (s *apiSession) register(q *apiRequest, doc []byte) *apiStatus {
 	if len(s.mu.ext.order) == maxExtensions {
 		return refuse("Extension.TooManyExtensions", "Extension limit (%d) reached", maxExtensions)
 	}
+	x.external = slices.Contains(s.mu.ext.names, x.name)
 	x.id = newUUID()
 	if s.mu.ext.byID == nil {
 		s.mu.ext.byID = map[string]*extension{}
 	}
 	s.mu.ext.byID[x.id] = x
 	s.mu.ext.order = append(s.mu.ext.order, x)
+	if x.external {
+		s.notify() // the runtime's start waits for it
+	}
 	st := &apiStatus{line: "200 OK", kind: "application/json", head: idHeader + ": " + x.id + "\r\n"}
 	body := appendString([]byte(`{"functionName":`), s.unit.Function)
 	body = appendString(append(body, `,"functionVersion":`...), s.unit.Version)
@@ -199,11 +207,8 @@ func (s *apiSession) gaveUp(c *apiConn, x *extension, q *apiRequest, what string
 		return failure("403 Forbidden", "Extension.InvalidExtensionState", "State transition from Ready to InitError failed for extension "+x.name+". Error: State transition is not allowed")
 	}
 	x.done = true
-	if s.mu.ext.fault == nil {
-		s.mu.ext.fault = &guest.InitError{Type: kind, Message: "the extension " + x.name + " has given up: " + q.extError}
-	}
+	s.faultLocked(&guest.InitError{Type: kind, Message: "the extension " + x.name + " has given up: " + q.extError})
 	s.changedLocked(c)
-	s.notify()
 	return statusAccepted
 }
 
@@ -315,7 +320,7 @@ func (s *apiSession) hungUpLocked(c *apiConn) {
 		if x.conn == c {
 			x.conn = nil
 		}
-		if x.told && c.speaks == x.id {
+		if x.told && !x.external && c.speaks == x.id {
 			x.done = true
 			s.notify()
 		}

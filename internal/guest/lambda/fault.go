@@ -30,6 +30,9 @@ func (p *Protocol) Fault(inv *invocation.Invocation, u *guest.Unit, f guest.Faul
 		fe.Type, fe.Message = "Runtime.ExitError", noted(u, exited(f.Exit))
 	default:
 		fe.Type, fe.Message = "Runtime.ExitError", exited(f.Exit)
+		if f.Init != nil {
+			fe.Type, fe.Message = f.Init.Type, f.Init.Message
+		}
 	}
 	if doc == nil {
 		doc = errorDocument(fe.Type, "RequestId: "+inv.ID+" Error: "+fe.Message)

@@ -15,7 +15,7 @@
 //     the Instance does.
 //  6. An idle Session holds no buffers and, with frames, no goroutine.
 //
-// It does not choose interpreters or install SDKs, starts no extensions, and gives no credentials that work.
+// It does not choose interpreters or install SDKs, and gives no credentials that work.
 package lambda
 
 import (
@@ -167,9 +167,15 @@ func (p *Protocol) Transport(u *guest.Unit) sandbox.Transport {
 	return sandbox.Listen
 }
 
+// Beside counts the extensions that run beside the Unit.
+func (p *Protocol) Beside(u *guest.Unit) int { return len(p.extensions(u)) }
+
 // Code checks that the Unit can start and says how.
 func (p *Protocol) Code(u *guest.Unit, addr string) (sandbox.Code, error) {
 	c := sandbox.Code{Dir: inside(u, u.Root), Mounts: p.needs(u), Env: p.environment(u, addr)}
+	if err := p.accompany(u, &c); err != nil {
+		return c, err
+	}
 	switch f := familyOf(u.Runtime); f {
 	case node, python:
 		err := p.interpreted(u, f, &c)
@@ -248,10 +254,14 @@ func (p *Protocol) script(u *guest.Unit, file string) []string {
 
 // Open waits for the guest's Init.
 func (p *Protocol) Open(ctx context.Context, c sandbox.Conn, u *guest.Unit) (guest.Session, error) {
-	switch p.Transport(u) {
-	case sandbox.Stream:
+	t := p.Transport(u)
+	names := p.extensions(u)
+	switch {
+	case len(names) > 0:
+		return openExtended(ctx, c, u, t == sandbox.Stream, names, &p.scratch)
+	case t == sandbox.Stream:
 		return openStream(ctx, c.Stream(), u, &p.scratch)
-	case sandbox.Dial:
+	case t == sandbox.Dial:
 		return openRPC(ctx, c, u)
 	}
 	return openAPI(ctx, c.Listener(), u, &p.scratch)

@@ -278,6 +278,9 @@ func (conn) Dial(context.Context) (net.Conn, error) {
 }
 func (conn) Close() error { return nil }
 
+func (conn) Beside() <-chan sandbox.End { return nil }
+func (conn) Proceed() error             { return nil }
+
 // Program stands for a guest's code. The zero value starts at once and answers "ok".
 type Program struct {
 	InitDelay   time.Duration
@@ -310,6 +313,9 @@ func (Protocol) Name() string { return "fake" }
 
 // Transport is Stream.
 func (Protocol) Transport(*guest.Unit) sandbox.Transport { return sandbox.Stream }
+
+// Beside is 0.
+func (Protocol) Beside(*guest.Unit) int { return 0 }
 
 // Code is empty.
 func (Protocol) Code(*guest.Unit, string) (sandbox.Code, error) { return sandbox.Code{}, nil }

@@ -74,6 +74,10 @@ func newBox(d *Driver, s sandbox.Spec, n int) (_ *box, err error) {
 		return nil, errs.New(errs.Invalid, "a memory limit of %d bytes is too small for a process", s.Limits.MemoryBytes).
 			WithHint("Give at least %d MiB.", minMemory>>20)
 	}
+	if s.Beside > 0 && (d.iso == nil || s.Transport == sandbox.Dial) {
+		return nil, errs.New(errs.Unsupported, "programs beside the main one need an isolated sandbox that does not listen itself").
+			WithHint("ebb doctor says what this machine allows.")
+	}
 	number := strconv.Itoa(n)
 	b := &box{
 		d: d, spec: s, number: n, name: d.key + "-" + d.run + "-" + number,
@@ -82,7 +86,7 @@ func newBox(d *Driver, s sandbox.Spec, n int) (_ *box, err error) {
 	}
 	inside := ""
 	if d.iso != nil {
-		inside = d.iso.addr(s.Transport)
+		inside = d.iso.addr(s)
 	} else if err := os.MkdirAll(b.tmp, 0o700); err != nil {
 		return nil, fmt.Errorf("make temp folder: %w", err)
 	}
@@ -91,12 +95,12 @@ func newBox(d *Driver, s sandbox.Spec, n int) (_ *box, err error) {
 			_ = os.RemoveAll(b.tmp)
 		}
 	}()
-	if b.line, err = openLine(s.Transport, inside); err != nil {
+	if b.line, err = openLine(s, inside); err != nil {
 		return nil, err
 	}
 	limits, heap := s.Limits, int64(0)
 	if d.iso != nil && limits.Processes > 0 {
-		limits.Processes += d.iso.own(s.Transport)
+		limits.Processes += d.iso.own(s)
 	}
 	if d.iso != nil && limits.MemoryBytes > 0 && limits.TmpBytes > 0 {
 		heap, limits.MemoryBytes = limits.MemoryBytes, limits.MemoryBytes+limits.TmpBytes
@@ -148,6 +152,9 @@ func (b *box) Start(ctx context.Context, c sandbox.Code) (sandbox.Conn, error) {
 func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
 	if len(c.Command) == 0 || !filepath.IsAbs(c.Command[0]) {
 		return nil, nil, errs.New(errs.Invalid, "the program must be an absolute path, not %q", strings.Join(c.Command, " "))
+	}
+	if len(c.Beside) != b.spec.Beside {
+		return nil, nil, errs.New(errs.Invalid, "%d programs beside the main one where %d were asked for", len(c.Beside), b.spec.Beside)
 	}
 	out, write, err := newOutput(b.spec.Output, &b.d.buffers)
 	if err != nil {
@@ -261,6 +268,18 @@ func (b *box) kill() {
 		g.signalGroup(syscall.SIGKILL)
 	}
 	b.fence.kill()
+}
+
+// say adds to the output what the guest cannot say itself.
+func (b *box) say(text string) {
+	b.mu.Lock()
+	out := b.mu.out
+	b.mu.Unlock()
+	if out != nil {
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		_, _ = io.WriteString(out.w, text)
+	}
 }
 
 // Flush hands on the output written so far.

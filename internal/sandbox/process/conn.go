@@ -15,26 +15,33 @@ import (
 // line is the host's side of a Spec's Transport.
 type line struct {
 	kind     sandbox.Transport
+	api      bool // there is a listener whatever the kind
 	addr     string
 	inside   bool         // addr is in the guest's own network
 	listener net.Listener // Listen; Dial: holds the port until the guest starts
 
-	asking chan struct{} // cap 1: held while asking for a socket of an isolated guest's network
-	owed   bool          // one was asked for and has not come; belongs to who is asking
+	asking chan struct{}    // cap 1: held while asking for a socket of an isolated guest's network
+	owed   bool             // one was asked for and has not come; belongs to who is asking
+	beside chan sandbox.End // of the programs beside the guest
 
 	mu struct {
 		sync.Mutex
 		closed  bool
 		stream  net.Conn
-		sockets net.Conn // on which these come
+		sockets net.Conn     // on which these come
+		proceed func() error // lets the guest start; nil once it has
 	}
 }
 
 var _ sandbox.Conn = (*line)(nil)
 
 // openLine makes a line. inside is the address of a guest that has a network of its own; there is nothing to reserve then.
-func openLine(kind sandbox.Transport, inside string) (*line, error) {
-	l := &line{kind: kind, addr: inside, inside: inside != "", asking: make(chan struct{}, 1)}
+func openLine(s sandbox.Spec, inside string) (*line, error) {
+	kind := s.Transport
+	l := &line{kind: kind, addr: inside, inside: inside != "", api: s.Beside > 0, asking: make(chan struct{}, 1)}
+	if s.Beside > 0 {
+		l.beside = make(chan sandbox.End, s.Beside)
+	}
 	if kind == sandbox.Stream || inside != "" {
 		return l, nil
 	}
@@ -117,7 +124,9 @@ func (l *line) Stream() net.Conn {
 
 // Listener takes the guest's connections.
 func (l *line) Listener() net.Listener {
-	l.must(sandbox.Listen)
+	if !l.api {
+		l.must(sandbox.Listen)
+	}
 	return l.listener
 }
 
@@ -135,6 +144,21 @@ func (l *line) Dial(ctx context.Context) (net.Conn, error) {
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp4", l.addr)
+}
+
+// Beside tells of programs that have ended.
+func (l *line) Beside() <-chan sandbox.End { return l.beside }
+
+// Proceed lets the guest start.
+func (l *line) Proceed() error {
+	l.mu.Lock()
+	proceed := l.mu.proceed
+	l.mu.proceed = nil
+	l.mu.Unlock()
+	if proceed == nil {
+		return nil
+	}
+	return proceed()
 }
 
 func (l *line) must(kind sandbox.Transport) {

@@ -20,6 +20,7 @@ import (
 type control struct {
 	conn *net.UnixConn
 	list *helper.List
+	tell func(program int, status unix.WaitStatus) // gets the ends of programs beside the guest
 }
 
 // newControl gives the host's end and the helper's.
@@ -65,6 +66,9 @@ func (c *control) follow(pid int, outside uint32, judge func(answers []byte) err
 				return files, fmt.Errorf("set up its network: %w", err)
 			}
 			continue
+		case n == endSize && c.tell != nil:
+			c.tell(endOf(buf[:n]))
+			continue
 		case n != 1:
 			return files, errors.New("the guest ended before it ran")
 		}
@@ -77,15 +81,27 @@ func (c *control) follow(pid int, outside uint32, judge func(answers []byte) err
 			if err != nil {
 				return files, fmt.Errorf("take the helper's descriptors: %w", err)
 			}
+		case isBeside:
+			if err := c.answer(); err != nil {
+				return files, err
+			}
 		case askUsers:
 			if err := mapUsers(pid, outside); err != nil {
 				return files, fmt.Errorf("give the sandbox a user of its own: %w", err)
 			}
-			if _, err := c.conn.Write([]byte{1}); err != nil {
-				return files, fmt.Errorf("answer the helper: %w", err)
+			if err := c.answer(); err != nil {
+				return files, err
 			}
 		}
 	}
+}
+
+// answer lets the helper go on that waits.
+func (c *control) answer() error {
+	if _, err := c.conn.Write([]byte{1}); err != nil {
+		return fmt.Errorf("answer the helper: %w", err)
+	}
+	return nil
 }
 
 func received(oob []byte) (files []*os.File, err error) {

@@ -144,28 +144,34 @@ func (i *isolation) try(d *Driver) error {
 }
 
 // addr is where the guest finds the host, or is found; inside.
-func (i *isolation) addr(kind sandbox.Transport) string {
-	switch kind {
-	case sandbox.Listen:
+func (i *isolation) addr(s sandbox.Spec) string {
+	switch {
+	case listens(s):
 		return apiAddr
-	case sandbox.Dial:
+	case s.Transport == sandbox.Dial:
 		return dialAddr
 	}
 	return ""
 }
 
 // own is how many processes in a Sandbox are not the guest's.
-func (i *isolation) own(kind sandbox.Transport) int {
-	if kind == sandbox.Dial {
+func (i *isolation) own(s sandbox.Spec) int {
+	if s.Transport == sandbox.Dial {
 		return 2
 	}
-	return 1
+	return 1 + s.Beside
 }
+
+// listens reports whether the host listens inside.
+func listens(s sandbox.Spec) bool { return s.Transport == sandbox.Listen || s.Beside > 0 }
 
 // start starts the code in a Sandbox of its own; files become 0, 1, 2 and, with a line, 3.
 func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, error) {
-	b := &birth{i: i, spec: box.spec, code: c, outside: i.user(box.number), plan: i.plan(box.d.opts.Egress, box.spec.Owner)}
+	b := &birth{i: i, spec: box.spec, code: c, box: box, outside: i.user(box.number), plan: i.plan(box.d.opts.Egress, box.spec.Owner)}
 	b.write()
+	for n, p := range c.Beside {
+		b.accompany(n, p)
+	}
 	b.run()
 	sockets := -1
 	if box.spec.Transport == sandbox.Dial {
@@ -180,11 +186,11 @@ func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, er
 	var failed *helper.StepError
 	switch {
 	case errors.As(err, &failed) && strings.HasPrefix(failed.What, "run "), errors.As(err, &failed) && strings.HasPrefix(failed.What, "enter "):
-		return nil, explain(b.outer(c), box.spec.Limits, failed.Errno)
+		return nil, explain(b.outer(besides(c, failed)), box.spec.Limits, failed.Errno)
 	case err != nil:
 		return nil, errs.New(errs.Unavailable, "isolate it: %w", err).WithHint("ebb doctor says what this machine allows.")
 	}
-	if box.spec.Transport == sandbox.Listen {
+	if listens(box.spec) {
 		err = box.line.take(received[0])
 		received = received[1:]
 	}
@@ -228,6 +234,9 @@ func (b *birth) start(d *Driver, files []uintptr, sockets int, f *fence) (*guest
 		return nil, nil, err
 	}
 	defer func() { _ = unix.Close(theirs) }()
+	if b.spec.Beside > 0 {
+		ctl.tell = b.box.line.tell
+	}
 	for len(files) < helper.ListFD {
 		files = append(files, d.null.Fd())
 	}
@@ -259,12 +268,15 @@ func (b *birth) start(d *Driver, files []uintptr, sockets int, f *fence) (*guest
 		return nil, nil, err
 	}
 	g.told = ctl.status
+	if b.spec.Beside > 0 {
+		g.told = b.watch(ctl)
+	}
 	return g, received, nil
 }
 
 // sockets is how many the helper sends.
 func (b *birth) sockets() int {
-	if b.spec.Transport == sandbox.Listen {
+	if listens(b.spec) {
 		return len(b.plan) + 1
 	}
 	return len(b.plan)
@@ -302,6 +314,7 @@ type birth struct {
 	i       *isolation
 	spec    sandbox.Spec
 	code    sandbox.Code
+	box     *box   // nil for the trial
 	outside uint32 // the user outside
 	list    helper.List
 	plan    []capture.Socket
@@ -346,12 +359,13 @@ func (b *birth) write() {
 		b.becomeOutside()
 		l.Call("make a user namespace", unix.SYS_UNSHARE, helper.Int(unix.CLONE_NEWUSER))
 		l.Call("ask for its users", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(askUsers), helper.Int(1))
-		l.Call("wait for its users", unix.SYS_READ, helper.Int(helper.ControlFD), l.Bytes(make([]byte, 8)), helper.Int(1))
+		b.await("wait for its users")
 		l.Call("become its group", unix.SYS_SETRESGID, helper.Int(insideGID), helper.Int(insideGID), helper.Int(insideGID))
 		l.Call("become its user", unix.SYS_SETRESUID, helper.Int(insideUID), helper.Int(insideUID), helper.Int(insideUID))
 	}
 	b.bound()
 	b.renounce()
+	b.begin()
 	if b.spec.Transport == sandbox.Dial {
 		b.makeSockets()
 	}
@@ -397,8 +411,6 @@ const socketsFD = helper.ControlFD + 1
 // makeSockets forks off what gives the host a socket of this network for each byte that it writes.
 func (b *birth) makeSockets() {
 	l := &b.list
-	// In the copy too: a guest that is asked to end can still be called while it does.
-	l.Call("block signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), l.Bytes(helper.Blocked()), helper.Int(0), helper.Int(8))
 	l.Fork("fork", unix.SYS_CLONE, []helper.Arg{helper.Int(int(unix.SIGCHLD))}, func() {
 		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(0), helper.Int(helper.ListFD), helper.Int(0))
 		l.Forever(func() {
@@ -430,6 +442,7 @@ func (b *birth) needed() []sandbox.Mount {
 // Messages of the helper, one byte each. A failure and the guest's end are longer.
 const (
 	askUsers  = "u"
+	isBeside  = "b" // a program beside the guest runs; answered, as the guest waits for the last
 	sendFiles = "f"
 	isRunning = "r"
 )
@@ -512,32 +525,52 @@ func (b *birth) landlock() {
 	l.Call("close", unix.SYS_CLOSE, set.Result())
 }
 
-// run starts the guest, and takes in orphans until it has ended.
+// begin keeps the helper from signals, which it waits for in the end, and what it forks off too: a guest that is asked to end can still be
+// called while it does.
+func (b *birth) begin() {
+	l := &b.list
+	l.Call("block signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), l.Bytes(helper.Blocked()), helper.Int(0), helper.Int(8))
+}
+
+// run starts the guest, and takes in orphans until it has ended. A guest that runs beside others waits for the host's word.
 func (b *birth) run() {
 	l := &b.list
-	blocked, free := l.Bytes(helper.Blocked()), l.Bytes(make([]byte, 8))
-	l.Call("block signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), blocked, helper.Int(0), helper.Int(8))
-	dir, path, argv, env := "/", l.Text(b.code.Command[0]), l.Texts(b.code.Command), l.Texts(b.code.Env)
-	if b.code.Dir != "" {
-		dir = b.code.Dir
+	isRunning := func() {
+		l.Call("say that it runs", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(isRunning), helper.Int(1))
 	}
-	// The program waits until the guest has begun to run, so that what failed is known before it says that it runs.
-	main := l.Fork("fork", unix.SYS_CLONE, []helper.Arg{helper.Int(uint64(unix.CLONE_VFORK) | uint64(unix.SIGCHLD))}, func() {
-		l.Call("begin a session", unix.SYS_SETSID)
-		l.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), free, helper.Int(0), helper.Int(8))
-		l.Call("enter "+dir, unix.SYS_CHDIR, l.Text(dir))
-		last := helper.ListFD
-		if b.spec.Transport != sandbox.Stream {
-			last--
-		}
-		const closeOnExec = 4 // CLOSE_RANGE_CLOEXEC: a failure can still be told
-		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(last), helper.Int(uint64(1)<<32-1), helper.Int(closeOnExec))
-		l.Call("run "+b.code.Command[0], unix.SYS_EXECVE, path, argv, env)
-	})
-	l.Call("say that it runs", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(isRunning), helper.Int(1))
+	if b.spec.Beside > 0 {
+		isRunning()
+		b.await("wait for the host's word")
+	}
+	last := helper.ListFD
+	if b.spec.Transport != sandbox.Stream {
+		last--
+	}
+	main := b.fork(b.code.Command, b.code.Env, b.code.Dir, last)
+	if b.spec.Beside == 0 {
+		isRunning()
+	}
 	l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(0), helper.Int(helper.ListFD), helper.Int(0))
 	l.Try("name the helper", unix.SYS_PRCTL, helper.Int(unix.PR_SET_NAME), l.Text("init"))
 	l.Serve(main)
+}
+
+// fork starts a program as a session of its own, without the descriptors from last on. The helper waits until it has begun to run, so that
+// what failed is known before it says that it runs.
+func (b *birth) fork(command, environ []string, dir string, last int) helper.Step {
+	l := &b.list
+	if dir == "" {
+		dir = "/"
+	}
+	path, argv, env := l.Text(command[0]), l.Texts(command), l.Texts(environ)
+	return l.Fork("fork", unix.SYS_CLONE, []helper.Arg{helper.Int(uint64(unix.CLONE_VFORK) | uint64(unix.SIGCHLD))}, func() {
+		l.Call("begin a session", unix.SYS_SETSID)
+		l.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), l.Bytes(make([]byte, 8)), helper.Int(0), helper.Int(8))
+		l.Call("enter "+dir, unix.SYS_CHDIR, l.Text(dir))
+		const closeOnExec = 4 // CLOSE_RANGE_CLOEXEC: a failure can still be told
+		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(last), helper.Int(uint64(1)<<32-1), helper.Int(closeOnExec))
+		l.Call("run "+command[0], unix.SYS_EXECVE, path, argv, env)
+	})
 }
 
 // listFile gives the list as a file.

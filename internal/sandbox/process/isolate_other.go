@@ -25,9 +25,9 @@ func (i *isolation) captures() bool { return false }
 
 func (i *isolation) landlocked() bool { return false }
 
-func (i *isolation) addr(sandbox.Transport) string { return "" }
+func (i *isolation) addr(sandbox.Spec) string { return "" }
 
-func (i *isolation) own(sandbox.Transport) int { return 0 }
+func (i *isolation) own(sandbox.Spec) int { return 0 }
 
 func (i *isolation) start(*box, sandbox.Code, []uintptr) (*guest, error) { return nil, errNoIsolation }
 

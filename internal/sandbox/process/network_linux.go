@@ -40,7 +40,7 @@ func (b *birth) network() {
 	}
 	l.Call("pass the answers on", unix.SYS_WRITE, helper.Int(helper.ControlFD), answers, helper.Int(answerSize*len(all)))
 	var fds []helper.Step
-	if b.spec.Transport == sandbox.Listen {
+	if listens(b.spec) {
 		fds = append(fds, b.socket(unix.SOCK_STREAM, netip.MustParseAddrPort(apiAddr)))
 	}
 	for _, s := range b.plan {

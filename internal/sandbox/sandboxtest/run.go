@@ -93,6 +93,8 @@ func Run(t *testing.T, name string, open Open, o Options) {
 			{"Stop_OfAFrozenSandboxLeavesNothing", testStopFrozen},
 			{"Start_FailureIsClear", testStartFailure},
 			{"Transport_Talks", testTransports},
+			{"Beside_RunsFirstAndItsEndIsTold", testBeside},
+			{"Beside_FailureIsClear", testBesideFailure},
 			{"Sweep_AfterKillLeavesNothing", func(t *testing.T, s *suite) { testSweep(t, s, false) }},
 			{"Sweep_AfterKillLeavesNothingFrozen", func(t *testing.T, s *suite) { testSweep(t, s, true) }},
 		} {
