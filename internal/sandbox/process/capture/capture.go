@@ -50,6 +50,10 @@ type Options struct {
 	Names       int      // the most names that get addresses; 0 means 4096
 	Connections int      // the most connections at once; 0 means 1024
 	Log         *slog.Logger
+
+	// Tell gets a line for each destination that could not be connected to, once for its first refusal or failure: the guest sees no more
+	// than a reset. It may be called concurrently; nil means nobody is told.
+	Tell func(text string)
 }
 
 // Stats are the counts of one Net since Open.
@@ -79,6 +83,7 @@ type Net struct {
 		sync.Mutex
 		closed  bool
 		sockets []closer
+		told    map[string]bool       // destinations that Tell was given
 		conns   map[net.Conn]struct{} // the guest's
 		far     map[net.Conn]struct{} // what Egress returned for them
 	}
@@ -102,6 +107,7 @@ func Open(o Options) (*Net, error) {
 	}
 	n := &Net{o: o, names: newNames(o.Names), look: make(chan struct{}, lookups)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.mu.told = map[string]bool{}
 	n.mu.conns, n.mu.far = map[net.Conn]struct{}{}, map[net.Conn]struct{}{}
 	for _, s := range o.Sockets {
 		// Addresses that sockets are bound to belong to their names before the guest asks for any.
