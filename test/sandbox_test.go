@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -72,6 +73,18 @@ func TestSandbox_SaysWhyAConnectionFailedAndHowToAllowIt(t *testing.T) {
 		if status, body := get(http.DefaultClient, s.Ready.Gateway+"/try?url=http://"+host+":"+port); status != 200 || body != "this machine" {
 			t.Errorf("%s, allowed: got %d %s", host, status, body)
 		}
+	}
+}
+
+func TestSandbox_SaysWhichInterpreterItHasNot(t *testing.T) {
+	t.Parallel()
+	needIsolation(t)
+	tools := project(t, map[string]string{"interpreter": "#!/bin/sh\nexit 1\n"})
+	dir := project(t, map[string]string{"serverless.yml": "service: script\nprovider: {name: aws, runtime: provided.al2023}\nfunctions: {script: {handler: none}}\n", "bootstrap": "#!" + tools + "/interpreter\n"})
+	ebb.Start(t, dir, filepath.Join(dir, ".ebb"), "up", "--no-watch", "--listen", "127.0.0.1:0")
+	r := ebb.Run(t, dir, "invoke", "script")
+	if r.Code == 0 || !strings.Contains(r.Stderr, "its interpreter "+tools+"/interpreter is on this machine, but not inside the sandbox") || !strings.Contains(r.Stderr, "--isolation none") {
+		t.Errorf("got %d, %s", r.Code, r.Stderr)
 	}
 }
 

@@ -163,7 +163,11 @@ func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, er
 	var failed *helper.StepError
 	switch {
 	case errors.As(err, &failed) && strings.HasPrefix(failed.What, "run "), errors.As(err, &failed) && strings.HasPrefix(failed.What, "enter "):
-		return nil, explain(b.outer(c), box.spec.Limits, failed.Errno)
+		out := b.outer(c)
+		if err := b.hidden(out.Command[0], failed.Errno); err != nil {
+			return nil, err
+		}
+		return nil, explain(out, box.spec.Limits, failed.Errno)
 	case err != nil:
 		return nil, errs.New(errs.Unavailable, "isolate it: %w", err).WithHint("ebb doctor says what this machine allows.")
 	}
@@ -261,7 +265,7 @@ func writeEtc(dir string) error {
 		return err
 	}
 	for name, text := range map[string]string{
-		"passwd":        fmt.Sprintf("root:x:0:0:root:/root:/sbin/nologin\n%[1]s:x:%[2]d:%[3]d::/home/%[1]s:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n", insideName, insideUID, insideGID),
+		"passwd":        fmt.Sprintf("root:x:0:0:root:/root:/sbin/nologin\n%s:x:%d:%d::%s:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n", insideName, insideUID, insideGID, insideHome),
 		"group":         fmt.Sprintf("root:x:0:\n%s:x:%d:\nnobody:x:65534:\n", insideName, insideGID),
 		"hosts":         "127.0.0.1 localhost " + insideHost + "\n::1 localhost\n",
 		"hostname":      insideHost + "\n",

@@ -43,6 +43,36 @@ func TestNotices_SayWhoseLocalhostWasTried(t *testing.T) {
 	}
 }
 
+func TestNotices_SayWhatASandboxHasNot(t *testing.T) {
+	t.Parallel()
+	for text, paths := range map[string]string{
+		"Error: ENOENT: no such file or directory, open '/root/a b/c.js'\n":                        "/root/a",
+		"spawnSync /home/ann/bin/tool ENOENT\n":                                                    "/home/ann/bin/tool",
+		"FileNotFoundError: [Errno 2] No such file or directory: '/srv/data.csv'\n":                "/srv/data.csv",
+		"Cannot find module '/home/ann/shop/cfg.json'\\nRequire stack:\\n- /var/task/handler.js\n": "/home/ann/shop/cfg.json",
+		"connect ENOENT /var/run/docker.sock\n":                                                    "/var/run/docker.sock",
+		"open /run/secrets/x: no such file or directory\n":                                         "/run/secrets/x",
+		"ENOENT: no such file or directory, mkdir '/home/sbx_user1051/.cache'\n":                   "",
+		"ENOENT: no such file or directory, open '/var/task/x', '/tmp/home/x'\n":                   "",
+		"serving /srv/data.csv\n":                                                                  "",
+	} {
+		out := &bytes.Buffer{}
+		n := newNotices(out)
+		for range 2 {
+			_, _ = n.Write([]byte(text))
+		}
+		var said []string
+		for line := range strings.Lines(out.String()) {
+			if rest, ok := strings.CutPrefix(line, "ebb: "); ok {
+				said = append(said, rest[:strings.Index(rest, " is not inside the function's sandbox")])
+			}
+		}
+		if got := strings.Join(said, " "); got != paths {
+			t.Errorf("%q: said %q, want %q", text, got, paths)
+		}
+	}
+}
+
 func TestNotices_BeginALineOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	out := &bytes.Buffer{}

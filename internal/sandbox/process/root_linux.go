@@ -1,12 +1,15 @@
 package process
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/sandbox/process/helper"
 	"golang.org/x/sys/unix"
@@ -190,6 +193,31 @@ const readOnly = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_AT
 func isFolder(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
+}
+
+// hidden explains a program that cannot run because the interpreter of its first line is on the host, but not in the Sandbox.
+func (b *birth) hidden(program string, failed error) error {
+	if !errors.Is(failed, unix.ENOENT) {
+		return nil
+	}
+	f, err := os.Open(program)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }()
+	head := make([]byte, 256) // as much as the kernel reads
+	n, _ := io.ReadFull(f, head)
+	line, _, _ := strings.Cut(string(head[:n]), "\n")
+	rest, ok := strings.CutPrefix(line, "#!")
+	words := strings.Fields(rest)
+	if !ok || len(words) == 0 {
+		return nil
+	}
+	if _, err := os.Stat(words[0]); err != nil {
+		return nil // nor on the host
+	}
+	return errs.New(errs.Failed, "run %s: its interpreter %s is on this machine, but not inside the sandbox", program, words[0]).
+		WithHint("Name one below /usr, or package it with the code or a layer; --isolation none runs functions without a sandbox.")
 }
 
 func sized(bytes int64, options ...string) string {
