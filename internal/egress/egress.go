@@ -203,6 +203,9 @@ func (e *Egress) forbidden(p Policy, d sandbox.Destination, at netip.Addr) error
 	if p.mode == Closed {
 		return err.WithHint("%s is closed for %s; open it with %q in its allow-list", e.o.Setting, nameOf(d.Owner), target(d))
 	}
+	if p.mode == Anything {
+		return err.WithHint("allow it with %s anything,%s", e.o.Setting, target(d))
+	}
 	return err.WithHint("add %q to the allow-list of %s for %s", target(d), e.o.Setting, nameOf(d.Owner))
 }
 

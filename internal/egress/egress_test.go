@@ -270,7 +270,7 @@ func TestDial_SaysWhatToSet(t *testing.T) {
 		{AllowList, "api.example.com", "connection to api.example.com:443 is not allowed", `add "api.example.com:443" to the allow-list of egress for app/fn`},
 		{Closed, "2001:db8::1", "connection to [2001:db8::1]:443 is not allowed", `egress is closed for app/fn; open it with "[2001:db8::1]:443" in its allow-list`},
 		{Anything, "metadata.example.com", "connection to metadata.example.com:443 is not allowed: 169.254.169.254 is a link-local address, where clouds keep their metadata",
-			`add "metadata.example.com:443" to the allow-list of egress for app/fn`},
+			`allow it with egress anything,metadata.example.com:443`},
 		{Anything, "0x7f.1", "connection to 0x7f.1:443: write an address in its usual form, as 192.0.2.7 or 2001:db8::7", ""},
 	} {
 		e := New(Options{Policy: func(string) Policy { return policy(t, c.mode) }, Resolve: resolve})

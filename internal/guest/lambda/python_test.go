@@ -50,6 +50,7 @@ def handler(e, c):
 		output: `^\{"timestamp": "20[^"]*Z", "level": "INFO", "message": "hi", "logger": "x", "requestId": "8476a536-[^"]*", "a": 1\}\n`},
 	{name: "environment", env: []string{"MINE=1", "AWS_REGION=eu", "LANG=C"}, files: py("import os\ndef handler(e, c): return [os.environ.get(k) for k in ('MINE', 'AWS_REGION', 'LANG', 'HOME', 'TZ', '_HANDLER', 'AWS_EXECUTION_ENV')] + [os.environ['_X_AMZN_TRACE_ID'][:7]]"), want: `["1", "us-east-1", "C", null, ":UTC", "app.handler", "AWS_Lambda_python3.11", "Root=1-"]`},
 	{name: "threads and children", files: py("import subprocess, threading\ndef handler(e, c):\n    t = threading.Thread(target=print, args=('thread',)); t.start(); t.join()\n    return subprocess.run(['/bin/sh', '-c', 'echo child; ls /proc/self/fd/3 2>/dev/null'], stdout=subprocess.PIPE).stdout.decode()"), want: `"child\n"`, output: "thread"},
+	{name: "processes that are not forked", files: py("import multiprocessing\ndef square(n): return n * n\ndef handler(e, c):\n    with multiprocessing.get_context('spawn').Pool(1) as p: return p.map(square, [2, 3])"), want: `[4, 9]`},
 }
 
 func make1(n int) []byte {

@@ -45,6 +45,7 @@ type box struct {
 	fence   *fence
 	line    *line
 	network io.Closer // of an isolated guest that can reach something; set before settled is closed
+	notices *notices  // of an isolated guest with output; set before settled is closed
 	ice     ice
 
 	settled chan struct{} // closed when Start's attempt is over
@@ -156,7 +157,12 @@ func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
 	if len(c.Beside) != b.spec.Beside {
 		return nil, nil, errs.New(errs.Invalid, "%d programs beside the main one where %d were asked for", len(c.Beside), b.spec.Beside)
 	}
-	out, write, err := newOutput(b.spec.Output, &b.d.buffers)
+	to := b.spec.Output
+	if b.d.iso != nil && to != nil {
+		b.notices = newNotices(to)
+		to = b.notices
+	}
+	out, write, err := newOutput(to, &b.d.buffers)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make output pipe: %w", err)
 	}

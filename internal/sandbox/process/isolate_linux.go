@@ -186,7 +186,11 @@ func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, er
 	var failed *helper.StepError
 	switch {
 	case errors.As(err, &failed) && strings.HasPrefix(failed.What, "run "), errors.As(err, &failed) && strings.HasPrefix(failed.What, "enter "):
-		return nil, explain(b.outer(besides(c, failed)), box.spec.Limits, failed.Errno)
+		out := b.outer(besides(c, failed))
+		if err := b.hidden(out.Command[0], failed.Errno); err != nil {
+			return nil, err
+		}
+		return nil, explain(out, box.spec.Limits, failed.Errno)
 	case err != nil:
 		return nil, errs.New(errs.Unavailable, "isolate it: %w", err).WithHint("ebb doctor says what this machine allows.")
 	}
@@ -285,13 +289,14 @@ func (b *birth) sockets() int {
 // startPatience bounds how long a helper may take, which needs some milliseconds.
 const startPatience = 30 * time.Second
 
-// writeEtc makes the files of /etc that are the same in every Sandbox.
+// writeEtc makes the files of /etc that are the same in every Sandbox. The user's home is not there and cannot be made, as on Lambda: what
+// fails there for that fails here.
 func writeEtc(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	for name, text := range map[string]string{
-		"passwd":        fmt.Sprintf("root:x:0:0:root:/root:/sbin/nologin\n%s:x:%d:%d::/tmp:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n", insideName, insideUID, insideGID),
+		"passwd":        fmt.Sprintf("root:x:0:0:root:/root:/sbin/nologin\n%s:x:%d:%d::%s:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n", insideName, insideUID, insideGID, insideHome),
 		"group":         fmt.Sprintf("root:x:0:\n%s:x:%d:\nnobody:x:65534:\n", insideName, insideGID),
 		"hosts":         "127.0.0.1 localhost " + insideHost + "\n::1 localhost\n",
 		"hostname":      insideHost + "\n",

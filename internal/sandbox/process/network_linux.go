@@ -113,10 +113,13 @@ func (b *box) connect(plan []capture.Socket, files []*os.File) error {
 	if len(plan) == 0 {
 		return nil
 	}
-	n, err := capture.Open(capture.Options{
-		Owner: b.spec.Owner, Sandbox: b.spec.ID, Egress: b.d.opts.Egress, Sockets: plan, Files: files, Log: b.d.opts.Log,
-		Budget: b.d.iso.connections,
-	})
+	o := capture.Options{
+		Owner: b.spec.Owner, Sandbox: b.spec.ID, Egress: b.d.opts.Egress, Sockets: plan, Files: files, Log: b.d.opts.Log, Budget: b.d.iso.connections,
+	}
+	if b.notices != nil {
+		o.Tell = b.notices.Say
+	}
+	n, err := capture.Open(o)
 	if err != nil {
 		return err
 	}

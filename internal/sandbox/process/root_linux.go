@@ -1,12 +1,15 @@
 package process
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/sandbox/process/helper"
 	"golang.org/x/sys/unix"
@@ -25,11 +28,13 @@ const (
 // systemDirs are the folders of programs and libraries; those that the host has as symbolic links are such inside too.
 var systemDirs = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"}
 
-// configDirs are what is shown of the host's /etc: what the linker, TLS, time and fonts need, and no secrets.
+// configFiles are what is shown of the host's /etc: what the linker, TLS, time and fonts need, which system it is, and no secrets.
 var configFiles = []string{
 	"/etc/alternatives", "/etc/ca-certificates", "/etc/crypto-policies", "/etc/fonts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
-	"/etc/localtime", "/etc/mime.types", "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/protocols", "/etc/services", "/etc/ssl/certs",
-	"/etc/ssl/openssl.cnf", "/etc/ssl/cert.pem",
+	"/etc/localtime", "/etc/mime.types", "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/tls/openssl.cnf",
+	"/etc/protocols", "/etc/services", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem",
+	// Native packages choose what they load by the system's name, as Prisma's engines do.
+	"/etc/os-release", "/etc/alpine-release", "/etc/debian_version", "/etc/redhat-release", "/etc/system-release",
 }
 
 // devices are the device files that are shown.
@@ -161,7 +166,7 @@ func (s system) root(l *helper.List, staging, etc string, mounts []sandbox.Mount
 	for path, to := range map[string]string{"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0", "/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2"} {
 		b.link(path, to)
 	}
-	for _, dir := range []string{"/dev/shm", "/proc", "/tmp", "/var"} {
+	for _, dir := range []string{"/dev/shm", "/home", "/proc", "/tmp", "/var"} {
 		b.folder(dir)
 	}
 	b.mount("/dev/shm", "tmpfs", "/dev/shm", quiet|unix.MS_NOEXEC, sized(shmBytes, "mode=1777", owner))
@@ -188,6 +193,31 @@ const readOnly = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_AT
 func isFolder(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
+}
+
+// hidden explains a program that cannot run because the interpreter of its first line is on the host, but not in the Sandbox.
+func (b *birth) hidden(program string, failed error) error {
+	if !errors.Is(failed, unix.ENOENT) {
+		return nil
+	}
+	f, err := os.Open(program)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }()
+	head := make([]byte, 256) // as much as the kernel reads
+	n, _ := io.ReadFull(f, head)
+	line, _, _ := strings.Cut(string(head[:n]), "\n")
+	rest, ok := strings.CutPrefix(line, "#!")
+	words := strings.Fields(rest)
+	if !ok || len(words) == 0 {
+		return nil
+	}
+	if _, err := os.Stat(words[0]); err != nil {
+		return nil // nor on the host
+	}
+	return errs.New(errs.Failed, "run %s: its interpreter %s is on this machine, but not inside the sandbox", program, words[0]).
+		WithHint("Name one below /usr, or package it with the code or a layer; --isolation none runs functions without a sandbox.")
 }
 
 func sized(bytes int64, options ...string) string {

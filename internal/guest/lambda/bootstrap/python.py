@@ -415,4 +415,6 @@ def main():
     serve(handler)
 
 
-main()
+# multiprocessing loads this file again in the processes that it does not fork.
+if __name__ == "__main__":
+    main()

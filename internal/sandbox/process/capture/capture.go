@@ -51,6 +51,10 @@ type Options struct {
 	Connections int      // the most connections at once; 0 means 1024
 	Budget      *Budget  // shared with other Nets; nil bounds nothing more
 	Log         *slog.Logger
+
+	// Tell gets a line for each destination that could not be connected to, once for its first refusal or failure: the guest sees no more
+	// than a reset. It may be called concurrently; nil means nobody is told.
+	Tell func(text string)
 }
 
 // Budget bounds the connections of many Nets together: each takes two descriptors of the host, which all that it does else needs too. Safe
@@ -105,6 +109,7 @@ type Net struct {
 		sync.Mutex
 		closed  bool
 		sockets []closer
+		told    map[string]bool       // destinations that Tell was given
 		conns   map[net.Conn]struct{} // the guest's
 		far     map[net.Conn]struct{} // what Egress returned for them
 	}
@@ -128,6 +133,7 @@ func Open(o Options) (*Net, error) {
 	}
 	n := &Net{o: o, names: newNames(o.Names), look: make(chan struct{}, lookups)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.mu.told = map[string]bool{}
 	n.mu.conns, n.mu.far = map[net.Conn]struct{}{}, map[net.Conn]struct{}{}
 	for _, s := range o.Sockets {
 		// Addresses that sockets are bound to belong to their names before the guest asks for any.

@@ -5,9 +5,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/sandbox"
 )
 
@@ -22,6 +24,7 @@ func (n *Net) forward(c net.Conn, where func(net.Conn) (netip.AddrPort, sandbox.
 	out, err := n.o.Egress.Dial(n.ctx, d)
 	if err != nil {
 		n.refused.Add(1)
+		n.tell(d, err) // first, so that it stands before what the guest says of the reset
 		reset(c)
 		return
 	}
@@ -31,6 +34,31 @@ func (n *Net) forward(c net.Conn, where func(net.Conn) (netip.AddrPort, sandbox.
 	}
 	defer n.unfollow(out)
 	relay(c, out, &n.sent, &n.received)
+}
+
+// mostTold bounds the destinations that are told of; guests choose their names.
+const mostTold = 20
+
+// tell says why there is no connection.
+func (n *Net) tell(d sandbox.Destination, err error) {
+	if n.o.Tell == nil || n.ctx.Err() != nil {
+		return
+	}
+	at := net.JoinHostPort(d.Host, strconv.Itoa(int(d.Port)))
+	n.mu.Lock()
+	known := n.mu.told[at] || len(n.mu.told) >= mostTold
+	if !known {
+		n.mu.told[at] = true
+	}
+	n.mu.Unlock()
+	if known {
+		return
+	}
+	text := err.Error()
+	if hint := errs.HintOf(err); hint != "" {
+		text += "; " + hint
+	}
+	n.o.Tell(text)
 }
 
 // follow has Close end the far side too.
