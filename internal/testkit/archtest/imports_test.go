@@ -162,7 +162,7 @@ func rules() []rule {
 		}},
 		{"who names implementations", "everything else takes them by value", func(from, to string) bool {
 			for _, c := range contracts {
-				if strings.HasPrefix(to, c+"/") && !within(from, c) {
+				if strings.HasPrefix(to, c+"/") && !within(from, c, "bench") { // a benchmark measures one without the rest
 					helper := to == c+"/all"                                                                                           // a registry is what a composition asks
 					return !helper && !within(from, "internal/server") && (from != "internal/cli" || to != "internal/sandbox/process") // `ebb doctor` asks the driver
 				}
