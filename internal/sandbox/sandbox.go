@@ -92,6 +92,43 @@ type Code struct {
 	// Beside are programs that run with the main one, which waits for Conn.Proceed then. Their output is the Sandbox's, they have no
 	// descriptor 3, and the end of one ends nothing: Conn.Beside tells it.
 	Beside []Program
+	// Template is a program to take the main one from, where a Driver keeps some that are ready; nil where Command is to be run in any case.
+	// What comes from a Template behaves as if Command had been run with Env in Dir, and one that is not ready is not waited for.
+	Template *Template
+}
+
+// Template is a program that is readied before the code is known that needs it: a language's runtime, booted, its libraries loaded. It is the
+// host's own code; a user's has not been near it. A Driver keeps those that were asked for lately, one or more of each that differs.
+//
+// It finds descriptor [TemplateFD] open, a Unix socket of the kind SOCK_SEQPACKET, says "ready" on it, and reads one [Assignment] as JSON for each
+// program that it becomes (Waiting: one, Copied: any number), then goes on as what Command is.
+type Template struct {
+	Name    string // for people: "nodejs22.x"
+	Kind    TemplateKind
+	Command []string // as Code's; with Env and Mounts what tells one Template from another
+	Env     []string // the whole environment
+	Mounts  []Mount  // as Code's; what it needs beside the system's before it is assigned
+}
+
+// TemplateKind is how a Template becomes a program.
+type TemplateKind uint8
+
+// The kinds.
+const (
+	// Waiting: it is in a Sandbox already and becomes the program.
+	Waiting TemplateKind = iota
+	// Copied: one process forks a copy for each, which enters the Sandbox.
+	Copied
+)
+
+// TemplateFD is the descriptor on which a Template is assigned.
+const TemplateFD = 4
+
+// Assignment tells a Template what to become.
+type Assignment struct {
+	Command []string `json:"command"`
+	Env     []string `json:"env"`
+	Dir     string   `json:"dir"`
 }
 
 // Program is one of Code.Beside.
