@@ -147,14 +147,14 @@ const lastWords = 2 * time.Second
 // sayWhy tells a guest that wants to know why it ends, before it does.
 func (i *instance) sayWhy() {
 	s, ok := i.session.(guest.Shutter)
-	if !ok || i.gone() || i.pool.isKilled() || i.thaw() != nil { // who is frozen cannot hear
+	if !ok || i.gone() || i.pool.isKilled() {
 		return
 	}
 	why := guest.Spindown
 	if r := i.why.Load(); r != nil {
 		why = *r
 	}
-	if i.thaw() != nil {
+	if i.thaw() != nil { // who is frozen cannot hear
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
