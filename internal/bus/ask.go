@@ -1,0 +1,404 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/ebb-run/ebb/internal/errs"
+)
+
+// Questions are answered by the Partition's owner from its index; another Node asks it over NATS.
+
+// Query chooses deliveries for a list; fields that are set must all hold.
+type Query struct {
+	Subscription string `json:"sub,omitempty"`
+	State        *State `json:"state,omitempty"`
+	Cause        Cause  `json:"cause,omitempty"`
+	Limit        int    `json:"limit,omitempty"` // of one Partition; 0 means 100, 1000 is the most
+	After        string `json:"after,omitempty"` // ID of the last one seen: its Partition and those behind it go on from there
+}
+
+// Counts says how many deliveries of each Subscription stand in each state.
+type Counts map[string]map[State]int
+
+type question struct {
+	ID     string `json:"id,omitempty"`    // of a delivery
+	Event  []byte `json:"event,omitempty"` // hash of an event
+	Query  *Query `json:"query,omitempty"`
+	Subs   bool   `json:"subs,omitempty"`
+	Counts bool   `json:"counts,omitempty"`
+	Replay string `json:"replay,omitempty"`
+}
+
+type reply struct {
+	Statuses []Status       `json:"statuses,omitempty"`
+	Subs     []Subscription `json:"subs,omitempty"`
+	Counts   Counts         `json:"counts,omitempty"`
+	Replay   *ReplayStatus  `json:"replay,omitempty"`
+	Code     errs.Code      `json:"code,omitempty"`
+	Error    string         `json:"error,omitempty"`
+}
+
+// askWait bounds a question to another Node.
+const askWait = 10 * time.Second
+
+// ask puts a question to the owner of a Partition.
+func (b *Bus) ask(ctx context.Context, p *partition, q question) (*reply, error) {
+	p.mu.Lock()
+	own := p.mu.own
+	p.mu.Unlock()
+	if own != nil {
+		return own.reply(ctx, q)
+	}
+	data, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	m, err := b.js.Conn().RequestWithContext(ctx, asksSubject+strconv.Itoa(p.num), data)
+	if err != nil {
+		return nil, errs.New(errs.Unavailable, "ask for partition %d of the event bus: no node serves it now: %w", p.num, err).WithHint("Try again in a moment.")
+	}
+	var r reply
+	if err := json.Unmarshal(m.Data, &r); err != nil {
+		return nil, fmt.Errorf("ask for partition %d of the event bus: %w", p.num, err)
+	}
+	if r.Code != "" {
+		return nil, errs.New(r.Code, "%s", r.Error)
+	}
+	return &r, nil
+}
+
+// answer makes the owner reachable.
+func (o *owner) answer() error {
+	sub, err := o.b.js.Conn().Subscribe(asksSubject+strconv.Itoa(o.p.num), func(m *natsgo.Msg) {
+		var q question
+		r, err := &reply{}, json.Unmarshal(m.Data, &q)
+		if err == nil {
+			r, err = o.reply(o.ctx, q)
+		}
+		if err != nil {
+			r = &reply{Code: errs.CodeOf(err), Error: err.Error()}
+		}
+		data, err := json.Marshal(r)
+		if err == nil {
+			err = m.Respond(data)
+		}
+		if err != nil && !o.stopping() {
+			o.b.opt.Log.Warn("a question about events is not answered", "err", err)
+		}
+	})
+	if err != nil {
+		return fault("listen for questions", err)
+	}
+	o.sub = sub
+	o.p.mu.Lock()
+	defer o.p.mu.Unlock()
+	o.p.mu.own = o
+	return nil
+}
+
+func (o *owner) silence() {
+	o.p.mu.Lock()
+	o.p.mu.own = nil
+	o.p.mu.Unlock()
+	_ = o.sub.Unsubscribe() // an error says that the connection is gone
+}
+
+func (o *owner) reply(ctx context.Context, q question) (*reply, error) {
+	r, err := o.look(ctx, q)
+	if err != nil && errs.CodeOf(err) == errs.Internal {
+		return nil, indexError(err)
+	}
+	return r, err
+}
+
+func (o *owner) look(ctx context.Context, q question) (*reply, error) {
+	var err error
+	r := &reply{}
+	switch {
+	case q.ID != "":
+		d, _, perr := parseID(q.ID)
+		if perr != nil {
+			return nil, perr
+		}
+		r.Statuses, err = o.statuses(ctx, "d.seq = ? AND d.idx = ? AND d.sub = ?", []any{int64(d.Seq), d.Idx, d.Sub}, 1)
+		if err == nil && len(r.Statuses) == 0 {
+			return nil, errs.New(errs.NotFound, "there is no delivery %s", q.ID).WithHint("It may be older than the retention.")
+		}
+		o.withEvents(ctx, r.Statuses)
+	case q.Event != nil:
+		r.Statuses, err = o.statuses(ctx, "(d.eseq, d.eidx) = (SELECT seq, idx FROM events WHERE h = ?)", []any{q.Event}, 1000)
+		o.withEvents(ctx, r.Statuses)
+	case q.Query != nil:
+		r.Statuses, err = o.list(ctx, *q.Query)
+	case q.Subs:
+		r.Subs, err = o.subscriptions(ctx)
+	case q.Counts:
+		r.Counts, err = o.counts(ctx)
+	case q.Replay != "":
+		r.Replay, err = o.replayStatus(ctx, q.Replay)
+	}
+	return r, err
+}
+
+func (o *owner) list(ctx context.Context, q Query) ([]Status, error) {
+	where, args := "1", []any(nil)
+	add := func(cond string, v ...any) { where, args = where+" AND "+cond, append(args, v...) }
+	if q.Subscription != "" {
+		add("d.sub IN (SELECT id FROM subs WHERE name = ?)", q.Subscription)
+	}
+	if q.State != nil {
+		add(fmt.Sprintf("d.state = %d", *q.State)) // in the text: partial indexes need it there
+	}
+	if q.Cause != "" {
+		add("d.cause = ?", q.Cause)
+	}
+	if q.After != "" {
+		d, part, err := parseID(q.After)
+		if err != nil {
+			return nil, err
+		}
+		if part == o.p.num {
+			add("(d.seq, d.idx, d.sub) > (?, ?, ?)", int64(d.Seq), d.Idx, d.Sub)
+		}
+	}
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	return o.statuses(ctx, where, args, min(q.Limit, 1000))
+}
+
+func (o *owner) statuses(ctx context.Context, where string, args []any, limit int) ([]Status, error) {
+	rows, err := o.x.db.QueryContext(ctx, `SELECT d.seq, d.idx, d.sub, d.eseq, d.eidx, d.key, d.state, d.at, d.due, d.updated, d.runs, d.redriven, d.replay, d.cause, d.log, coalesce(s.name, '')
+		FROM deliveries d LEFT JOIN subs s ON s.id = d.sub WHERE `+where+" ORDER BY d.seq, d.idx, d.sub LIMIT ?", append(slices.Clone(args), limit)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []Status
+	for rows.Next() {
+		var id did
+		var s Status
+		var at, due, updated int64
+		var log string
+		if err := rows.Scan(&id.Seq, &id.Idx, &id.Sub, &s.eseq, &s.eidx, &s.Key, &s.State, &at, &due, &updated, &s.Tries, &s.Redriven, &s.Replay, &s.Cause, &log, &s.Subscription); err != nil {
+			return nil, err
+		}
+		s.ID = id.id(o.p.num)
+		s.Published, s.Updated = time.UnixMilli(at).UTC(), time.UnixMilli(updated).UTC()
+		if s.State == Pending {
+			s.Due = time.UnixMilli(due).UTC()
+		}
+		if err := json.Unmarshal([]byte("["+log+"]"), &s.Attempts); err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, rows.Err()
+}
+
+// withEvents adds source and id of the events, where the log still has them.
+func (o *owner) withEvents(ctx context.Context, all []Status) {
+	for i := range all {
+		if e, err := o.blocks.event(ctx, all[i].eseq, all[i].eidx); err == nil {
+			all[i].Source, all[i].EventID = e.Source, e.ID
+		}
+	}
+}
+
+func (o *owner) subscriptions(ctx context.Context) ([]Subscription, error) {
+	rows, err := o.x.db.QueryContext(ctx, "SELECT spec FROM subs WHERE live = 1 ORDER BY name")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []Subscription
+	for rows.Next() {
+		var spec []byte
+		var s Subscription
+		if err := errors.Join(rows.Scan(&spec), json.Unmarshal(spec, &s)); err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, rows.Err()
+}
+
+func (o *owner) counts(ctx context.Context) (Counts, error) {
+	rows, err := o.x.db.QueryContext(ctx, "SELECT coalesce(s.name, ''), d.state, count(*) FROM deliveries d LEFT JOIN subs s ON s.id = d.sub GROUP BY 1, 2")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := Counts{}
+	for rows.Next() {
+		var name string
+		var state State
+		var n int
+		if err := rows.Scan(&name, &state, &n); err != nil {
+			return nil, err
+		}
+		if out[name] == nil {
+			out[name] = map[State]int{}
+		}
+		out[name][state] = n
+	}
+	return out, rows.Err()
+}
+
+// parseID reads what did.id wrote.
+func parseID(s string) (did, int, error) {
+	parts := strings.Split(s, "-")
+	var n [4]uint64
+	bad := len(parts) != len(n)
+	for i := 0; i < len(n) && !bad; i++ {
+		var err error
+		n[i], err = strconv.ParseUint(parts[i], 16, 63)
+		bad = err != nil
+	}
+	if bad || n[0] > 1<<20 || n[2] > 1<<40 {
+		return did{}, 0, errs.New(errs.Invalid, "%q is not the ID of a delivery", clip(s))
+	}
+	return did{n[1], int(n[2]), int64(n[3])}, int(n[0]), nil
+}
+
+// partitionOfID gives the Partition that an ID names.
+func (b *Bus) partitionOfID(id string) (*partition, error) {
+	_, part, err := parseID(id)
+	if err != nil {
+		return nil, err
+	}
+	if part >= len(b.parts) {
+		return nil, errs.New(errs.NotFound, "there is no delivery %s", id)
+	}
+	return b.parts[part], nil
+}
+
+// Status tells all that is known of a delivery.
+func (b *Bus) Status(ctx context.Context, id string) (Status, error) {
+	p, err := b.partitionOfID(id)
+	if err != nil {
+		return Status{}, err
+	}
+	r, err := b.ask(ctx, p, question{ID: id})
+	if err != nil {
+		return Status{}, err
+	}
+	return r.Statuses[0], nil
+}
+
+// StatusOfEvent tells of all deliveries of an event, replayed ones included. None is no error: nothing may have matched, or the event may not be
+// folded yet.
+func (b *Bus) StatusOfEvent(ctx context.Context, source, id string) ([]Status, error) {
+	h := hashOf(source, id)
+	return b.gather(ctx, func(int) *question { return &question{Event: h[:]} })
+}
+
+// List gives deliveries in the order of Partition and log.
+func (b *Bus) List(ctx context.Context, q Query) ([]Status, error) {
+	from := 0
+	if q.After != "" {
+		var err error
+		if _, from, err = parseID(q.After); err != nil {
+			return nil, err
+		}
+	}
+	return b.gather(ctx, func(part int) *question {
+		if part < from {
+			return nil
+		}
+		return &question{Query: &q}
+	})
+}
+
+func (b *Bus) gather(ctx context.Context, q func(part int) *question) ([]Status, error) {
+	var out []Status
+	for _, p := range b.parts {
+		ask := q(p.num)
+		if ask == nil {
+			continue
+		}
+		r, err := b.ask(ctx, p, *ask)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r.Statuses...)
+	}
+	return out, nil
+}
+
+// Subscriptions gives all that stand, by name.
+func (b *Bus) Subscriptions(ctx context.Context) ([]Subscription, error) {
+	r, err := b.ask(ctx, b.parts[0], question{Subs: true})
+	if err != nil {
+		return nil, err
+	}
+	return r.Subs, nil
+}
+
+// Counts counts deliveries; it reads the whole index.
+func (b *Bus) Counts(ctx context.Context) (Counts, error) {
+	out := Counts{}
+	for _, p := range b.parts {
+		r, err := b.ask(ctx, p, question{Counts: true})
+		if err != nil {
+			return nil, err
+		}
+		for name, states := range r.Counts {
+			if out[name] == nil {
+				out[name] = map[State]int{}
+			}
+			for s, n := range states {
+				out[name][s] += n
+			}
+		}
+	}
+	return out, nil
+}
+
+// Redrive gives the chosen dead letters all their attempts again. It returns when the request is durable.
+func (b *Bus) Redrive(ctx context.Context, s Selection) error { return b.selected(ctx, kindRedrive, s) }
+
+// Cancel ends the chosen deliveries that have not ended; a running call of Deliver is told by its context. It returns when the request is durable.
+func (b *Bus) Cancel(ctx context.Context, s Selection) error { return b.selected(ctx, kindCancel, s) }
+
+// maxSelected bounds the IDs of a Selection.
+const maxSelected = 10_000
+
+func (b *Bus) selected(ctx context.Context, k kind, s Selection) error {
+	if s.empty() {
+		return errs.New(errs.Invalid, "nothing is selected").WithHint("Name IDs, a subscription or a cause, or ask for all.")
+	}
+	if len(s.IDs) == 0 {
+		return b.everywhere(ctx, jsonItem(k, s))
+	}
+	if len(s.IDs) > maxSelected {
+		return errs.New(errs.TooLarge, "%d IDs are selected, the limit is %d", len(s.IDs), maxSelected)
+	}
+	byPart := map[*partition][]string{}
+	for _, id := range s.IDs {
+		p, err := b.partitionOfID(id)
+		if err != nil {
+			return err
+		}
+		byPart[p] = append(byPart[p], id)
+	}
+	for p, ids := range byPart {
+		one := s
+		one.IDs = ids
+		if _, err := p.log.append(ctx, []item{jsonItem(k, one)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,269 @@
+package bus
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"crypto/sha256"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/ebb-run/ebb/internal/bus/cloudevent"
+	"github.com/ebb-run/ebb/internal/errs"
+)
+
+// Options say how to open a Bus.
+type Options struct {
+	Dir         string            // folder of the index; made when missing
+	Node        string            // name of this Node; empty means "ebb"
+	Alone       bool              // no other Node can use the store: it is embedded. Leases are then taken at once
+	Partitions  int               // of a new bus; 0 means 4. An existing one keeps its number
+	Replicas    int               // of new streams; 0 means 1
+	Limits      cloudevent.Limits // of events; zero fields mean the defaults
+	DedupWindow time.Duration     // 0 means 5 minutes, as SQS has it. The same on every Node
+	Retention   time.Duration     // how long the log is kept at least: archive, status, dead letters; 0 means 14 days
+	MaxLog      int64             // bytes of each Partition's log; when it is full Publish is refused; 0 means no limit but the store's
+	MaxHops     int               // longest chain of causes; 0 means 16. The same on every Node
+	Lease       time.Duration     // time to live of a lease; 0 means 30 s
+	Compile     Compile           // nil: no filters
+	Deliver     Deliverer         // nil: nothing is delivered
+	Log         *slog.Logger      // nil drops it
+}
+
+func (o Options) orDefaults() Options {
+	if o.Node == "" {
+		o.Node = "ebb"
+	}
+	if o.Partitions <= 0 {
+		o.Partitions = 4
+	}
+	o.Replicas = max(o.Replicas, 1)
+	d := cloudevent.DefaultLimits()
+	if o.Limits.Event <= 0 {
+		o.Limits.Event = d.Event
+	}
+	if o.Limits.Events <= 0 {
+		o.Limits.Events = d.Events
+	}
+	if o.Limits.Batch <= 0 {
+		o.Limits.Batch = d.Batch
+	}
+	for _, f := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{{&o.DedupWindow, 5 * time.Minute}, {&o.Retention, 14 * 24 * time.Hour}, {&o.Lease, 30 * time.Second}} {
+		if *f.v <= 0 {
+			*f.v = f.def
+		}
+	}
+	if o.MaxHops <= 0 {
+		o.MaxHops = 16
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Bus is the open event bus. Its methods may be called concurrently.
+type Bus struct {
+	opt   Options
+	js    jetstream.JetStream
+	kv    jetstream.KeyValue // leases and bases
+	parts []*partition
+	once  sync.Once
+	wait  sync.WaitGroup
+	end   context.CancelFunc
+}
+
+// partition is one part of the log.
+type partition struct {
+	num    int
+	stream jetstream.Stream
+	log    *appender
+	mu     struct {
+		sync.Mutex
+		own *owner // while this Node owns it
+	}
+}
+
+const (
+	bucketName  = "ebb_bus"
+	metaFormat  = "ebb.format"
+	metaParts   = "ebb.partitions"
+	streamName  = "EBB_BUS_"
+	logSubject  = "ebb.bus.log."
+	asksSubject = "ebb.bus.ask."
+)
+
+// Format is the version of streams and bucket.
+const Format = 1
+
+// Open opens the streams of the log, making them when they are missing. Publishing works then; Run delivers.
+func Open(ctx context.Context, js jetstream.JetStream, o Options) (*Bus, error) {
+	o = o.orDefaults()
+	if o.Dir == "" {
+		return nil, errs.New(errs.Invalid, "open event bus: no folder given for the index")
+	}
+	b := &Bus{opt: o, js: js}
+	if err := b.open(ctx); err != nil {
+		return nil, err
+	}
+	run, end := context.WithCancel(context.Background())
+	b.end = end
+	for _, p := range b.parts {
+		b.wait.Go(func() { p.log.run(run) })
+	}
+	return b, nil
+}
+
+func (b *Bus) open(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*appendWait)
+	defer cancel()
+	n, err := b.openBucket(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		cfg := jetstream.StreamConfig{
+			Name:        streamName + strconv.Itoa(i),
+			Description: "ebb event log",
+			Subjects:    []string{logSubject + strconv.Itoa(i)},
+			Storage:     jetstream.FileStorage,
+			Replicas:    b.opt.Replicas,
+			MaxBytes:    -1,
+			Discard:     jetstream.DiscardNew,
+			Duplicates:  time.Second, // message ids are not used
+			DenyDelete:  true,
+			Metadata:    map[string]string{metaFormat: strconv.Itoa(Format)},
+		}
+		if b.opt.MaxLog > 0 {
+			cfg.MaxBytes = b.opt.MaxLog
+		}
+		s, err := b.js.Stream(ctx, cfg.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			s, err = b.js.CreateStream(ctx, cfg)
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // made by another Node meanwhile
+				s, err = b.js.Stream(ctx, cfg.Name)
+			}
+		}
+		if err != nil {
+			return fault(fmt.Sprintf("open partition %d of the event log", i), err)
+		}
+		if have := s.CachedInfo().Config; have.MaxBytes != cfg.MaxBytes {
+			have.MaxBytes = cfg.MaxBytes
+			if s, err = b.js.UpdateStream(ctx, have); err != nil {
+				return fault(fmt.Sprintf("set the limit of partition %d of the event log", i), err)
+			}
+		}
+		b.parts = append(b.parts, &partition{num: i, stream: s, log: newAppender(b.js, cfg.Subjects[0])})
+	}
+	return nil
+}
+
+// openBucket opens the bucket of leases and tells the number of Partitions, which it records.
+func (b *Bus) openBucket(ctx context.Context) (int, error) {
+	var err error
+	b.kv, err = b.js.KeyValue(ctx, bucketName)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		b.kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
+			Bucket: bucketName, Description: "ebb event bus", History: 1, Replicas: b.opt.Replicas,
+			Metadata: map[string]string{metaFormat: strconv.Itoa(Format), metaParts: strconv.Itoa(b.opt.Partitions)},
+		})
+		if errors.Is(err, jetstream.ErrBucketExists) {
+			b.kv, err = b.js.KeyValue(ctx, bucketName)
+		}
+	}
+	if err != nil {
+		return 0, fault("open event bus", err)
+	}
+	s, err := b.js.Stream(ctx, "KV_"+bucketName)
+	if err != nil {
+		return 0, fault("open event bus", err)
+	}
+	meta := s.CachedInfo().Config.Metadata
+	format, err := strconv.Atoi(meta[metaFormat])
+	parts, perr := strconv.Atoi(meta[metaParts])
+	switch {
+	case err != nil || perr != nil || parts < 1:
+		return 0, errs.New(errs.Failed, "the bucket %s was not made by ebb", bucketName).
+			WithHint("Give ebb a NATS account of its own, or put back a backup.")
+	case format > Format:
+		return 0, errs.New(errs.Unsupported, "the event bus has format %d; this ebb knows up to %d", format, Format).
+			WithHint("Use the ebb that wrote it, or a newer one. Nothing was changed.")
+	}
+	return parts, nil
+}
+
+// Close ends publishing. Run has to have returned. What waits to be written gets an error.
+func (b *Bus) Close() error {
+	b.once.Do(func() {
+		for _, p := range b.parts {
+			close(p.log.stop)
+		}
+		b.end()
+		b.wait.Wait()
+	})
+	return nil
+}
+
+// Partitions is the number of parts of the log.
+func (b *Bus) Partitions() int { return len(b.parts) }
+
+// hash names an event by source and id.
+type hash [16]byte
+
+func hashOf(source, id string) hash {
+	h := sha256.New()
+	var n [8]byte
+	binary.LittleEndian.PutUint64(n[:], uint64(len(source)))
+	_, _ = h.Write(n[:])
+	_, _ = h.Write([]byte(source))
+	_, _ = h.Write([]byte(id))
+	return hash(h.Sum(nil)[:16])
+}
+
+// PartitionKey is the extension by which events are ordered: CloudEvents extension "Partitioning".
+const PartitionKey = "partitionkey"
+
+// Hops is the extension that counts the events in the chain of causes of an event, 0 or absent for one without a cause.
+const Hops = "ebbhops"
+
+// hops reads the extension; what is no number counts as none.
+func hops(e *cloudevent.Event) int {
+	switch v := e.Extensions[Hops].(type) {
+	case int32:
+		return int(v)
+	case string:
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	return 0
+}
+
+// Caused marks e as caused by cause: the chain is one longer, and the trace goes on.
+func Caused(e, cause *cloudevent.Event) {
+	e.SetExtension(Hops, int32(min(hops(cause)+1, 1<<30)))
+	for _, name := range []string{"traceparent", "tracestate"} {
+		if v, ok := cause.Extensions[name]; ok && e.Extensions[name] == nil {
+			e.SetExtension(name, v)
+		}
+	}
+}
+
+// partitionOf chooses the part of the log.
+func (b *Bus) partitionOf(e *cloudevent.Event, h hash) *partition {
+	if key := e.Extension(PartitionKey); key != "" {
+		h = hashOf(PartitionKey, key)
+	}
+	return b.parts[binary.LittleEndian.Uint64(h[8:])%uint64(len(b.parts))]
+}

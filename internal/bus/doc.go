@@ -1,0 +1,43 @@
+// Package bus makes everything that is not a request durable: CloudEvents are on disk before they are acknowledged, are
+// delivered to each matching Subscription until they succeed or rest as dead letters, and can be asked about.
+//
+// Main type: [Bus], made by [Open] over JetStream. Publish, Subscribe, Redrive, Cancel and Replay only append to the log; Run owns
+// Partitions, and delivers.
+//
+// Guarantees:
+//
+//  1. Publish returns nil after every event is in the log and synced to disk (embedded), or acknowledged by a majority (cluster).
+//  2. A published event is delivered at least once to every Subscription that stood before it in the log and matches it, or its
+//     delivery ends as a dead letter with a cause, or is cancelled on request. Nothing else ends a delivery.
+//  3. A second event with the same source and id (and the same partitionkey) within the window is not delivered.
+//  4. In an ordered Subscription the deliveries of one partitionkey run one after the other, in the order of the log, and never two at once.
+//  5. The index is derived from the log alone: deleted, damaged or of an old format, it is made again, and comes out the same.
+//  6. A target that is slow or fails holds up only its own Subscription. Memory is bounded whatever is queued: publishers wait, then are refused.
+//  7. An event whose chain of causes is longer than MaxHops becomes a dead letter with the cause "loop", and is not delivered.
+//
+// # Design
+//
+// The log is N streams of JetStream, the Partitions, of which hash(partitionkey, or source and id) chooses one. One message is a
+// block of items, and is written with one sync: while it is under way, all that publishers (and the engine's outcomes) bring is
+// gathered, and goes into the next block. So throughput rises with callers without a batch that could be rejected, and a
+// lone caller waits for one sync only. JetStream's own message ids and atomic batches are not used: an atomic batch costs 3 ms,
+// and one duplicate rejects all of it. Duplicates among what is being gathered share one place in the block; later ones are in the
+// log twice, and the fold drops the second. That makes every append safe to repeat after a lost answer.
+//
+// Everything that happens is an item of the log: an event, the outcome of an attempt, a Subscription put or deleted, a redrive, a
+// cancel, a replay and its progress, the taking of the lease. State is a fold over the items: fold.go holds it, and takes no clock, no random
+// number and no setting but the window and MaxHops. Its result is the index, a SQLite file for each Partition (index.go), whose transactions hold
+// their position in the log. It is never synced for its own sake: what a power loss takes from it is folded again. What was purged
+// from the log's head is kept as a base (the Subscriptions at that position) in the key-value bucket.
+//
+// A Partition is owned by one Node under a lease (lease.go). The new owner appends its epoch, folds up to it, and only then delivers;
+// outcomes of older epochs that stand behind it are ignored. An owner that cannot renew stops before others may take over; they wait
+// for the whole time to live on their own clocks, so clocks need not agree. One goroutine does all for a Partition (owner.go): folds, commits, and
+// hands what is due to a goroutine per running batch; that one appends the outcomes, and the slot is free when the fold has read them.
+// In an ordered Subscription only the head of each lane (subscription, partitionkey) is pending; others wait and are promoted by the head's end.
+//
+// What is due is held in memory up to a bound for each Subscription; the rest stays in the index, and is taken up in order of due time. Event bodies
+// are read from the log when the memory for them is used up.
+//
+// It knows nothing of engines, HTTP, functions or patterns: a Matcher is compiled by the caller, and a Deliverer takes what is due.
+package bus

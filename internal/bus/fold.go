@@ -1,0 +1,495 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/bus/cloudevent"
+)
+
+// liveSub is a Subscription that stands, as the fold knows it.
+type liveSub struct {
+	id      int64
+	spec    Subscription
+	matcher Matcher
+}
+
+// fresh is a delivery that the fold has made due.
+type fresh struct {
+	did
+	eseq    uint64
+	eidx    int
+	key     string
+	born    int64 // ms; its age counts from here
+	at      int64 // ms; when its event was durable
+	due     int64
+	runs    int
+	attempt int
+	redrive int
+	replay  string
+	event   *cloudevent.Event // or nil: to be read from the log
+}
+
+// effects are what a transaction of the fold means to what is in memory. They take place after its commit.
+type effects struct {
+	ready     []fresh         // pending now, or later when due is later
+	ended     []end           // attempts whose outcome of the newest epoch was read
+	cancelled []did           // stopped by request
+	subs      bool            // the Subscriptions have changed
+	replays   bool            // so have the replays
+	epochs    map[uint64]bool // leases that were read
+}
+
+// end is one attempt, by its number among all of the delivery.
+type end struct {
+	did
+	run int
+}
+
+// folder applies blocks to an index. Everything it does follows from the blocks, the window and MaxHops.
+type folder struct {
+	x       *index
+	window  int64 // ms
+	maxHops int
+	compile Compile
+	subs    map[string]*liveSub
+	warn    func(text string, args ...any)
+	out     effects
+}
+
+// load reads the Subscriptions that stand.
+func (f *folder) load(ctx context.Context) error {
+	f.subs = map[string]*liveSub{}
+	rows, err := f.x.query(ctx, "SELECT id, spec FROM subs WHERE live = 1")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var spec []byte
+		if err := rows.Scan(&id, &spec); err != nil {
+			return err
+		}
+		var s Subscription
+		if err := json.Unmarshal(spec, &s); err != nil {
+			return err
+		}
+		f.subs[s.Name] = f.live(id, s)
+	}
+	return rows.Err()
+}
+
+func (f *folder) live(id int64, s Subscription) *liveSub {
+	m, err := f.compile(s.Filter)
+	if err != nil {
+		// Subscribe has compiled it: only another ebb can have put it.
+		f.warn("a subscription's filter is not understood; it matches nothing", "subscription", s.Name, "err", err)
+		m = nothing{}
+	}
+	return &liveSub{id, s.orDefaults(), m}
+}
+
+// matched gives the Subscriptions that an event is for, by name, so that the order is the same every time. It is linear in their number;
+// an index over all filters would take its place here.
+func (f *folder) matched(e *cloudevent.Event) []*liveSub {
+	var out []*liveSub
+	for _, s := range f.subs {
+		if s.matcher.Match(e) {
+			out = append(out, s)
+		}
+	}
+	slices.SortFunc(out, func(a, b *liveSub) int { return strings.Compare(a.spec.Name, b.spec.Name) })
+	return out
+}
+
+// block applies one block of the log, stored at the time.
+func (f *folder) block(ctx context.Context, seq uint64, at time.Time, data []byte) error {
+	if seq <= f.x.applied {
+		return nil
+	}
+	items, err := parseBlock(data)
+	if err != nil {
+		return fmt.Errorf("block %d: %w", seq, err)
+	}
+	for i, it := range items {
+		if err := f.item(ctx, did{Seq: seq, Idx: i}, ms(at), it); err != nil {
+			return fmt.Errorf("block %d, item %d: %w", seq, i, err)
+		}
+	}
+	f.x.applied = seq
+	return nil
+}
+
+func (f *folder) item(ctx context.Context, at did, now int64, it item) error {
+	switch it.kind {
+	case kindEvent:
+		e, _, err := cloudevent.ParseLog(it.body)
+		if err != nil {
+			return err
+		}
+		return f.event(ctx, at, now, e)
+	case kindOutcome:
+		return read(it, func(o outcome) error { return f.outcome(ctx, now, o) })
+	case kindPut:
+		return read(it, func(s Subscription) error { return f.put(ctx, at, s, it.body) })
+	case kindDelete:
+		return read(it, func(d deletion) error { return f.delete(ctx, at, now, d.Name) })
+	case kindCancel:
+		return read(it, func(s Selection) error { return f.cancel(ctx, now, s) })
+	case kindRedrive:
+		return read(it, func(s Selection) error { return f.redrive(ctx, now, s) })
+	case kindReplay:
+		return read(it, func(r replay) error { return f.replay(ctx, at, r, it.body) })
+	case kindReplayed:
+		return read(it, func(r replayed) error { return f.replayed(ctx, at, now, r) })
+	case kindLease:
+		return read(it, func(l lease) error {
+			if l.Epoch > f.x.epoch {
+				f.x.epoch = l.Epoch
+				if err := f.x.exec(ctx, "INSERT OR REPLACE INTO epochs(seq, epoch) VALUES(?, ?)", int64(at.Seq), int64(l.Epoch)); err != nil {
+					return err
+				}
+			}
+			if f.out.epochs == nil {
+				f.out.epochs = map[uint64]bool{}
+			}
+			f.out.epochs[l.Epoch] = true
+			return nil
+		})
+	}
+	return fmt.Errorf("an item of kind %q is not known", it.kind)
+}
+
+func read[T any](it item, f func(T) error) error {
+	var v T
+	if err := json.Unmarshal(it.body, &v); err != nil {
+		return fmt.Errorf("item of kind %q: %w", it.kind, err)
+	}
+	return f(v)
+}
+
+// event drops a duplicate within the window, or makes a delivery for each Subscription that matches.
+func (f *folder) event(ctx context.Context, at did, now int64, e *cloudevent.Event) error {
+	h := hashOf(e.Source, e.ID)
+	n, err := f.x.changed(ctx, `INSERT INTO events(h, seq, idx, at) VALUES(?, ?, ?, ?)
+		ON CONFLICT(h) DO UPDATE SET seq = excluded.seq, idx = excluded.idx, at = excluded.at WHERE excluded.at - at >= ?`,
+		h[:], int64(at.Seq), at.Idx, now, f.window)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return f.x.exec(ctx, "INSERT INTO dups(seq, idx) VALUES(?, ?)", int64(at.Seq), at.Idx)
+	}
+	for _, s := range f.matched(e) {
+		d := fresh{did: did{at.Seq, at.Idx, s.id}, eseq: at.Seq, eidx: at.Idx, born: now, at: now, due: now, event: e}
+		if s.spec.Ordered {
+			d.key = e.Extension(PartitionKey)
+		}
+		state, cause := Pending, Cause("")
+		if hops(e) > f.maxHops {
+			state, cause = Dead, CauseLoop
+		}
+		if err := f.insert(ctx, now, d, state, cause); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insert makes a delivery; a pending one waits while its lane has another.
+func (f *folder) insert(ctx context.Context, now int64, d fresh, state State, cause Cause) error {
+	if state == Pending && d.key != "" {
+		busy, err := f.laneBusy(ctx, d.Sub, d.key)
+		if err != nil {
+			return err
+		}
+		if busy {
+			state = Waiting
+		}
+	}
+	err := f.x.exec(ctx, `INSERT INTO deliveries(seq, idx, sub, eseq, eidx, key, state, at, born, due, updated, runs, attempt, redriven, replay, cause, log)
+		VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, ?, ?, '')`,
+		int64(d.Seq), d.Idx, d.Sub, int64(d.eseq), d.eidx, d.key, state, d.at, d.born, d.due, now, d.replay, cause)
+	if err == nil && state == Pending {
+		f.out.ready = append(f.out.ready, d)
+	}
+	return err
+}
+
+func (f *folder) laneBusy(ctx context.Context, sub int64, key string) (bool, error) {
+	var x int
+	return f.x.one(ctx, []any{&x}, "SELECT 1 FROM deliveries WHERE sub = ? AND key = ? AND key <> '' AND state < 2 LIMIT 1", sub, key)
+}
+
+// maxAttemptLog is how many attempts a delivery's record keeps.
+const maxAttemptLog = 10
+
+// outcome ends an attempt. What an older owner wrote behind the new one's lease is not counted, and neither is a repeated one.
+func (f *folder) outcome(ctx context.Context, now int64, o outcome) error {
+	if o.Epoch != f.x.epoch {
+		return nil
+	}
+	f.out.ended = append(f.out.ended, end{o.did, o.Run})
+	var d fresh
+	var state State
+	var log string
+	found, err := f.x.one(ctx, []any{&state, &d.key, &d.runs, &d.attempt, &log, &d.eseq, &d.eidx, &d.born, &d.at, &d.redrive, &d.replay},
+		"SELECT state, key, runs, attempt, log, eseq, eidx, born, at, redriven, replay FROM deliveries WHERE seq = ? AND idx = ? AND sub = ?", int64(o.Seq), o.Idx, o.Sub)
+	if err != nil || !found || state != Pending || o.Run != d.runs+1 {
+		return err
+	}
+	d.did, d.runs, d.due = o.did, o.Run, o.Due
+	if !o.Free {
+		d.attempt++
+	}
+	err = f.x.exec(ctx, "UPDATE deliveries SET state = ?, runs = ?, attempt = ?, due = ?, cause = ?, updated = ?, log = ? WHERE seq = ? AND idx = ? AND sub = ?",
+		o.State, d.runs, d.attempt, o.Due, o.Cause, now, logged(log, o), int64(o.Seq), o.Idx, o.Sub)
+	if err != nil {
+		return err
+	}
+	if o.State == Pending {
+		f.out.ready = append(f.out.ready, d)
+		return nil
+	}
+	return f.promote(ctx, now, o.Sub, d.key)
+}
+
+// logged adds an attempt to the record of attempts: JSON objects with commas between.
+func logged(log string, o outcome) string {
+	a := Attempt{Start: time.UnixMilli(o.Start).UTC(), Took: time.Duration(o.Took) * time.Microsecond, Counts: !o.Free, Code: o.Code, Error: o.Text, Result: o.Result}
+	var all []json.RawMessage
+	if log != "" {
+		if json.Unmarshal([]byte("["+log+"]"), &all) != nil {
+			all = nil
+		}
+	}
+	one, err := json.Marshal(a)
+	if err != nil {
+		a.Result = nil
+		one, _ = json.Marshal(a) // nothing in it fails
+	}
+	all = append(all, one)
+	if len(all) > maxAttemptLog {
+		all = all[len(all)-maxAttemptLog:]
+	}
+	parts := make([]string, len(all))
+	for i, r := range all {
+		parts[i] = string(r)
+	}
+	return strings.Join(parts, ",")
+}
+
+const freshColumns = "seq, idx, sub, eseq, eidx, key, born, at, due, runs, attempt, redriven, replay"
+
+func (d *fresh) columns() []any {
+	return []any{&d.Seq, &d.Idx, &d.Sub, &d.eseq, &d.eidx, &d.key, &d.born, &d.at, &d.due, &d.runs, &d.attempt, &d.redrive, &d.replay}
+}
+
+// promote makes the next of a lane pending when nothing in it is.
+func (f *folder) promote(ctx context.Context, now, sub int64, key string) error {
+	if key == "" {
+		return nil
+	}
+	var d fresh
+	var state State
+	found, err := f.x.one(ctx, append(d.columns(), &state), "SELECT "+freshColumns+", state FROM deliveries WHERE sub = ? AND key = ? AND key <> '' AND state < 2 ORDER BY state, seq, idx LIMIT 1", sub, key)
+	if err != nil || !found || state == Pending {
+		return err
+	}
+	d.due = now
+	// The age of one that waited counts from its turn: it cannot help what stood before it.
+	d.born = now
+	f.out.ready = append(f.out.ready, d)
+	return f.x.exec(ctx, "UPDATE deliveries SET state = 0, due = ?, born = ? WHERE seq = ? AND idx = ? AND sub = ?", now, now, int64(d.Seq), d.Idx, d.Sub)
+}
+
+// subID numbers a Subscription by the item that put it first.
+func subID(at did) int64 { return int64(at.Seq)*maxItems + int64(at.Idx) }
+
+func (f *folder) put(ctx context.Context, at did, s Subscription, spec []byte) error {
+	id := subID(at)
+	if old, ok := f.subs[s.Name]; ok {
+		id = old.id
+	}
+	f.subs[s.Name] = f.live(id, s)
+	f.out.subs = true
+	if err := f.version(ctx, at, id, s.Name, spec); err != nil {
+		return err
+	}
+	return f.x.exec(ctx, "INSERT OR REPLACE INTO subs(id, name, spec, live) VALUES(?, ?, ?, 1)", id, s.Name, spec)
+}
+
+func (f *folder) version(ctx context.Context, at did, id int64, name string, spec []byte) error {
+	return f.x.exec(ctx, "INSERT INTO versions(seq, idx, id, name, spec) VALUES(?, ?, ?, ?, ?)", int64(at.Seq), at.Idx, id, name, spec)
+}
+
+func (f *folder) delete(ctx context.Context, at did, now int64, name string) error {
+	s, ok := f.subs[name]
+	if !ok {
+		return nil
+	}
+	delete(f.subs, name)
+	f.out.subs = true
+	if err := f.version(ctx, at, s.id, name, nil); err != nil {
+		return err
+	}
+	if err := f.x.exec(ctx, "UPDATE subs SET live = 0 WHERE id = ?", s.id); err != nil {
+		return err
+	}
+	if err := f.x.exec(ctx, "UPDATE replays SET live = 0 WHERE sub = ?", s.id); err != nil {
+		return err
+	}
+	return f.x.exec(ctx, "UPDATE deliveries SET state = ?, cause = ?, updated = ? WHERE sub = ? AND state < 2", Cancelled, CauseUnsubscribed, now, s.id)
+}
+
+// chosen reads the deliveries of a Selection in the given states.
+func (f *folder) chosen(ctx context.Context, s Selection, states string) ([]fresh, error) {
+	if s.empty() {
+		return nil, nil
+	}
+	where, args := "state IN ("+states+")", []any(nil)
+	if s.Subscription != "" {
+		sub, ok := f.subs[s.Subscription]
+		if !ok {
+			return nil, nil
+		}
+		where, args = where+" AND sub = ?", append(args, sub.id)
+	} else { // what belongs to a deleted Subscription has nowhere to go
+		where += " AND sub IN (SELECT id FROM subs WHERE live = 1)"
+	}
+	if s.Cause != "" {
+		where, args = where+" AND cause = ?", append(args, s.Cause)
+	}
+	if len(s.IDs) == 0 {
+		return f.rows(ctx, where, args)
+	}
+	var out []fresh
+	for _, id := range s.IDs {
+		d, _, err := parseID(id)
+		if err != nil {
+			continue // checked by who wrote it
+		}
+		rows, err := f.rows(ctx, where+" AND seq = ? AND idx = ? AND sub = ?", append(slices.Clone(args), int64(d.Seq), d.Idx, d.Sub))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rows...)
+	}
+	return out, nil
+}
+
+func (f *folder) rows(ctx context.Context, where string, args []any) ([]fresh, error) {
+	rows, err := f.x.query(ctx, "SELECT "+freshColumns+" FROM deliveries WHERE "+where+" ORDER BY seq, idx, sub", args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []fresh
+	for rows.Next() {
+		var d fresh
+		if err := rows.Scan(d.columns()...); err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, rows.Err()
+}
+
+func (f *folder) cancel(ctx context.Context, now int64, s Selection) error {
+	all, err := f.chosen(ctx, s, "0, 1")
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if err := f.x.exec(ctx, "UPDATE deliveries SET state = ?, cause = ?, updated = ? WHERE seq = ? AND idx = ? AND sub = ?",
+			Cancelled, CauseCancelled, now, int64(d.Seq), d.Idx, d.Sub); err != nil {
+			return err
+		}
+		f.out.cancelled = append(f.out.cancelled, d.did)
+	}
+	// After all are out of the lanes, so that none of them is promoted.
+	for _, d := range all {
+		if err := f.promote(ctx, now, d.Sub, d.key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// redrive gives dead letters all their attempts again. In a lane they wait for what stands in it.
+func (f *folder) redrive(ctx context.Context, now int64, s Selection) error {
+	all, err := f.chosen(ctx, s, "4")
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		state := Pending
+		if d.key != "" {
+			busy, err := f.laneBusy(ctx, d.Sub, d.key)
+			if err != nil {
+				return err
+			}
+			if busy {
+				state = Waiting
+			}
+		}
+		if err := f.x.exec(ctx, "UPDATE deliveries SET state = ?, cause = '', attempt = 0, redriven = redriven + 1, born = ?, due = ?, updated = ? WHERE seq = ? AND idx = ? AND sub = ?",
+			state, now, now, now, int64(d.Seq), d.Idx, d.Sub); err != nil {
+			return err
+		}
+		d.attempt, d.born, d.due, d.redrive = 0, now, now, d.redrive+1
+		if state == Pending {
+			f.out.ready = append(f.out.ready, d)
+		}
+	}
+	return nil
+}
+
+func (f *folder) replay(ctx context.Context, at did, r replay, spec []byte) error {
+	s, ok := f.subs[r.Sub]
+	if !ok {
+		return nil
+	}
+	f.out.replays = true
+	return f.x.exec(ctx, "INSERT OR IGNORE INTO replays(id, spec, sub, cursor, upto, live, found) VALUES(?, ?, ?, 0, ?, 1, 0)", r.ID, spec, s.id, int64(at.Seq))
+}
+
+// replayIdx numbers the deliveries of one replayed item, beyond the numbers of items.
+func replayIdx(item, k int) int { return (item+1)*1_000_000 + k }
+
+// replayed makes deliveries of a part of a replay. One that does not begin where the last ended was written twice, or by an older owner.
+func (f *folder) replayed(ctx context.Context, at did, now int64, r replayed) error {
+	var sub, cursor int64
+	found, err := f.x.one(ctx, []any{&sub, &cursor}, "SELECT sub, cursor FROM replays WHERE id = ? AND live = 1", r.ID)
+	if err != nil || !found || uint64(cursor) != r.Cursor {
+		return err
+	}
+	n := 0
+	for k, ref := range r.Refs {
+		var x int
+		if dup, err := f.x.one(ctx, []any{&x}, "SELECT 1 FROM dups WHERE seq = ? AND idx = ?", int64(ref.Seq), ref.Idx); err != nil {
+			return err
+		} else if dup {
+			continue
+		}
+		n++
+		d := fresh{did: did{at.Seq, replayIdx(at.Idx, k), sub}, eseq: ref.Seq, eidx: ref.Idx, key: ref.Key, born: now, at: now, due: now, replay: r.ID}
+		if err := f.insert(ctx, now, d, Pending, ""); err != nil {
+			return err
+		}
+	}
+	f.out.replays = true
+	return f.x.exec(ctx, "UPDATE replays SET cursor = ?, live = ?, found = found + ? WHERE id = ?", int64(r.Next), !r.End, n, r.ID)
+}
+
+// id writes a delivery's ID: partition, block, item and Subscription, in hexadecimal.
+func (d did) id(part int) string {
+	h := func(n uint64) string { return strconv.FormatUint(n, 16) }
+	return h(uint64(part)) + "-" + h(d.Seq) + "-" + h(uint64(d.Idx)) + "-" + h(uint64(d.Sub))
+}

@@ -1,0 +1,273 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"math"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/ebb-run/ebb/internal/errs"
+)
+
+// owner serves one Partition under a lease: it folds the log into the index, and delivers what is due.
+type owner struct {
+	b        *Bus
+	p        *partition
+	ctx      context.Context // ends when the owner stops
+	epoch    uint64
+	x        *index
+	fold     *folder
+	d        *dispatcher
+	blocks   *blocks
+	finished chan finished
+	failed   chan error // of what runs beside the loop
+	wait     sync.WaitGroup
+	sub      *natsgo.Subscription // to questions
+	caught   bool                 // its own lease was folded: everything of earlier owners was
+	replays  map[string]bool      // that are being read
+}
+
+// Run owns Partitions and delivers until ctx ends; running calls of Deliver are then cancelled and waited for.
+func (b *Bus) Run(ctx context.Context) error {
+	var wait sync.WaitGroup
+	for _, p := range b.parts {
+		wait.Go(func() { b.own(ctx, p) })
+	}
+	wait.Wait()
+	return nil
+}
+
+func (o *owner) stopping() bool { return o.ctx.Err() != nil }
+
+// serve opens the index, follows the log and delivers until ctx ends or something fails.
+func (b *Bus) serve(ctx context.Context, p *partition, epoch uint64) (err error) {
+	ctx, stop := context.WithCancel(ctx)
+	o := &owner{b: b, p: p, ctx: ctx, epoch: epoch, blocks: newBlocks(p.stream), finished: make(chan finished, 64), failed: make(chan error, 1), replays: map[string]bool{}}
+	if err := o.open(ctx); err != nil {
+		stop()
+		return err
+	}
+	defer func() {
+		// Whoever runs has to end before the index is closed; the loop does not take their ends any more.
+		stop()
+		ended := make(chan struct{})
+		go func() { o.wait.Wait(); close(ended) }()
+		for done := false; !done; {
+			select {
+			case <-o.finished:
+			case <-ended:
+				done = true
+			}
+		}
+		broken := damaged(err)
+		if err = errors.Join(err, o.x.close()); broken {
+			err = errors.Join(err, removeIndex(o.path()))
+		}
+	}()
+	msgs := make(chan jetstream.Msg, 64)
+	end, err := o.follow(ctx, msgs)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := o.answer(); err != nil {
+		return err
+	}
+	defer o.silence()
+	o.wait.Go(func() {
+		if _, err := p.log.append(ctx, []item{jsonItem(kindLease, lease{b.opt.Node, epoch})}); err != nil {
+			o.fail(err)
+		}
+	})
+	return o.loop(ctx, msgs)
+}
+
+// fail makes the loop return.
+func (o *owner) fail(err error) {
+	select {
+	case o.failed <- err:
+	default:
+	}
+}
+
+func (o *owner) path() string {
+	return filepath.Join(o.b.opt.Dir, "p"+strconv.Itoa(o.p.num)+".db")
+}
+
+func (o *owner) open(ctx context.Context) error {
+	info, err := o.p.stream.Info(ctx)
+	if err != nil {
+		return fault("read the state of the event log", err)
+	}
+	base, err := o.b.readBase(ctx, o.p)
+	if err != nil {
+		return err
+	}
+	// The time of its making tells a log from another one with the same name.
+	o.x, err = openIndex(ctx, o.path(), info.Created.UTC().Format(time.RFC3339Nano), info.State.FirstSeq, info.State.LastSeq, base)
+	if err != nil {
+		return indexError(err)
+	}
+	o.fold = &folder{x: o.x, window: o.b.opt.DedupWindow.Milliseconds(), maxHops: o.b.opt.MaxHops, compile: o.b.compile,
+		warn: func(text string, args ...any) { o.b.opt.Log.Warn(text, args...) }}
+	if err := o.fold.load(ctx); err != nil {
+		return errors.Join(indexError(err), o.x.close())
+	}
+	o.d = newDispatcher(o)
+	return nil
+}
+
+// follow reads the log from where the index ends. The channel is bounded, so the log is read no faster than it is folded.
+func (o *owner) follow(ctx context.Context, msgs chan<- jetstream.Msg) (func(), error) {
+	c, err := o.p.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: o.x.applied + 1})
+	if err != nil {
+		return nil, fault("read the event log", err)
+	}
+	cc, err := c.Consume(func(m jetstream.Msg) {
+		select {
+		case msgs <- m:
+		case <-ctx.Done():
+		}
+	}, jetstream.PullMaxMessages(32), jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+		o.b.opt.Log.Debug("reading the event log", "partition", o.p.num, "err", err)
+	}))
+	if err != nil {
+		return nil, fault("read the event log", err)
+	}
+	o.wait.Go(func() { // the reader gives up only when its stream is gone
+		select {
+		case <-cc.Closed():
+			if !o.stopping() {
+				o.fail(errs.New(errs.Unavailable, "the event log cannot be read any more"))
+			}
+		case <-ctx.Done():
+		}
+	})
+	return cc.Stop, nil
+}
+
+// Bounds of one transaction of the fold.
+const (
+	foldBlocks = 64
+	foldBytes  = 4 << 20
+)
+
+// loop is the owner's goroutine: everything in memory belongs to it.
+func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	purge := time.NewTicker(min(max(o.b.opt.Retention/50, time.Minute), time.Hour))
+	defer purge.Stop()
+	for {
+		select {
+		case m := <-msgs:
+			if err := o.commit(ctx, m, msgs); err != nil {
+				return err
+			}
+		case f := <-o.finished:
+			o.d.finish(f)
+			o.more()
+		case <-timer.C:
+		case <-purge.C:
+			if o.caught {
+				if err := o.purge(ctx, time.Now()); err != nil && ctx.Err() == nil {
+					o.b.opt.Log.Warn("old events are not removed", "partition", o.p.num, "err", err)
+				}
+			}
+		case err := <-o.failed:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+		if err := o.work(ctx, timer); err != nil {
+			return err
+		}
+	}
+}
+
+// more takes what else has finished, so that it is dispatched for all at once.
+func (o *owner) more() {
+	for {
+		select {
+		case f := <-o.finished:
+			o.d.finish(f)
+		default:
+			return
+		}
+	}
+}
+
+// work dispatches what is due, once the index is up to date.
+func (o *owner) work(ctx context.Context, timer *time.Timer) error {
+	if !o.caught || o.b.opt.Deliver == nil || ctx.Err() != nil {
+		return nil
+	}
+	now := time.Now()
+	next, err := o.d.dispatch(ctx, ms(now))
+	if err != nil {
+		return indexError(err)
+	}
+	wait := time.Hour
+	if next < math.MaxInt64 {
+		wait = min(max(time.UnixMilli(next).Sub(now), 0), wait)
+	}
+	timer.Reset(wait)
+	return nil
+}
+
+// commit folds the block and what else has come into one transaction.
+func (o *owner) commit(ctx context.Context, m jetstream.Msg, msgs <-chan jetstream.Msg) error {
+	// A transaction that was begun is ended: only then is the index in use by nobody.
+	ctx = context.WithoutCancel(ctx)
+	if err := o.x.begin(ctx); err != nil {
+		return indexError(err)
+	}
+	o.fold.out = effects{}
+	bytes := 0
+	for n := 1; ; n++ {
+		meta, err := m.Metadata()
+		if err == nil {
+			err = o.fold.block(ctx, meta.Sequence.Stream, meta.Timestamp, m.Data())
+		}
+		if err != nil {
+			return indexError(err) // the index is opened anew, and stands where it was
+		}
+		bytes += len(m.Data())
+		if n == foldBlocks || bytes > foldBytes {
+			break
+		}
+		select {
+		case m = <-msgs:
+			continue
+		default:
+		}
+		break
+	}
+	if err := o.x.commit(ctx); err != nil {
+		return indexError(err)
+	}
+	o.apply()
+	return nil
+}
+
+// apply brings memory up to the commit.
+func (o *owner) apply() {
+	out := &o.fold.out
+	if !o.caught {
+		if o.caught = out.epochs[o.epoch]; !o.caught {
+			return
+		}
+		// Everything that is due is in the index; nothing of it is in memory yet.
+		out = &effects{subs: true, replays: true}
+	}
+	o.d.take(out, ms(time.Now()))
+	if out.replays {
+		o.startReplays()
+	}
+}

@@ -1,0 +1,109 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/ebb-run/ebb/internal/errs"
+)
+
+// readBase reads what was purged from the log's head, or nil.
+func (b *Bus) readBase(ctx context.Context, p *partition) (*base, error) {
+	e, err := b.kv.Get(ctx, p.baseKey())
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fault("read the base of the event log", err)
+	}
+	var out base
+	if err := json.Unmarshal(e.Value(), &out); err != nil {
+		return nil, errs.New(errs.Failed, "the base of partition %d of the event log cannot be read: %w", p.num, err)
+	}
+	return &out, nil
+}
+
+func (p *partition) baseKey() string { return "base." + strconv.Itoa(p.num) }
+
+// purge removes what is older than the retention and not needed any more. The order makes a crash at any point harmless: a base that is ahead of
+// the log's head only hides what is to be removed.
+func (o *owner) purge(ctx context.Context, now time.Time) error {
+	cutoff := ms(now.Add(-o.b.opt.Retention))
+	if err := o.x.exec(ctx, "DELETE FROM deliveries WHERE state = 4 AND updated < ?", cutoff); err != nil {
+		return err
+	}
+	floor, err := o.floor(ctx, cutoff)
+	if err != nil || floor <= 1 {
+		return err
+	}
+	b, err := o.baseAt(ctx, floor)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	if _, err := o.b.kv.Put(ctx, o.p.baseKey(), data); err != nil {
+		return fault("write the base of the event log", err)
+	}
+	if err := o.p.stream.Purge(ctx, jetstream.WithPurgeSequence(floor)); err != nil {
+		return fault("purge the event log", err)
+	}
+	// Each by itself: the log has none of it any more, so half of it does no harm.
+	for _, q := range []string{
+		"DELETE FROM deliveries WHERE seq < ?", "DELETE FROM events WHERE seq < ?", "DELETE FROM dups WHERE seq < ?", "DELETE FROM replays WHERE upto < ? AND live = 0",
+	} {
+		if err := o.x.exec(ctx, q, int64(floor)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// floor is the first block that has to stay: the first of the retention, of what has not ended, and of replays. 0 means that nothing can go.
+func (o *owner) floor(ctx context.Context, cutoff int64) (uint64, error) {
+	least := int64(o.x.applied)
+	for _, q := range []struct {
+		text string
+		args []any
+	}{
+		{"SELECT coalesce(min(seq), ?) FROM events WHERE at >= ?", []any{least, cutoff}},
+		{"SELECT coalesce(min(eseq), ?) FROM deliveries WHERE state IN (0, 1, 4)", []any{least}},
+		{"SELECT coalesce(min(cursor), ?) FROM replays WHERE live = 1", []any{least}},
+	} {
+		var v int64
+		if _, err := o.x.one(ctx, []any{&v}, q.text, q.args...); err != nil {
+			return 0, err
+		}
+		least = min(least, v)
+	}
+	return uint64(max(least, 0)), nil
+}
+
+// baseAt gives what stood before a block.
+func (o *owner) baseAt(ctx context.Context, floor uint64) (*base, error) {
+	b := &base{Seq: floor}
+	if _, err := o.x.one(ctx, []any{&b.Epoch}, "SELECT coalesce(max(epoch), 0) FROM epochs WHERE seq < ?", int64(floor)); err != nil {
+		return nil, err
+	}
+	rows, err := o.x.query(ctx, `SELECT id, name, spec FROM versions v WHERE seq < ?1 AND spec IS NOT NULL
+		AND NOT EXISTS(SELECT 1 FROM versions w WHERE w.name = v.name AND w.seq < ?1 AND (w.seq, w.idx) > (v.seq, v.idx)) ORDER BY id`, int64(floor))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s baseSub
+		if err := rows.Scan(&s.ID, &s.Name, &s.Spec); err != nil {
+			return nil, err
+		}
+		b.Subs = append(b.Subs, s)
+	}
+	return b, rows.Err()
+}

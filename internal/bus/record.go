@@ -1,0 +1,141 @@
+package bus
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/bus/cloudevent"
+	"github.com/ebb-run/ebb/internal/errs"
+)
+
+// A block is a byte of version and items; an item is a byte of kind, its length as a uvarint, and the body: the log form of an event, JSON for
+// the others.
+
+// blockVersion rises with any change that an older ebb would misread.
+const blockVersion = 1
+
+// maxItems is how many items a block may have: an item's number in its block is below it.
+const maxItems = 4096
+
+type kind byte
+
+const (
+	kindEvent    kind = 'e'
+	kindOutcome  kind = 'o'
+	kindPut      kind = 's' // Subscription
+	kindDelete   kind = 'x' // deletion
+	kindCancel   kind = 'c' // Selection
+	kindRedrive  kind = 'r' // Selection
+	kindReplay   kind = 'p' // replay
+	kindReplayed kind = 'q' // replayed
+	kindLease    kind = 'l' // lease
+)
+
+type item struct {
+	kind kind
+	body []byte
+}
+
+func (it item) size() int { return len(it.body) + 1 + binary.MaxVarintLen32 }
+
+func appendBlock(b []byte, items []item) []byte {
+	b = append(b, blockVersion)
+	for _, it := range items {
+		b = binary.AppendUvarint(append(b, byte(it.kind)), uint64(len(it.body)))
+		b = append(b, it.body...)
+	}
+	return b
+}
+
+// parseBlock gives the items of a block, which share its memory.
+func parseBlock(b []byte) ([]item, error) {
+	if len(b) == 0 || b[0] != blockVersion {
+		if len(b) > 0 && b[0] > blockVersion {
+			return nil, errs.New(errs.Unsupported, "the event log has format %d; this ebb knows up to %d", b[0], blockVersion).
+				WithHint("Use the ebb that wrote it, or a newer one. Nothing was changed.")
+		}
+		return nil, errs.New(errs.Failed, "a block of the event log cannot be read")
+	}
+	var out []item
+	for b = b[1:]; len(b) > 0; {
+		k := kind(b[0])
+		n, w := binary.Uvarint(b[1:])
+		if w <= 0 || n > uint64(len(b)-1-w) {
+			return nil, errs.New(errs.Failed, "a block of the event log is cut off")
+		}
+		b = b[1+w:]
+		out = append(out, item{k, b[:n:n]})
+		b = b[n:]
+	}
+	return out, nil
+}
+
+func jsonItem(k kind, v any) item {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("bus: a record does not encode: " + err.Error()) // plain data of this package
+	}
+	return item{k, b}
+}
+
+func eventItem(e *cloudevent.Event) item { return item{kindEvent, e.AppendLog(nil)} }
+
+// did names a delivery in its Partition: the item of the log that made it, and the Subscription's number.
+type did struct {
+	Seq uint64 `json:"q"`
+	Idx int    `json:"i"`
+	Sub int64  `json:"s"`
+}
+
+// outcome is how one attempt ended.
+type outcome struct {
+	did
+	Run    int             `json:"n"` // number of the attempt among all, counted or not, from 1: a repeated outcome is told by it
+	Epoch  uint64          `json:"e"`
+	State  State           `json:"st"` // Pending: to be tried again
+	Free   bool            `json:"f,omitempty"`
+	Due    int64           `json:"d,omitempty"` // ms
+	Cause  Cause           `json:"c,omitempty"`
+	Code   errs.Code       `json:"k,omitempty"`
+	Text   string          `json:"t,omitempty"`
+	Start  int64           `json:"b"` // ms
+	Took   int64           `json:"u"` // µs
+	Result json.RawMessage `json:"r,omitempty"`
+}
+
+type deletion struct {
+	Name string `json:"name"`
+}
+
+type lease struct {
+	Node  string `json:"node"`
+	Epoch uint64 `json:"epoch"`
+}
+
+// replay asks for the events of a span of time again.
+type replay struct {
+	ID     string          `json:"id"`
+	Sub    string          `json:"sub"`
+	From   int64           `json:"from"` // ms
+	To     int64           `json:"to"`   // ms, not included
+	Filter json.RawMessage `json:"filter,omitempty"`
+}
+
+// replayed is a part of a replay: the events found in [Cursor, Next).
+type replayed struct {
+	ID     string `json:"id"`
+	Cursor uint64 `json:"cursor"`
+	Next   uint64 `json:"next"`
+	End    bool   `json:"end,omitempty"`
+	Refs   []ref  `json:"refs,omitempty"`
+}
+
+// ref points to an event of the log.
+type ref struct {
+	Seq uint64 `json:"q"`
+	Idx int    `json:"i"`
+	Key string `json:"k,omitempty"`
+}
+
+func ms(t time.Time) int64 { return t.UnixMilli() }
