@@ -205,16 +205,20 @@ func (d *dispatcher) batch(l *lane) []*held {
 func (d *dispatcher) refill(ctx context.Context, l *lane, now int64) error {
 	// What is held is pending in the index too, and has to be passed over.
 	limit := maxReady + l.held
-	rows, err := d.o.fold.rows2(ctx, l.sub.id, now, limit)
+	rows, err := d.o.fold.due(ctx, l.sub.id, now, limit)
 	if err != nil {
 		return err
 	}
+	l.more = len(rows) == limit
 	for _, f := range rows {
-		if len(l.ready) < maxReady && d.held[f.did] == nil {
+		switch {
+		case d.held[f.did] != nil:
+		case len(l.ready) >= maxReady:
+			l.more = true
+		default:
 			d.hold(l, f)
 		}
 	}
-	l.more = len(rows) == limit
 	next, err := d.o.fold.nextDue(ctx, l.sub.id, now)
 	l.next = next
 	return err
@@ -375,8 +379,8 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:maxText], "") + "…"
 }
 
-// rows2 reads the due deliveries of a Subscription.
-func (f *folder) rows2(ctx context.Context, sub, now int64, limit int) ([]fresh, error) {
+// due reads the due deliveries of a Subscription.
+func (f *folder) due(ctx context.Context, sub, now int64, limit int) ([]fresh, error) {
 	rows, err := f.x.query(ctx, "SELECT "+freshColumns+" FROM deliveries WHERE sub = ? AND state = 0 AND due <= ? ORDER BY due, seq, idx LIMIT ?", sub, now, limit)
 	if err != nil {
 		return nil, err
