@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -11,6 +12,9 @@ import (
 
 	"github.com/ebb-run/ebb/internal/errs"
 )
+
+// recordOverhead is what a message takes in the store besides its data, about.
+const recordOverhead = 64
 
 const (
 	// maxBlock keeps a block below the servers' default payload limit of 1 MB.
@@ -33,6 +37,8 @@ type appender struct {
 		sync.Mutex
 		m map[hash]*request
 	}
+	limit  int64           // bytes of the log at which events are refused; 0 means none
+	used   atomic.Int64    // bytes of the log, roughly
 	blocks func(items int) // told of every block; for tests, or nil
 }
 
@@ -107,6 +113,11 @@ func (a *appender) forget(r *request) {
 func (a *appender) enqueue(ctx context.Context, r *request) error {
 	for _, it := range r.items {
 		r.size += it.size()
+	}
+	// Outcomes and requests are taken up to the stream's own limit: what was accepted must be able to end.
+	if used := a.used.Load() + int64(r.size); a.limit > 0 && used > a.limit && r.items[0].kind == kindEvent {
+		return errs.New(errs.Unavailable, "the event log is full: it has %d MB, the limit is %d MB", a.used.Load()>>20, a.limit>>20).
+			WithHint("It empties as deliveries end and the retention passes. Raise the limit, or mend what does not take its deliveries.")
 	}
 	if r.size > maxBlock || len(r.items) > maxItems {
 		return errs.New(errs.TooLarge, "%d items of %d bytes do not fit into a block of the event log", len(r.items), r.size)
@@ -193,6 +204,7 @@ func (a *appender) write(ctx context.Context, data []byte) (uint64, error) {
 		ack, err := a.js.PublishMsg(try, m)
 		cancel()
 		if err == nil {
+			a.used.Add(int64(len(data)) + recordOverhead)
 			return ack.Sequence, nil
 		}
 		if !again(err) || ctx.Err() != nil {

@@ -36,6 +36,7 @@ type question struct {
 	Subs   bool   `json:"subs,omitempty"`
 	Counts bool   `json:"counts,omitempty"`
 	Replay string `json:"replay,omitempty"`
+	Reach  uint64 `json:"reach,omitempty"` // a block
 }
 
 type reply struct {
@@ -50,23 +51,30 @@ type reply struct {
 // askWait bounds a question to another Node.
 const askWait = 10 * time.Second
 
-// ask puts a question to the owner of a Partition.
+// ask puts a question to the owner of a Partition, and waits a while for there to be one.
 func (b *Bus) ask(ctx context.Context, p *partition, q question) (*reply, error) {
-	p.mu.Lock()
-	own := p.mu.own
-	p.mu.Unlock()
-	if own != nil {
-		return own.reply(ctx, q)
-	}
 	data, err := json.Marshal(q)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
-	m, err := b.js.Conn().RequestWithContext(ctx, asksSubject+strconv.Itoa(p.num), data)
-	if err != nil {
-		return nil, errs.New(errs.Unavailable, "ask for partition %d of the event bus: no node serves it now: %w", p.num, err).WithHint("Try again in a moment.")
+	var m *natsgo.Msg
+	for m == nil {
+		p.mu.Lock()
+		own := p.mu.own
+		p.mu.Unlock()
+		if own != nil {
+			return own.reply(ctx, q)
+		}
+		m, err = b.js.Conn().RequestWithContext(ctx, asksSubject+strconv.Itoa(p.num), data)
+		if errors.Is(err, natsgo.ErrNoResponders) && ctx.Err() == nil {
+			pause(ctx, 20*time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return nil, errs.New(errs.Unavailable, "ask for partition %d of the event bus: no node serves it now: %w", p.num, err).WithHint("Try again in a moment.")
+		}
 	}
 	var r reply
 	if err := json.Unmarshal(m.Data, &r); err != nil {
@@ -81,20 +89,13 @@ func (b *Bus) ask(ctx context.Context, p *partition, q question) (*reply, error)
 // answer makes the owner reachable.
 func (o *owner) answer() error {
 	sub, err := o.b.js.Conn().Subscribe(asksSubject+strconv.Itoa(o.p.num), func(m *natsgo.Msg) {
-		var q question
-		r, err := &reply{}, json.Unmarshal(m.Data, &q)
-		if err == nil {
-			r, err = o.reply(o.ctx, q)
-		}
-		if err != nil {
-			r = &reply{Code: errs.CodeOf(err), Error: err.Error()}
-		}
-		data, err := json.Marshal(r)
-		if err == nil {
-			err = m.Respond(data)
-		}
-		if err != nil && !o.stopping() {
-			o.b.opt.Log.Warn("a question about events is not answered", "err", err)
+		select {
+		case o.asked <- struct{}{}: // bounds how many are answered at once
+			o.wait.Go(func() {
+				defer func() { <-o.asked }()
+				o.respond(m)
+			})
+		case <-o.ctx.Done():
 		}
 	})
 	if err != nil {
@@ -107,11 +108,33 @@ func (o *owner) answer() error {
 	return nil
 }
 
+func (o *owner) respond(m *natsgo.Msg) {
+	ctx, cancel := context.WithTimeout(o.ctx, askWait)
+	defer cancel()
+	var q question
+	r, err := &reply{}, json.Unmarshal(m.Data, &q)
+	if err == nil {
+		r, err = o.reply(ctx, q)
+	}
+	if err != nil {
+		r = &reply{Code: errs.CodeOf(err), Error: err.Error()}
+	}
+	data, err := json.Marshal(r)
+	if err == nil {
+		err = m.Respond(data)
+	}
+	if err != nil && !o.stopping() {
+		o.b.opt.Log.Warn("a question about events is not answered", "err", err)
+	}
+}
+
 func (o *owner) silence() {
 	o.p.mu.Lock()
 	o.p.mu.own = nil
 	o.p.mu.Unlock()
-	_ = o.sub.Unsubscribe() // an error says that the connection is gone
+	if o.sub != nil {
+		_ = o.sub.Unsubscribe() // an error says that the connection is gone
+	}
 }
 
 func (o *owner) reply(ctx context.Context, q question) (*reply, error) {
@@ -145,6 +168,8 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		r.Subs, err = o.subscriptions(ctx)
 	case q.Counts:
 		r.Counts, err = o.counts(ctx)
+	case q.Reach > 0:
+		err = o.progress.reach(ctx, o.ctx, q.Reach)
 	case q.Replay != "":
 		r.Replay, err = o.replayStatus(ctx, q.Replay)
 	}
@@ -364,6 +389,23 @@ func (b *Bus) Counts(ctx context.Context) (Counts, error) {
 		}
 	}
 	return out, nil
+}
+
+// Sync waits until everything that was acknowledged before the call is in the index, so that a question finds it.
+func (b *Bus) Sync(ctx context.Context) error {
+	for _, p := range b.parts {
+		info, err := p.stream.Info(ctx)
+		if err != nil {
+			return fault("read the state of the event log", err)
+		}
+		if info.State.LastSeq == 0 {
+			continue
+		}
+		if _, err := b.ask(ctx, p, question{Reach: info.State.LastSeq}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Redrive gives the chosen dead letters all their attempts again. It returns when the request is durable.

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,8 +10,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"crypto/sha256"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -34,6 +33,8 @@ type Options struct {
 	Compile     Compile           // nil: no filters
 	Deliver     Deliverer         // nil: nothing is delivered
 	Log         *slog.Logger      // nil drops it
+
+	sweep time.Duration // between removals of what is old; 0 means a fiftieth of the retention, between a minute and an hour
 }
 
 func (o Options) orDefaults() Options {
@@ -61,6 +62,10 @@ func (o Options) orDefaults() Options {
 		if *f.v <= 0 {
 			*f.v = f.def
 		}
+	}
+	o.Retention = max(o.Retention, o.DedupWindow) // what tells duplicates must be in the log
+	if o.sweep <= 0 {
+		o.sweep = min(max(o.Retention/50, time.Minute), time.Hour)
 	}
 	if o.MaxHops <= 0 {
 		o.MaxHops = 16
@@ -120,6 +125,9 @@ func Open(ctx context.Context, js jetstream.JetStream, o Options) (*Bus, error) 
 	for _, p := range b.parts {
 		b.wait.Go(func() { p.log.run(run) })
 	}
+	if o.MaxLog > 0 {
+		b.wait.Go(func() { b.measure(run) })
+	}
 	return b, nil
 }
 
@@ -144,7 +152,7 @@ func (b *Bus) open(ctx context.Context) error {
 			Metadata:    map[string]string{metaFormat: strconv.Itoa(Format)},
 		}
 		if b.opt.MaxLog > 0 {
-			cfg.MaxBytes = b.opt.MaxLog
+			cfg.MaxBytes = b.opt.MaxLog + b.opt.MaxLog/4 + 1<<20 // above it, room for outcomes
 		}
 		s, err := b.js.Stream(ctx, cfg.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -162,7 +170,10 @@ func (b *Bus) open(ctx context.Context) error {
 				return fault(fmt.Sprintf("set the limit of partition %d of the event log", i), err)
 			}
 		}
-		b.parts = append(b.parts, &partition{num: i, stream: s, log: newAppender(b.js, cfg.Subjects[0])})
+		p := &partition{num: i, stream: s, log: newAppender(b.js, cfg.Subjects[0])}
+		p.log.limit = b.opt.MaxLog
+		p.log.used.Store(int64(s.CachedInfo().State.Bytes))
+		b.parts = append(b.parts, p)
 	}
 	return nil
 }
@@ -211,6 +222,21 @@ func (b *Bus) Close() error {
 		b.wait.Wait()
 	})
 	return nil
+}
+
+// measure follows the size of the log, which other Nodes write to and purges make smaller.
+func (b *Bus) measure(ctx context.Context) {
+	for {
+		pause(ctx, time.Second)
+		if ctx.Err() != nil {
+			return
+		}
+		for _, p := range b.parts {
+			if info, err := p.stream.Info(ctx); err == nil {
+				p.log.used.Store(int64(info.State.Bytes))
+			}
+		}
+	}
 }
 
 // Partitions is the number of parts of the log.

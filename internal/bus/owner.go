@@ -26,11 +26,13 @@ type owner struct {
 	d        *dispatcher
 	blocks   *blocks
 	finished chan finished
+	asked    chan struct{}
 	failed   chan error // of what runs beside the loop
 	wait     sync.WaitGroup
 	sub      *natsgo.Subscription // to questions
-	caught   bool                 // its own lease was folded: everything of earlier owners was
-	replays  map[string]bool      // that are being read
+	progress progress
+	caught   bool            // its own lease was folded: everything of earlier owners was
+	replays  map[string]bool // that are being read
 }
 
 // Run owns Partitions and delivers until ctx ends; running calls of Deliver are then cancelled and waited for.
@@ -48,7 +50,7 @@ func (o *owner) stopping() bool { return o.ctx.Err() != nil }
 // serve opens the index, follows the log and delivers until ctx ends or something fails.
 func (b *Bus) serve(ctx context.Context, p *partition, epoch uint64) (err error) {
 	ctx, stop := context.WithCancel(ctx)
-	o := &owner{b: b, p: p, ctx: ctx, epoch: epoch, blocks: newBlocks(p.stream), finished: make(chan finished, 64), failed: make(chan error, 1), replays: map[string]bool{}}
+	o := &owner{b: b, p: p, ctx: ctx, epoch: epoch, blocks: newBlocks(p.stream), finished: make(chan finished, 64), failed: make(chan error, 1), asked: make(chan struct{}, 16), replays: map[string]bool{}}
 	if err := o.open(ctx); err != nil {
 		stop()
 		return err
@@ -76,9 +78,6 @@ func (b *Bus) serve(ctx context.Context, p *partition, epoch uint64) (err error)
 		return err
 	}
 	defer end()
-	if err := o.answer(); err != nil {
-		return err
-	}
 	defer o.silence()
 	o.wait.Go(func() {
 		if _, err := p.log.append(ctx, []item{jsonItem(kindLease, lease{b.opt.Node, epoch})}); err != nil {
@@ -162,7 +161,7 @@ const (
 func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	purge := time.NewTicker(min(max(o.b.opt.Retention/50, time.Minute), time.Hour))
+	purge := time.NewTicker(o.b.opt.sweep)
 	defer purge.Stop()
 	for {
 		select {
@@ -252,16 +251,19 @@ func (o *owner) commit(ctx context.Context, m jetstream.Msg, msgs <-chan jetstre
 	if err := o.x.commit(ctx); err != nil {
 		return indexError(err)
 	}
-	o.apply()
-	return nil
+	o.progress.set(o.x.applied)
+	return o.apply()
 }
 
 // apply brings memory up to the commit.
-func (o *owner) apply() {
+func (o *owner) apply() error {
 	out := &o.fold.out
 	if !o.caught {
 		if o.caught = out.epochs[o.epoch]; !o.caught {
-			return
+			return nil
+		}
+		if err := o.answer(); err != nil {
+			return err
 		}
 		// Everything that is due is in the index; nothing of it is in memory yet.
 		out = &effects{subs: true, replays: true}
@@ -269,5 +271,48 @@ func (o *owner) apply() {
 	o.d.take(out, ms(time.Now()))
 	if out.replays {
 		o.startReplays()
+	}
+	return nil
+}
+
+// progress tells readers how far the index is.
+type progress struct {
+	mu struct {
+		sync.Mutex
+		applied uint64
+		moved   chan struct{} // closed by the next step, where somebody waits
+	}
+}
+
+func (p *progress) set(applied uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.applied = applied
+	if p.mu.moved != nil {
+		close(p.mu.moved)
+		p.mu.moved = nil
+	}
+}
+
+// reach waits until the index holds a block.
+func (p *progress) reach(ctx, owner context.Context, seq uint64) error {
+	for {
+		p.mu.Lock()
+		if p.mu.applied >= seq {
+			p.mu.Unlock()
+			return nil
+		}
+		if p.mu.moved == nil {
+			p.mu.moved = make(chan struct{})
+		}
+		moved := p.mu.moved
+		p.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-owner.Done():
+			return errs.New(errs.Unavailable, "this node does not serve the partition any more")
+		}
 	}
 }
