@@ -91,12 +91,19 @@ func (o *owner) answer() error {
 	sub, err := o.b.js.Conn().Subscribe(asksSubject+strconv.Itoa(o.p.num), func(m *natsgo.Msg) {
 		select {
 		case o.asked <- struct{}{}: // bounds how many are answered at once
-			o.wait.Go(func() {
-				defer func() { <-o.asked }()
-				o.respond(m)
-			})
 		case <-o.ctx.Done():
+			return
 		}
+		o.p.mu.Lock()
+		defer o.p.mu.Unlock()
+		if o.p.mu.own != o { // silent, and perhaps being waited for
+			<-o.asked
+			return
+		}
+		o.wait.Go(func() {
+			defer func() { <-o.asked }()
+			o.respond(m)
+		})
 	})
 	if err != nil {
 		return fault("listen for questions", err)

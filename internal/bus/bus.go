@@ -22,7 +22,7 @@ type Options struct {
 	Dir         string            // folder of the index; made when missing
 	Node        string            // name of this Node; empty means "ebb"
 	Alone       bool              // no other Node can use the store: it is embedded. Leases are then taken at once
-	Partitions  int               // of a new bus; 0 means 4. An existing one keeps its number
+	Partitions  int               // of a new bus; 0 means 1 when alone, else 4. An existing one keeps its number
 	Replicas    int               // of new streams; 0 means 1
 	Limits      cloudevent.Limits // of events; zero fields mean the defaults
 	DedupWindow time.Duration     // 0 means 5 minutes, as SQS has it. The same on every Node
@@ -43,6 +43,9 @@ func (o Options) orDefaults() Options {
 	}
 	if o.Partitions <= 0 {
 		o.Partitions = 4
+		if o.Alone { // more would share one disk, and make smaller blocks
+			o.Partitions = 1
+		}
 	}
 	o.Replicas = max(o.Replicas, 1)
 	d := cloudevent.DefaultLimits()

@@ -100,7 +100,7 @@ type world struct {
 	stop func()
 }
 
-func start(t *testing.T, dir string, o bus.Options) *world {
+func start(t testing.TB, dir string, o bus.Options) *world {
 	t.Helper()
 	conn, err := nats.Open(t.Context(), nats.Options{Dir: filepath.Join(dir, "nats")})
 	if err != nil {
@@ -222,7 +222,7 @@ var quick = bus.Retry{MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millise
 func TestPublish_ReachesEachMatchingSubscription(t *testing.T) {
 	t.Parallel()
 	var r target
-	w := start(t, t.TempDir(), bus.Options{Deliver: &r})
+	w := start(t, t.TempDir(), bus.Options{Partitions: 3, Deliver: &r})
 	w.publish(t, event("before"))
 	w.subscribe(t, bus.Subscription{Name: "all", Target: json.RawMessage(`{"function":"f"}`)})
 	w.subscribe(t, bus.Subscription{Name: "red", Filter: json.RawMessage(`{"colour":"red"}`)})
@@ -285,7 +285,7 @@ func TestPublish_RefusesBadEventsBeforeAnyIsWritten(t *testing.T) {
 func TestPublish_MixesDuplicatesAmongManyCallers(t *testing.T) {
 	t.Parallel()
 	var r target
-	w := start(t, t.TempDir(), bus.Options{Deliver: &r})
+	w := start(t, t.TempDir(), bus.Options{Partitions: 3, Deliver: &r})
 	w.subscribe(t, bus.Subscription{Name: "s", Concurrency: 64})
 	const callers, each = 500, 4
 	var wg sync.WaitGroup
@@ -426,7 +426,7 @@ func TestRedrive_SendsDeadLettersAgain(t *testing.T) {
 		}
 		return errors.New("boom")
 	}}
-	w := start(t, t.TempDir(), bus.Options{Deliver: r})
+	w := start(t, t.TempDir(), bus.Options{Partitions: 3, Deliver: r})
 	w.subscribe(t, bus.Subscription{Name: "s", Retry: quick})
 	for i := range 5 {
 		w.publish(t, event(fmt.Sprint("n", i)), event(fmt.Sprint("b", i)))
@@ -535,7 +535,7 @@ func TestDeliver_KeepsTheOrderOfAKey(t *testing.T) {
 		}
 		return nil
 	}
-	w := start(t, t.TempDir(), bus.Options{Deliver: r})
+	w := start(t, t.TempDir(), bus.Options{Partitions: 3, Deliver: r})
 	w.subscribe(t, bus.Subscription{Name: "s", Ordered: true, Retry: quick, Batch: 4})
 	const keys, each = 8, 30
 	var wg sync.WaitGroup
@@ -643,7 +643,7 @@ func TestPublish_CutsALoop(t *testing.T) {
 func TestReplay_DeliversTheArchiveToOneSubscription(t *testing.T) {
 	t.Parallel()
 	var r target
-	w := start(t, t.TempDir(), bus.Options{Deliver: &r})
+	w := start(t, t.TempDir(), bus.Options{Partitions: 3, Deliver: &r})
 	w.publish(t, event("early", "colour", "red"))
 	from := time.Now()
 	for time.Since(from) < 5*time.Millisecond {
@@ -705,4 +705,59 @@ func TestSubscribe_ReplacesAndDeletes(t *testing.T) {
 	w.subscribe(t, bus.Subscription{Name: "s"})
 	w.publish(t, event("e"))
 	w.states(t, "s", map[bus.State]int{bus.Cancelled: 2, bus.Done: 1})
+}
+
+func TestRead_GivesTheArchiveAndWhatFollows(t *testing.T) {
+	t.Parallel()
+	w := start(t, t.TempDir(), bus.Options{Partitions: 3})
+	read := func(r bus.Range) []string {
+		var out []string
+		if err := w.Read(t.Context(), r, func(rec bus.Recorded) error { out = append(out, rec.Event.ID); return nil }); err != nil {
+			t.Error(err)
+		}
+		slices.Sort(out)
+		return out
+	}
+	if got := read(bus.Range{}); got != nil {
+		t.Errorf("got %v of nothing", got)
+	}
+	w.publish(t, event("a"), event("b", "colour", "red"))
+	middle := time.Now()
+	w.subscribe(t, bus.Subscription{Name: "s"})
+	w.publish(t, event("c", "colour", "red"), event("d"))
+	for name, c := range map[string]struct {
+		r    bus.Range
+		want []string
+	}{
+		"all":      {bus.Range{}, []string{"a", "b", "c", "d"}},
+		"since":    {bus.Range{From: middle}, []string{"c", "d"}},
+		"until":    {bus.Range{To: middle}, []string{"a", "b"}},
+		"filtered": {bus.Range{Filter: json.RawMessage(`{"colour":"red"}`)}, []string{"b", "c"}},
+		"future":   {bus.Range{From: time.Now().Add(time.Hour)}, nil},
+	} {
+		if got := read(c.r); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+	if err := w.Read(t.Context(), bus.Range{Filter: json.RawMessage(`{"bad":"x"}`)}, nil); errs.CodeOf(err) != errs.Invalid {
+		t.Errorf("got %v", err)
+	}
+	enough := errors.New("enough")
+	n := 0
+	err := w.Read(t.Context(), bus.Range{Follow: true}, func(rec bus.Recorded) error {
+		if n++; n == 4 {
+			go func() {
+				if _, err := w.Publish(t.Context(), event("new")); err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+		if rec.Event.ID == "new" {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || n != 5 {
+		t.Errorf("got %d, %v", n, err)
+	}
 }

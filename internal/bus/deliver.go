@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"math"
@@ -106,7 +107,11 @@ func (d *dispatcher) hold(l *lane, f fresh) {
 	h := &held{fresh: f}
 	if f.event != nil {
 		h.size = f.event.Size()
-		if !d.bodies.try(h.size) {
+		if d.bodies.try(h.size) {
+			// The data are part of a block, which would be kept whole.
+			h.event = f.event.Clone()
+			h.event.Data = bytes.Clone(f.event.Data)
+		} else {
 			h.size, h.event = 0, nil
 		}
 	}

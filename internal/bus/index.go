@@ -63,6 +63,10 @@ func openIndex(ctx context.Context, path, logID string, first, last uint64, base
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("open event index: %w", ctx.Err())
 	}
+	if first > 1 && last >= first && (base == nil || base.Seq < first) {
+		return nil, errs.New(errs.Unavailable, "the event log begins at block %d, and what stood before it is not known", first).
+			WithHint("A replica of the store may be behind: it is tried again. If it stays so, somebody else has purged the stream.")
+	}
 	if err := removeIndex(path); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,105 @@
+package bus_test
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/bus/cloudevent"
+)
+
+// BenchmarkPublish measures durable publishes of one event of about 256 bytes each.
+func BenchmarkPublish(b *testing.B) {
+	for _, parts := range []int{1, 4} {
+		for _, callers := range []int{1, 8, 64, 256} {
+			b.Run(fmt.Sprintf("partitions=%d/callers=%d", parts, callers), func(b *testing.B) {
+				w := start(b, b.TempDir(), bus.Options{Partitions: parts})
+				var n atomic.Int64
+				b.ResetTimer()
+				var wg sync.WaitGroup
+				for range callers {
+					wg.Go(func() {
+						for i := n.Add(1); i <= int64(b.N); i = n.Add(1) {
+							e := event(fmt.Sprint(i))
+							e.Data = make([]byte, 200)
+							if _, err := w.Publish(b.Context(), e); err != nil {
+								b.Error(err)
+								return
+							}
+						}
+					})
+				}
+				wg.Wait()
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+			})
+		}
+	}
+}
+
+// BenchmarkDeliver measures from a durable publish to the end of the delivery.
+func BenchmarkDeliver(b *testing.B) {
+	for _, batch := range []int{1, 10} {
+		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) {
+			r := &target{}
+			w := start(b, b.TempDir(), bus.Options{Deliver: r})
+			if err := w.Subscribe(b.Context(), bus.Subscription{Name: "s", Batch: batch}); err != nil {
+				b.Fatal(err)
+			}
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			var n atomic.Int64
+			for range 64 {
+				wg.Go(func() {
+					for i := n.Add(10); i <= int64(b.N)+9; i = n.Add(10) {
+						var events []*cloudevent.Event
+						for k := range 10 {
+							events = append(events, event(fmt.Sprint(i, "-", k)))
+						}
+						if _, err := w.Publish(b.Context(), events...); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			for len(r.all()) < b.N {
+				time.Sleep(time.Millisecond)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
+// BenchmarkLatency measures one event at a time, from the call of Publish to the start of Deliver.
+func BenchmarkLatency(b *testing.B) {
+	r := &target{}
+	w := start(b, b.TempDir(), bus.Options{Deliver: r})
+	if err := w.Subscribe(b.Context(), bus.Subscription{Name: "s"}); err != nil {
+		b.Fatal(err)
+	}
+	var all []time.Duration
+	for i := 0; b.Loop(); i++ {
+		start := time.Now()
+		if _, err := w.Publish(b.Context(), event(fmt.Sprint(i))); err != nil {
+			b.Fatal(err)
+		}
+		for {
+			r.mu.Lock()
+			n := len(r.mu.got)
+			r.mu.Unlock()
+			if n > i {
+				break
+			}
+			time.Sleep(20 * time.Microsecond)
+		}
+		all = append(all, time.Since(start))
+	}
+	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
+}

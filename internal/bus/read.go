@@ -1,0 +1,122 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/ebb-run/ebb/internal/bus/cloudevent"
+)
+
+// Range says which events of the archive are read.
+type Range struct {
+	From   time.Time // zero means the oldest
+	To     time.Time // not included; zero means until now, or without end where Follow is set
+	Follow bool      // go on with what is published
+	Filter json.RawMessage
+}
+
+// Recorded is an event as the log has it.
+type Recorded struct {
+	Receipt
+	Published time.Time
+	Event     *cloudevent.Event // not to be changed
+}
+
+// Read gives the events of the log to f, one call at a time, those of one Partition in their order; a duplicate that the log holds is given too.
+// It ends with f's error, with ctx, or when the range ends.
+func (b *Bus) Read(ctx context.Context, r Range, f func(Recorded) error) error {
+	m, err := b.compile(r.Filter)
+	if err != nil {
+		return err
+	}
+	if r.To.IsZero() && !r.Follow {
+		r.To = time.Now()
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wait sync.WaitGroup
+	var one sync.Mutex
+	for _, p := range b.parts {
+		wait.Go(func() {
+			err := b.readPart(ctx, p, r, func(rec Recorded) error {
+				if !m.Match(rec.Event) {
+					return nil
+				}
+				one.Lock()
+				defer one.Unlock()
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				return f(rec)
+			})
+			if err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wait.Wait()
+	return context.Cause(ctx)
+}
+
+func (b *Bus) readPart(ctx context.Context, p *partition, r Range, f func(Recorded) error) error {
+	info, err := p.stream.Info(ctx)
+	if err != nil {
+		return fault("read the event log", err)
+	}
+	last := info.State.LastSeq
+	if !r.Follow && (info.State.Msgs == 0 || info.State.LastTime.Before(r.From)) {
+		return nil
+	}
+	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}
+	if !r.From.IsZero() {
+		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &r.From
+	}
+	c, err := p.stream.OrderedConsumer(ctx, cfg)
+	if err != nil {
+		return fault("read the event log", err)
+	}
+	msgs, err := c.Messages(jetstream.PullMaxMessages(8))
+	if err != nil {
+		return fault("read the event log", err)
+	}
+	defer msgs.Stop()
+	for {
+		m, err := msgs.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return fault("read the event log", err)
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		if !r.To.IsZero() && !meta.Timestamp.Before(r.To) {
+			return nil
+		}
+		items, err := parseBlock(m.Data())
+		if err != nil {
+			return err
+		}
+		for i, it := range items {
+			if it.kind != kindEvent {
+				continue
+			}
+			e, _, err := cloudevent.ParseLog(it.body)
+			if err != nil {
+				return err
+			}
+			if err := f(Recorded{Receipt{Partition: p.num, Seq: meta.Sequence.Stream, Item: i}, meta.Timestamp.UTC(), e}); err != nil {
+				return err
+			}
+		}
+		if !r.Follow && meta.Sequence.Stream >= last {
+			return nil
+		}
+	}
+}
