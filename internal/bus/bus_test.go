@@ -761,3 +761,63 @@ func TestRead_GivesTheArchiveAndWhatFollows(t *testing.T) {
 		t.Errorf("got %d, %v", n, err)
 	}
 }
+
+// A key's next delivery does not begin while the one before still runs, although that was cancelled and the log has promoted the next.
+func TestCancel_KeepsAKeyFromRunningTwice(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	r := &target{answer: func(_ context.Context, d *bus.Delivery) error {
+		if d.Event.ID == "a" {
+			<-release // deaf to its context
+		}
+		return nil
+	}}
+	w := start(t, t.TempDir(), bus.Options{Deliver: r})
+	w.subscribe(t, bus.Subscription{Name: "s", Ordered: true})
+	w.publish(t, event("a", bus.PartitionKey, "k"), event("b", bus.PartitionKey, "k"), event("free", bus.PartitionKey, "other"))
+	got := r.wait(t, count(2))
+	id := got[slices.IndexFunc(got, func(d bus.Delivery) bool { return d.Event.ID == "a" })].ID
+	if err := w.Cancel(t.Context(), bus.Selection{IDs: []string{id}}); err != nil {
+		t.Fatal(err)
+	}
+	w.states(t, "s", map[bus.State]int{bus.Cancelled: 1, bus.Pending: 1, bus.Done: 1})
+	// What is published now is dispatched behind "b" in the same goroutine.
+	w.publish(t, event("after", bus.PartitionKey, "third"))
+	w.states(t, "s", map[bus.State]int{bus.Cancelled: 1, bus.Pending: 1, bus.Done: 2})
+	if slices.Contains(ids(r.all()), "b") {
+		t.Error("b began while a still ran")
+	}
+	close(release)
+	w.states(t, "s", map[bus.State]int{bus.Cancelled: 1, bus.Done: 3})
+}
+
+func TestRedrive_GivesAllAttemptsAgain(t *testing.T) {
+	t.Parallel()
+	r := &target{answer: func(context.Context, *bus.Delivery) error { return errors.New("boom") }}
+	w := start(t, t.TempDir(), bus.Options{Deliver: r})
+	w.subscribe(t, bus.Subscription{Name: "s", Retry: quick})
+	w.publish(t, event("a"))
+	w.states(t, "s", map[bus.State]int{bus.Dead: 1})
+	if err := w.Redrive(t.Context(), bus.Selection{All: true}); err != nil {
+		t.Fatal(err)
+	}
+	got := r.wait(t, count(6))
+	w.states(t, "s", map[bus.State]int{bus.Dead: 1})
+	for i, d := range r.all() {
+		if d.Attempt != i%3+1 || d.Redriven != i/3 {
+			t.Errorf("%d: got attempt %d of round %d", i, d.Attempt, d.Redriven)
+		}
+	}
+	if st, err := w.Status(t.Context(), got[0].ID); err != nil || st.Tries != 6 || len(st.Attempts) != 6 {
+		t.Errorf("got %+v, %v", st, err)
+	}
+}
+
+func TestPublish_TellsOfDuplicatesInOneCall(t *testing.T) {
+	t.Parallel()
+	w := start(t, t.TempDir(), bus.Options{})
+	rec, err := w.Publish(t.Context(), event("a"), event("b"), event("a"))
+	if err != nil || rec[0].Duplicate || rec[1].Duplicate || !rec[2].Duplicate || rec[2].Seq != rec[0].Seq || rec[2].Item != rec[0].Item || rec[1].Item == rec[0].Item {
+		t.Errorf("got %+v, %v", rec, err)
+	}
+}

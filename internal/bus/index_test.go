@@ -307,3 +307,33 @@ func TestPublish_EndsWithItsContextAndWithTheBus(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A log that was put back from a backup is older than the index: what the index says beyond it never happened.
+func TestIndex_IsMadeAgainWhenItIsAheadOfTheLog(t *testing.T) {
+	t.Parallel()
+	dir, backup := t.TempDir(), t.TempDir()
+	o := bus.Options{Deliver: &target{}}
+	w := start(t, dir, o)
+	w.subscribe(t, bus.Subscription{Name: "s"})
+	w.publish(t, event("kept"))
+	w.states(t, "s", map[bus.State]int{bus.Done: 1})
+	w.stop()
+	if err := os.CopyFS(backup, os.DirFS(filepath.Join(dir, "nats"))); err != nil {
+		t.Fatal(err)
+	}
+	w = start(t, dir, o)
+	for i := range 20 {
+		w.publish(t, event(fmt.Sprint("lost", i)))
+	}
+	w.states(t, "s", map[bus.State]int{bus.Done: 21})
+	w.stop()
+	if err := os.RemoveAll(filepath.Join(dir, "nats")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(dir, "nats"), os.DirFS(backup)); err != nil {
+		t.Fatal(err)
+	}
+	w = start(t, dir, o)
+	w.publish(t, event("lost0"))
+	w.states(t, "s", map[bus.State]int{bus.Done: 2})
+}
