@@ -133,18 +133,18 @@ func start(t testing.TB, dir string, o bus.Options) *world {
 	return w
 }
 
-// exact is a filter for tests: attribute name to value; {"bad": …} is refused.
-type exact_ map[string]string
+// attributes is a filter for tests: name to value; {"bad": …} is refused.
+type attributes map[string]string
 
 func exact(filter json.RawMessage) (bus.Matcher, error) {
-	var m exact_
+	var m attributes
 	if err := json.Unmarshal(filter, &m); err != nil || m["bad"] != "" {
 		return nil, errs.New(errs.Invalid, "the filter is bad")
 	}
 	return m, nil
 }
 
-func (m exact_) Match(e *cloudevent.Event) bool {
+func (m attributes) Match(e *cloudevent.Event) bool {
 	for k, v := range m {
 		if e.Attribute(k) != v {
 			return false
@@ -773,6 +773,8 @@ func TestCancel_KeepsAKeyFromRunningTwice(t *testing.T) {
 		return nil
 	}}
 	w := start(t, t.TempDir(), bus.Options{Deliver: r})
+	let := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(let) // before the bus waits for it
 	w.subscribe(t, bus.Subscription{Name: "s", Ordered: true})
 	w.publish(t, event("a", bus.PartitionKey, "k"), event("b", bus.PartitionKey, "k"), event("free", bus.PartitionKey, "other"))
 	got := r.wait(t, count(2))
@@ -787,7 +789,7 @@ func TestCancel_KeepsAKeyFromRunningTwice(t *testing.T) {
 	if slices.Contains(ids(r.all()), "b") {
 		t.Error("b began while a still ran")
 	}
-	close(release)
+	let()
 	w.states(t, "s", map[bus.State]int{bus.Cancelled: 1, bus.Done: 3})
 }
 
