@@ -8,7 +8,7 @@
 // Guarantees:
 //
 //  1. A name has the same addresses for the life of a Net, in 198.18.0.0/15 and in fd65:6262::/96, given out in the order of
-//     first use; a Net hands out no more than Options.Names of them.
+//     first use; a Net hands out no more than Options.Names of them. A name that is known within a second to be missing has none.
 //  2. A connection reaches nothing but what Egress.Dial returned for it; one that is refused is reset.
 //  3. The guest's connections to its own loopback are not touched, but for those to port 53.
 //  4. After Close has returned there is no goroutine and no open descriptor of the Net.

@@ -28,6 +28,8 @@ func (a anything) Dial(ctx context.Context, _ sandbox.Destination) (net.Conn, er
 }
 func (anything) Resolves(sandbox.Destination) bool { return true }
 
+func (anything) Missing(context.Context, sandbox.Destination) bool { return false }
+
 // serve opens a Net with one declared socket on the test's own loopback, and returns where it is.
 func serve(t *testing.T, o Options) (*Net, string) {
 	t.Helper()

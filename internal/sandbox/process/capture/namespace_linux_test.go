@@ -326,6 +326,10 @@ func (w *world) Dial(ctx context.Context, d sandbox.Destination) (net.Conn, erro
 
 func (w *world) Resolves(d sandbox.Destination) bool { return !slices.Contains(w.closed, d.Host) }
 
+func (w *world) Missing(_ context.Context, d sandbox.Destination) bool {
+	return strings.HasPrefix(d.Host, "missing.")
+}
+
 func (w *world) asked() []sandbox.Destination {
 	w.mu.Lock()
 	defer w.mu.Unlock()
