@@ -81,7 +81,7 @@ func inside(args []string) error {
 	plan, redirect := decodePlan(os.Getenv(planVar))
 	messages := SetupMessages(HasIPv6())
 	if redirect {
-		messages = append(messages, RedirectMessage())
+		messages = append(messages, RedirectMessage(), RefuseMessage())
 	}
 	if redirect && os.Getenv(trackedVar) == "" {
 		messages = append(messages, UntrackMessage())
@@ -141,6 +141,13 @@ func send(m Message) error {
 }
 
 func open(s Socket) (int, error) {
+	if s.Role == Refusals {
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+		if err != nil {
+			return -1, err
+		}
+		return fd, unix.Sendto(fd, ListenForRefusals(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}
 	fd, err := unix.Socket(s.Family(), s.Kind(), 0)
 	if err != nil {
 		return -1, err

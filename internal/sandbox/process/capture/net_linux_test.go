@@ -36,6 +36,8 @@ var guests = map[string]func([]string) error{
 	"port":      onePort,
 	"netlink":   netlinkGuest,
 	"untracked": untracked,
+	"packets":   packets,
+	"scan":      scan,
 }
 
 // talk dials each of its arguments, says hello, ends its side, and prints what it hears.
