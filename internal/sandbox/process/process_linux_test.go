@@ -70,7 +70,10 @@ func TestDriver_ConformsRootless(t *testing.T) {
 		t.Fatal(err)
 	}
 	program := filepath.Join(dir, "process.test")
-	if err := errors.Join(os.WriteFile(program, binary, 0o755), os.Chmod(dir, 0o777)); err != nil {
+	syscall.ForkLock.RLock() // or a child that another test forks has it open, and nobody can run it
+	err = errors.Join(os.WriteFile(program, binary, 0o755), os.Chmod(dir, 0o777))
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^(TestDriver_Conforms|TestDriver_IsolatesHere|TestSandbox_HidesTheHelperFromItsGuest)$", "-test.v", "-test.short", "-sandboxtest.verdicts", filepath.Join(dir, "verdicts"))

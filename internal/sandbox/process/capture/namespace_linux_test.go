@@ -272,7 +272,9 @@ func publicBinary(t *testing.T, dir string) string {
 	name := filepath.Join(dir, "guest")
 	b, err := os.ReadFile("/proc/self/exe")
 	if err == nil {
+		syscall.ForkLock.RLock() // or a child that another test forks has it open, and nobody can run it
 		err = os.WriteFile(name, b, 0o755)
+		syscall.ForkLock.RUnlock()
 	}
 	if err != nil {
 		t.Fatal(err)
