@@ -54,6 +54,9 @@ func CgroupsOf(d *Driver) []string {
 	return all
 }
 
+// BasesOf lists a Driver's folders for cgroups.
+func BasesOf(d *Driver) []string { return d.fences.bases() }
+
 // Folder is where a cgroup path shows in a mount.
 func Folder(point, root, path string) string {
 	return cgroupMount{point: point, root: root}.folder(path)
