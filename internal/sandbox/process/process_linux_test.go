@@ -24,6 +24,8 @@ func openV1(dir string) (sandbox.Driver, error) {
 	return process.OpenV1(process.Options{Dir: dir})
 }
 
+func again(d sandbox.Driver) { process.Again(d.(*process.Driver)) }
+
 // charged reports whether a cgroup counts memory.
 func charged(d sandbox.Driver) bool { return process.HasMemory(d.(*process.Driver)) }
 

@@ -147,7 +147,7 @@ func otherRows() []row {
 	return []row{
 		{name: "a neighbour", says: "files, environment, arguments, memory, loopback servers, abstract sockets, shared memory and queues of a Sandbox beside cannot be seen.",
 			lacks: isolated, shown: true, test: rowNeighbour},
-		{name: "a predecessor", says: "what a Sandbox left in /tmp, /dev/shm, shared memory, queues and its environment is gone for the next one.",
+		{name: "a predecessor", says: "what a Sandbox left in /tmp, /dev/shm, shared memory, queues, sockets and its environment is gone for the next one, also where that gets the same user number outside.",
 			lacks: isolated, shown: true, test: rowPredecessor},
 	}
 }
