@@ -18,6 +18,9 @@ functions:
   try:
     handler: handler.try
     events: [httpApi: GET /try]
+  packet:
+    handler: handler.packet
+    events: [httpApi: GET /packet]
   machine:
     handler: handler.machine
     events: [httpApi: GET /machine]
@@ -28,6 +31,10 @@ const os = require('os'), fs = require('fs'), cp = require('child_process')
 exports.try = async e => {
   try { return await (await fetch(e.queryStringParameters.url)).text() } catch (err) { console.log(err); return 'refused' }
 }
+exports.packet = async () => new Promise(done => {
+  const s = require('dgram').createSocket('udp4')
+  s.send('x', 123, '198.51.100.7', err => { s.close(); done(err ? err.code : 'sent') })
+})
 exports.machine = async () => {
   let home = 'written'
   try { fs.mkdirSync(os.homedir()) } catch (err) { home = err.code }
@@ -69,7 +76,7 @@ func TestSandbox_SaysWhyAConnectionFailedAndHowToAllowIt(t *testing.T) {
 		"http://localhost:" + port:     "A server of this machine is reached where --egress names it: --egress anything,localhost:" + port,
 	} {
 		if status, body := get(http.DefaultClient, s.Ready.Gateway+"/try?url="+url); status != 200 || body != "refused" {
-			t.Errorf("%s: got %d %s", url, status, body)
+			t.Errorf("%s: got %d %s\n%s", url, status, body, s.Stderr())
 		}
 		eventually(t, want, func() bool { return strings.Contains(ebb.Run(t, dir, "logs", "--data", data).Stdout, want) })
 	}
@@ -79,6 +86,27 @@ func TestSandbox_SaysWhyAConnectionFailedAndHowToAllowIt(t *testing.T) {
 		if status, body := get(http.DefaultClient, s.Ready.Gateway+"/try?url=http://"+host+":"+port); status != 200 || body != "this machine" {
 			t.Errorf("%s, allowed: got %d %s", host, status, body)
 		}
+	}
+}
+
+func TestSandbox_SaysThatUDPIsRefused(t *testing.T) {
+	t.Parallel()
+	needIsolation(t)
+	dir := project(t, map[string]string{"serverless.yml": sandboxYAML, "handler.js": sandboxJS})
+	data := t.TempDir()
+	s := ebb.Start(t, dir, data, "up", "--no-watch", "--listen", "127.0.0.1:0")
+	for range 2 {
+		if status, body := get(http.DefaultClient, s.Ready.Gateway+"/packet"); status != 200 || body != "EPERM" {
+			t.Fatalf("got %d %s", status, body)
+		}
+	}
+	logs := ""
+	eventually(t, "the log says so", func() bool {
+		logs = ebb.Run(t, dir, "logs", "--data", data).Stdout
+		return strings.Contains(logs, "ebb: UDP to 198.51.100.7:123 is refused")
+	})
+	if n := strings.Count(logs, "ebb: UDP to "); n != 1 {
+		t.Errorf("it says so %d times:\n%s", n, logs)
 	}
 }
 
