@@ -32,8 +32,9 @@ type nowhere struct{}
 func (nowhere) Dial(context.Context, sandbox.Destination) (net.Conn, error) {
 	return nil, errs.New(errs.Forbidden, "benchmarks connect to nothing")
 }
-func (nowhere) Resolves(sandbox.Destination) bool           { return false }
-func (nowhere) Declared(owner string) []sandbox.Destination { return nil }
+func (nowhere) Resolves(sandbox.Destination) bool                 { return false }
+func (nowhere) Missing(context.Context, sandbox.Destination) bool { return false }
+func (nowhere) Declared(owner string) []sandbox.Destination       { return nil }
 
 // coldGuests starts every handler in every way in turn, again and again, so that what drifts on the machine falls on all.
 func (b *bench) coldGuests(ctx context.Context, proto guest.Protocol) error {

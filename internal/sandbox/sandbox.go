@@ -164,6 +164,9 @@ type Egress interface {
 	Dial(ctx context.Context, d Destination) (net.Conn, error)
 	// Resolves reports whether a name may be looked up: guests get an address for it, which Dial is then asked for by name.
 	Resolves(d Destination) bool
+	// Missing reports whether a name that Resolves certainly does not exist, so that a guest may be told at once. It may look the name up,
+	// for no longer than ctx lasts; what it cannot say for certain by then is not missing, and Dial will see.
+	Missing(ctx context.Context, d Destination) bool
 	// Declared lists what an owner is known to connect to, Host "" meaning any: for Drivers that cannot bring every connection here, and
 	// for destinations on the host's loopback, which the guest then finds on its own. Sandbox is empty in them.
 	Declared(owner string) []Destination

@@ -28,6 +28,7 @@ import (
 	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/artifact"
 	"github.com/ebb-run/ebb/internal/config"
+	"github.com/ebb-run/ebb/internal/egress"
 	"github.com/ebb-run/ebb/internal/engine"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/gateway"
@@ -66,6 +67,7 @@ type Server struct {
 	logs      *telemetry.Logs
 	metrics   *telemetry.Metrics
 	runtimes  *runtimes.Finder
+	egress    *egress.Egress
 	driver    sandbox.Driver
 	checks    []api.Check
 	protocol  *lambda.Protocol
@@ -166,12 +168,12 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 // openEngine makes what runs functions, and sweeps what a killed Node left.
 func (s *Server) openEngine(ctx context.Context) error {
 	dir := s.o.Config.Data
-	out, err := s.openEgress()
-	if err != nil {
+	var err error
+	if s.egress, err = s.openEgress(); err != nil {
 		return err
 	}
 	driver, err := process.Open(process.Options{
-		Dir: filepath.Join(dir, "run"), Plain: s.o.Config.Isolation == "none", Egress: out, Log: s.o.Log,
+		Dir: filepath.Join(dir, "run"), Plain: s.o.Config.Isolation == "none", Egress: s.egress, Log: s.o.Log,
 	})
 	if err != nil {
 		return err
@@ -209,6 +211,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 	})
 	s.metrics.SetInstances(s.instanceCounts)
 	s.metrics.SetProvisioned(s.provisionedCounts)
+	s.metrics.SetEgress(s.egressCounts)
 	return nil
 }
 

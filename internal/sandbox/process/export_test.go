@@ -54,6 +54,16 @@ func CgroupsOf(d *Driver) []string {
 	return all
 }
 
+// Again has a Driver's next Sandbox get the number of the last, and with it its user and its names.
+func Again(d *Driver) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.next--
+}
+
+// BasesOf lists a Driver's folders for cgroups.
+func BasesOf(d *Driver) []string { return d.fences.bases() }
+
 // Folder is where a cgroup path shows in a mount.
 func Folder(point, root, path string) string {
 	return cgroupMount{point: point, root: root}.folder(path)

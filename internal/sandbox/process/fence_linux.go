@@ -102,8 +102,11 @@ func (c *fence) create() error {
 		return fmt.Errorf("limit memory to %d bytes: %w", c.limits.MemoryBytes, err)
 	}
 	if c.pids != "" && c.limits.Processes > 0 {
-		// One more while the launcher's own thread is inside.
-		if err := writeFile(filepath.Join(c.pids, "pids.max"), strconv.Itoa(c.limits.Processes+1)); err != nil {
+		most := c.limits.Processes
+		if c.all.pids.version == 1 {
+			most++ // while the launcher's own thread is inside
+		}
+		if err := writeFile(filepath.Join(c.pids, "pids.max"), strconv.Itoa(most)); err != nil {
 			return fmt.Errorf("limit processes to %d: %w", c.limits.Processes, err)
 		}
 	}
@@ -188,7 +191,9 @@ func (c *fence) entered() {
 	c.mu.Lock()
 	c.closeEntry()
 	c.mu.Unlock()
-	if c.pids != "" && c.limits.Processes > 0 {
+	if c.pids != "" && c.limits.Processes > 0 && c.all.pids.version == 1 {
+		// An isolated guest of root has not begun, since its helper waits for an answer that comes later. A plain one may have, and then has
+		// one process too many if it forked that fast.
 		_ = writeFile(filepath.Join(c.pids, "pids.max"), strconv.Itoa(c.limits.Processes))
 	}
 	if c.all.cpu.version == 1 {

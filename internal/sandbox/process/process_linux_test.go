@@ -24,6 +24,8 @@ func openV1(dir string) (sandbox.Driver, error) {
 	return process.OpenV1(process.Options{Dir: dir})
 }
 
+func again(d sandbox.Driver) { process.Again(d.(*process.Driver)) }
+
 // charged reports whether a cgroup counts memory.
 func charged(d sandbox.Driver) bool { return process.HasMemory(d.(*process.Driver)) }
 
@@ -70,7 +72,10 @@ func TestDriver_ConformsRootless(t *testing.T) {
 		t.Fatal(err)
 	}
 	program := filepath.Join(dir, "process.test")
-	if err := errors.Join(os.WriteFile(program, binary, 0o755), os.Chmod(dir, 0o777)); err != nil {
+	syscall.ForkLock.RLock() // or a child that another test forks has it open, and nobody can run it
+	err = errors.Join(os.WriteFile(program, binary, 0o755), os.Chmod(dir, 0o777))
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^(TestDriver_Conforms|TestDriver_IsolatesHere|TestSandbox_HidesTheHelperFromItsGuest)$", "-test.v", "-test.short", "-sandboxtest.verdicts", filepath.Join(dir, "verdicts"))

@@ -50,6 +50,7 @@ func walled(t *testing.T, mode string, open sandboxtest.Open, o sandboxtest.Opti
 	o.Book, o.Mode, o.Charged = &book, mode, charged(d)
 	o.Isolated, _ = d.(*process.Driver).Isolated()
 	o.Separate = o.Isolated && os.Geteuid() == 0
+	o.Again = again
 	if o.Isolated {
 		o.Egress = func(resolve func(context.Context, string) ([]netip.Addr, error), dial func(context.Context, netip.AddrPort) (net.Conn, error)) sandbox.Egress {
 			anything, err := egress.NewPolicy(egress.Anything, nil)

@@ -85,7 +85,7 @@ func fileRows() []row {
 			lacks: isolated, test: single("devices")},
 		{name: "mounts and namespaces", says: "mount, umount, remount, pivot_root, chroot, unshare, setns and being born in a new namespace are all refused.",
 			lacks: isolated, test: single("mounts")},
-		{name: "table of mounts", says: "/proc/self/mountinfo tells the host's paths of the code, the layers and ebb's runtime folder, the file systems that they are on with their options, and the Sandbox's user number outside; it tells nothing of other Sandboxes.",
+		{name: "table of mounts", says: "/proc/self/mountinfo tells the host's paths of the code, the layers and ebb's runtime folder, the file systems that they are on with their options, and the Sandbox's user number outside; it tells nothing of other Sandboxes. The kernel shows each mount's root in its file system, and of an overlay the folders that it is made of: only a copy would hide them.",
 			lacks: isolated, test: rowMountinfo},
 		{name: "figures of the machine", says: "/proc/stat, loadavg, meminfo, diskstats, cpuinfo, interrupts and version are the host's own and can be read.",
 			lacks: func(Options) string { return noTable }, shown: true, test: single("figures")},
@@ -147,7 +147,7 @@ func otherRows() []row {
 	return []row{
 		{name: "a neighbour", says: "files, environment, arguments, memory, loopback servers, abstract sockets, shared memory and queues of a Sandbox beside cannot be seen.",
 			lacks: isolated, shown: true, test: rowNeighbour},
-		{name: "a predecessor", says: "what a Sandbox left in /tmp, /dev/shm, shared memory, queues and its environment is gone for the next one.",
+		{name: "a predecessor", says: "what a Sandbox left in /tmp, /dev/shm, shared memory, queues, sockets and its environment is gone for the next one, also where that gets the same user number outside.",
 			lacks: isolated, shown: true, test: rowPredecessor},
 	}
 }

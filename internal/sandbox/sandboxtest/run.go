@@ -56,7 +56,10 @@ type Options struct {
 	// looked up and connections are made. Both or none.
 	Connected func(dir string, e sandbox.Egress) (sandbox.Driver, error)
 	Egress    func(resolve func(ctx context.Context, name string) ([]netip.Addr, error), dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)) sandbox.Egress
-	Cycles    int // how often the test for leaks starts and stops; 3000 when zero, fewer in short tests
+	// Again has the next Sandbox of a driver be the same user for the host, and have the same names there, as the last one, which is stopped.
+	// nil where a driver does not tell them apart.
+	Again  func(d sandbox.Driver)
+	Cycles int // how often the test for leaks starts and stops; 3000 when zero, fewer in short tests
 }
 
 // patience bounds every wait. It is long since machines are slow, and never waited for when all is well.

@@ -155,11 +155,15 @@ func rowNeighbour(t *testing.T, c *catalogue) []string {
 
 func rowPredecessor(t *testing.T, c *catalogue) []string {
 	canary := "canary-" + rand.Text()
-	victim := c.launch(t, c.d, sandbox.Spec{}, []string{"CANARY=" + canary}, "victim", veiled(canary))
+	d := c.driver(t) // of its own, where no other Sandbox comes between
+	victim := c.launch(t, d, sandbox.Spec{}, []string{"CANARY=" + canary}, "victim", veiled(canary))
 	s := victim.report()
 	victim.stop(0)
-	_, broken := c.attack(t, sandbox.Spec{}, "neighbour", veiled(canary), s.notes["home"], s.notes["port"])
-	return broken
+	if c.o.Again != nil { // the worst case: for the kernel this is who left it
+		c.o.Again(d)
+	}
+	r := c.launch(t, d, sandbox.Spec{}, nil, "neighbour", veiled(canary), s.notes["home"], s.notes["port"])
+	return r.report().broken
 }
 
 // world is a network for guests, in which everything public answers, and what is dialled is noted.

@@ -199,6 +199,12 @@ function frame(buf, at, length) {
   const start = at + HEADER, end = start + length;
   switch (buf[at + 4]) {
     case HEAD:
+      if (current !== null) {
+        // Something else than this program has answered what is in progress, by the descriptor: the answer that is still to come would go to
+        // whoever has called now.
+        fs.writeSync(2, 'Runtime.ProtocolViolation: the function has written an answer to the descriptor of its runtime\n');
+        process.exit(1);
+      }
       call = buf.readUInt16LE(at + 6);
       head = buf.toString('utf8', start, end);
       body = null;

@@ -8,9 +8,9 @@
 // Guarantees:
 //
 //  1. A name has the same addresses for the life of a Net, in 198.18.0.0/15 and in fd65:6262::/96, given out in the order of
-//     first use; a Net hands out no more than Options.Names of them.
+//     first use; a Net hands out no more than Options.Names of them. A name that is known within a second to be missing has none.
 //  2. A connection reaches nothing but what Egress.Dial returned for it; one that is refused is reset.
-//  3. The guest's connections to its own loopback are not touched, but for those to port 53.
+//  3. The guest's traffic to its own loopback is not touched, but for that to port 53.
 //  4. After Close has returned there is no goroutine and no open descriptor of the Net.
 //  5. No bytes that a guest sends make it panic, and none make it hold more than its bounds.
 //
@@ -52,8 +52,8 @@ type Options struct {
 	Budget      *Budget  // shared with other Nets; nil bounds nothing more
 	Log         *slog.Logger
 
-	// Tell gets a line for each destination that could not be connected to, once for its first refusal or failure: the guest sees no more
-	// than a reset. It may be called concurrently; nil means nobody is told.
+	// Tell gets a line for each destination that could not be connected or sent to, once for its first refusal or failure: the guest sees no
+	// more than a reset, or that it may not. It may be called concurrently; nil means nobody is told.
 	Tell func(text string)
 }
 
@@ -153,7 +153,9 @@ func Open(o Options) (*Net, error) {
 		if err := n.adopt(o.Sockets[i], f); err != nil {
 			failed = errors.Join(failed, err)
 		}
-		f.Close()
+		if o.Sockets[i].Role != Refusals {
+			f.Close()
+		}
 	}
 	if failed != nil {
 		n.Close()
@@ -164,7 +166,12 @@ func Open(o Options) (*Net, error) {
 
 // adopt starts to serve a socket.
 func (n *Net) adopt(s Socket, f *os.File) error {
-	if s.Role == DNSPackets {
+	switch s.Role {
+	case Refusals:
+		n.keep(f) // it is in the poller already
+		n.wg.Go(func() { n.hearRefusals(f) })
+		return nil
+	case DNSPackets:
 		c, err := net.FilePacketConn(f)
 		if err != nil {
 			return err

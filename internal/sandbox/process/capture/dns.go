@@ -18,10 +18,11 @@ import (
 
 const (
 	ttl           = 10   // seconds; addresses do not change, but what is allowed may
-	lookups       = 16   // of SRV and TXT at once
+	lookups       = 16   // at once, of the host's resolver
 	question      = 4096 // bytes of a question at most
 	packet        = 1232 // bytes of a UDP answer at most, as of DNS Flag Day 2020
 	lookupTimeout = 5 * time.Second
+	proofTimeout  = time.Second // until a name is taken to exist
 	streamIdle    = 10 * time.Second
 )
 
@@ -52,7 +53,7 @@ func (n *Net) servePackets(c net.PacketConn) {
 				c.WriteTo(q.bytes(n.lookup(&q), q.size), from)
 			})
 		default:
-			c.WriteTo(q.bytes(reply{code: dnsmessage.RCodeServerFailure}, q.size), from)
+			c.WriteTo(q.bytes(n.unasked(&q), q.size), from)
 		}
 	}
 }
@@ -225,10 +226,32 @@ func answer(b *dnsmessage.Builder, h dnsmessage.ResourceHeader, body dnsmessage.
 	return errors.New("no such record")
 }
 
-// remote reports whether the answer is the host's resolver's.
+// remote reports whether the answer is the host's resolver's to know.
 func (n *Net) remote(q *query) bool {
-	t := q.question.Type
-	return q.code == dnsmessage.RCodeSuccess && q.question.Class == dnsmessage.ClassINET && (t == dnsmessage.TypeSRV || t == dnsmessage.TypeTXT)
+	if q.code != dnsmessage.RCodeSuccess || q.question.Class != dnsmessage.ClassINET {
+		return false
+	}
+	switch {
+	case records(q):
+		return true
+	case q.question.Type == dnsmessage.TypeA || q.question.Type == dnsmessage.TypeAAAA:
+		name, ok := normal(q.question.Name.String())
+		return ok && !isLocalhost(name) && !n.names.has(name) && n.resolves(name)
+	}
+	return false
+}
+
+// unasked answers where too many lookups run already: nobody proves then that a name does not exist.
+func (n *Net) unasked(q *query) reply {
+	if records(q) {
+		return reply{code: dnsmessage.RCodeServerFailure}
+	}
+	return n.local(q)
+}
+
+// records reports whether a question is for what has no substitute here.
+func records(q *query) bool {
+	return q.question.Type == dnsmessage.TypeSRV || q.question.Type == dnsmessage.TypeTXT
 }
 
 // local answers what needs nobody else.
@@ -325,8 +348,12 @@ func fromReverse(name string) (netip.Addr, bool) {
 	return netip.AddrFrom16(b), true
 }
 
-// lookup asks the host's resolver for SRV or TXT records.
+// lookup asks the host's resolver: for SRV or TXT records, else whether the name exists at all. One that does gets its address here and is
+// not asked for again.
 func (n *Net) lookup(q *query) reply {
+	if !records(q) {
+		return n.proven(q)
+	}
 	name, ok := normal(q.question.Name.String())
 	if !ok || isLocalhost(name) || !n.resolves(name) {
 		return reply{code: dnsmessage.RCodeNameError}
@@ -348,6 +375,17 @@ func (n *Net) lookup(q *query) reply {
 		return reply{code: dnsmessage.RCodeServerFailure}
 	}
 	return r
+}
+
+// proven answers with an address unless the name is known not to exist.
+func (n *Net) proven(q *query) reply {
+	name, _ := normal(q.question.Name.String())
+	ctx, cancel := context.WithTimeout(n.ctx, proofTimeout)
+	defer cancel()
+	if n.o.Egress.Missing(ctx, sandbox.Destination{Owner: n.o.Owner, Sandbox: n.o.Sandbox, Host: name}) {
+		return reply{code: dnsmessage.RCodeNameError}
+	}
+	return n.local(q)
 }
 
 func (n *Net) services(ctx context.Context, name string) ([]dnsmessage.ResourceBody, error) {

@@ -22,6 +22,10 @@ func (book) Dial(context.Context, sandbox.Destination) (net.Conn, error) {
 }
 func (book) Resolves(d sandbox.Destination) bool { return !strings.HasPrefix(d.Host, "no") }
 
+func (book) Missing(_ context.Context, d sandbox.Destination) bool {
+	return strings.HasPrefix(d.Host, "missing.")
+}
+
 func (book) LookupSRV(_ context.Context, service, proto, name string) (string, []*net.SRV, error) {
 	switch {
 	case service != "" || proto != "":
@@ -141,6 +145,8 @@ func TestDNS_AnswersAsItSays(t *testing.T) {
 		{"no data", "a.example.", dnsmessage.TypeMX, 0, "Success"},
 		{"HTTPS records", "a.example.", https, 0, "Success"},
 		{"denied", "no.example.", dnsmessage.TypeA, 0, "NameError"},
+		{"a name that does not exist", "missing.example.", dnsmessage.TypeA, 0, "NameError"},
+		{"a name that does not exist, IPv6", "Missing.example.", dnsmessage.TypeAAAA, 0, "NameError"},
 		{"denied text", "no.example.", dnsmessage.TypeTXT, 0, "NameError"},
 		{"spaces", "a b.example.", dnsmessage.TypeA, 0, "NameError"},
 		{"raw UTF-8", "bücher.example.", dnsmessage.TypeA, 0, "NameError"},
