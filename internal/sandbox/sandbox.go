@@ -117,8 +117,29 @@ type TemplateKind uint8
 const (
 	// Waiting: it is in a Sandbox already and becomes the program.
 	Waiting TemplateKind = iota
-	// Copied: one process forks a copy for each, which enters the Sandbox.
+	// Copied: one process forks a copy for each, which enters the Sandbox. See [Footing].
 	Copied
+)
+
+// Footing is what a Copied Template says of itself: behind "ready" and a space comes one as JSON. A Template that cannot be copied says
+// "unfit" instead, with the reason behind a space, and ends.
+//
+// It has one thread. It finds at descriptor [EntryFD] an ELF file of machine code, maps that with the right to be executed, and keeps
+// [FootingBytes] of its addresses free. With each Assignment comes a number of descriptors, which become CopyFD, CopyFD+1 and so on. The first of
+// them is a file: the Template maps it privately at the address kept, with the right to be read and written, and calls the file's entry as a C
+// function with that address as argument. What comes back is, in the Template, the number of the new process, which it says on TemplateFD as a
+// decimal, or the negative number of an error; it then closes those descriptors again. In the copy it is 0. That one is in its Sandbox then, with
+// all descriptors as Command would find them and no others, in the right folder; its environment and the rest are its own matter.
+type Footing struct {
+	At  uint64 `json:"at"`  // the address kept
+	TID uint64 `json:"tid"` // where the C library has the thread's number: PR_GET_TID_ADDRESS of prctl(2)
+}
+
+// What a Copied Template knows beside TemplateFD.
+const (
+	EntryFD      = 6
+	CopyFD       = 64
+	FootingBytes = 1 << 20
 )
 
 // TemplateFD is the descriptor on which a Template is assigned.

@@ -221,6 +221,9 @@ func (p *Protocol) interpreted(u *guest.Unit, f family, c *sandbox.Code) error {
 		c.Env = append(c.Env, bootstrapVar+"="+strings.Join(p.bootstrapArgs(u), "\n"))
 	} else {
 		c.Command = append(c.Command, p.bootstrapArgs(u)...)
+		if f == python {
+			c.Template = p.copied(u, c)
+		}
 	}
 	return nil
 }

@@ -14,7 +14,9 @@
 //     EBB_SANDBOX, a name by which processes are found again after kill -9 of the host; one in Code.Env is not passed on.
 //  5. On Linux the guest dies with the host, and at once: an isolated one with all that it started.
 //  6. When the main process has ended, everything else in the Sandbox is killed without waiting for Stop.
-//  7. An idle Sandbox costs descriptors and a few parked goroutines, no thread and no timer. Only where there is no
+//  7. A guest whose Code has a Template of kind Copied is a copy of one that is ready, in a Sandbox as closed as any other; where none is, or it does
+//     not answer within a second, Command is run. The memory that it shares with others counts to no Sandbox.
+//  8. An idle Sandbox costs descriptors and a few parked goroutines, no thread and no timer. Only where there is no
 //     memory cgroup does one goroutine, for all Sandboxes together, sample memory.
 //
 // What it does not do: plain guests are not isolated from each other nor from the host's files and network, and their temp folder is not
@@ -182,6 +184,9 @@ func (d *Driver) Close() error {
 		all.Go(b.again) // what hung in the kernel when it was stopped
 	}
 	all.Wait()
+	if d.iso != nil {
+		d.iso.retire()
+	}
 	d.launcher.close()
 	if d.iso != nil {
 		d.iso.close()

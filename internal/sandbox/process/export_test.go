@@ -3,9 +3,12 @@
 package process
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/ebb-run/ebb/internal/sandbox"
 )
 
 // OpenV1 opens a Driver that has version 1 cgroups alone, where this machine has them.
@@ -77,3 +80,56 @@ func HasMemory(d *Driver) bool { return d.fences.memory.usable() }
 
 // Spoil has all lists for helpers of a Driver changed. No Sandbox is starting.
 func Spoil(d *Driver, spoil func(steps []byte)) { d.iso.spoil = spoil }
+
+// AwaitZygote starts a zygote of a Template where there is none, and waits until it is ready.
+func AwaitZygote(d *Driver, t sandbox.Template) error {
+	z := d.iso.zygotes
+	for {
+		one := z.take(&t)
+		z.mu.Lock()
+		changed, failed, closed := z.mu.changed, z.mu.why[keyOf(&t)], z.mu.closed
+		booting := z.mu.booting[keyOf(&t)]
+		if one != nil {
+			one.made--
+		}
+		z.mu.Unlock()
+		switch {
+		case one != nil:
+			return nil
+		case closed:
+			return errors.New("closed")
+		case !booting && failed != nil:
+			return failed
+		}
+		<-changed
+	}
+}
+
+// Copies is how many guests of a Driver were made from zygotes.
+func Copies(d *Driver) int { return int(d.iso.zygotes.copies.Load()) }
+
+// Zygotes are the processes that are ready.
+func Zygotes(d *Driver) []int {
+	z := d.iso.zygotes
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	var all []int
+	for _, one := range z.mu.ready {
+		all = append(all, one.guest.pid)
+	}
+	return all
+}
+
+// AwaitNoZygote waits until there is none.
+func AwaitNoZygote(d *Driver) {
+	z := d.iso.zygotes
+	for {
+		z.mu.Lock()
+		n, changed := len(z.mu.ready), z.mu.changed
+		z.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		<-changed
+	}
+}

@@ -174,6 +174,14 @@ func (c *fence) cgroup() int {
 	return c.mu.dir
 }
 
+// entries are what enter and cgroup use, for somebody else who enters: descriptors of version 1 files to write 0 to, and the version 2 folder to be
+// born in, or -1. They are good until entered.
+func (c *fence) entries() (join []int, dir int) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Clone(c.mu.join), c.mu.dir
+}
+
 // enter brings the calling thread into the version 1 cgroups.
 func (c *fence) enter() error {
 	c.mu.RLock()

@@ -58,6 +58,8 @@ type isolation struct {
 	connections *capture.Budget // of all guests
 
 	spoil func(steps []byte) // what tests do to lists
+
+	zygotes *zygotes
 }
 
 // openIsolation readies what all Sandboxes share, and tries it.
@@ -98,6 +100,7 @@ func openIsolation(d *Driver) (_ *isolation, err error) {
 	}
 	_, _ = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 	i.ipv6, i.redirect = capture.HasIPv6(), true
+	i.zygotes = newZygotes(d, i)
 	if err := i.try(d); err == nil {
 		return i, nil
 	}
@@ -167,6 +170,12 @@ func listens(s sandbox.Spec) bool { return s.Transport == sandbox.Listen || s.Be
 
 // start starts the code in a Sandbox of its own; files become 0, 1, 2 and, with a line, 3.
 func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, error) {
+	if g, received, plan := i.zygotes.start(box, c, files); g != nil {
+		if err := box.settle(g, plan, received); err != nil {
+			return nil, err
+		}
+		return g, nil
+	}
 	b := &birth{i: i, spec: box.spec, code: c, box: box, outside: i.user(box.number), plan: i.plan(box.d.opts.Egress, box.spec.Owner)}
 	b.write()
 	for n, p := range c.Beside {
@@ -194,19 +203,27 @@ func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, er
 	case err != nil:
 		return nil, errs.New(errs.Unavailable, "isolate it: %w", err).WithHint("ebb doctor says what this machine allows.")
 	}
-	if listens(box.spec) {
-		err = box.line.take(received[0])
+	if err := box.settle(g, b.plan, received); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// settle serves the network of a guest that runs with what its helper has sent; a guest whose network cannot be served is ended.
+func (b *box) settle(g *guest, plan []capture.Socket, received []*os.File) (err error) {
+	if listens(b.spec) {
+		err = b.line.take(received[0])
 		received = received[1:]
 	}
 	if err == nil {
-		err = box.connect(b.plan, received)
+		err = b.connect(plan, received)
 	}
 	if err != nil {
 		g.signalGroup(unix.SIGKILL)
 		g.wait()
-		return nil, fmt.Errorf("serve the network of the sandbox: %w", err)
+		return fmt.Errorf("serve the network of the sandbox: %w", err)
 	}
-	return g, nil
+	return nil
 }
 
 // outer is the code with its paths as the host has them, for explanations.
@@ -323,6 +340,8 @@ type birth struct {
 	outside uint32 // the user outside
 	list    helper.List
 	plan    []capture.Socket
+	copied  *footing // of the process that the guest is a copy of; nil where it is executed
+	zygote  bool     // what is born is one that makes copies
 }
 
 // user is the user outside of a Sandbox.
@@ -344,6 +363,9 @@ func (b *birth) attr() *syscall.SysProcAttr {
 		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: insideUID, HostID: os.Getuid(), Size: 1}}
 		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: insideGID, HostID: os.Getgid(), Size: 1}}
 		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SETPCAP, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_RESOURCE}
+	}
+	if b.zygote {
+		b.free(a)
 	}
 	return a
 }
@@ -367,6 +389,9 @@ func (b *birth) write() {
 		b.await("wait for its users")
 		l.Call("become its group", unix.SYS_SETRESGID, helper.Int(insideGID), helper.Int(insideGID), helper.Int(insideGID))
 		l.Call("become its user", unix.SYS_SETRESUID, helper.Int(insideUID), helper.Int(insideUID), helper.Int(insideUID))
+	}
+	if b.copied != nil {
+		b.part()
 	}
 	b.bound()
 	b.renounce()
@@ -458,6 +483,10 @@ func (b *birth) run() {
 	if b.spec.Beside > 0 {
 		isRunning()
 		b.await("wait for the host's word")
+	}
+	if b.copied != nil {
+		b.runCopy()
+		return
 	}
 	last := helper.ListFD
 	if b.spec.Transport != sandbox.Stream {

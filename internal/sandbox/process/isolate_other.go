@@ -19,6 +19,8 @@ func openIsolation(*Driver) (*isolation, error) { return nil, errNoIsolation }
 
 func (i *isolation) close() {}
 
+func (i *isolation) retire() {}
+
 func (i *isolation) separateUsers() bool { return false }
 
 func (i *isolation) captures() bool { return false }

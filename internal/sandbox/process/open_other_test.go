@@ -11,3 +11,6 @@ func again(sandbox.Driver) {}
 
 // charged reports whether a cgroup counts memory.
 func charged(sandbox.Driver) bool { return false }
+
+// openCopies is a plain driver: zygotes are Linux's.
+func openCopies(dir string) (sandbox.Driver, error) { return open(dir) }

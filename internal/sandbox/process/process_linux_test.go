@@ -27,7 +27,12 @@ func openV1(dir string) (sandbox.Driver, error) {
 func again(d sandbox.Driver) { process.Again(d.(*process.Driver)) }
 
 // charged reports whether a cgroup counts memory.
-func charged(d sandbox.Driver) bool { return process.HasMemory(d.(*process.Driver)) }
+func charged(d sandbox.Driver) bool {
+	if c, ok := d.(copying); ok {
+		d = c.Driver
+	}
+	return process.HasMemory(d.(*process.Driver))
+}
 
 func newDriver(t testing.TB, o process.Options) *process.Driver {
 	t.Helper()
@@ -78,13 +83,16 @@ func TestDriver_ConformsRootless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^(TestDriver_Conforms|TestDriver_IsolatesHere|TestSandbox_HidesTheHelperFromItsGuest)$", "-test.v", "-test.short", "-sandboxtest.verdicts", filepath.Join(dir, "verdicts"))
-	cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir}
+	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^(TestDriver_Conforms|TestDriver_ConformsWithCopies|TestDriver_IsolatesHere|TestSandbox_HidesTheHelperFromItsGuest)$", "-test.v", "-test.short", "-sandboxtest.verdicts", filepath.Join(dir, "verdicts"))
+	cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir, scriptsVar + "=" + copyScripts(t, dir)}
 	const nobody = 65534
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: TestDriver_Conforms") {
 		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err := python(); err == nil && !strings.Contains(string(out), "--- PASS: TestDriver_ConformsWithCopies") {
+		t.Errorf("no copies without rights:\n%s", out)
 	}
 	if err := book.Include(filepath.Join(dir, "verdicts")); err != nil {
 		t.Error(err)

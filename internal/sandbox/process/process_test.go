@@ -48,7 +48,7 @@ func walled(t *testing.T, mode string, open sandboxtest.Open, o sandboxtest.Opti
 	defer d.Close()
 	book.Path, book.Verdicts = *table, *verdicts
 	o.Book, o.Mode, o.Charged = &book, mode, charged(d)
-	o.Isolated, _ = d.(*process.Driver).Isolated()
+	o.Isolated, _ = d.(interface{ Isolated() (bool, error) }).Isolated()
 	o.Separate = o.Isolated && os.Geteuid() == 0
 	o.Again = again
 	if o.Isolated {
@@ -68,7 +68,7 @@ func walled(t *testing.T, mode string, open sandboxtest.Open, o sandboxtest.Opti
 
 func TestMain(m *testing.M) {
 	sandboxtest.Main(m, map[string]sandboxtest.Open{
-		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1,
+		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1, "copies": openCopies,
 	})
 }
 

@@ -143,11 +143,21 @@ func words(all ...uint64) []byte {
 	return b
 }
 
+// quiet is how file systems are mounted that hold a Sandbox's own files.
+const quiet = unix.MS_NOSUID | unix.MS_NODEV
+
 // root appends everything up to the new root, in which the program then is. owner is the uid and gid of /tmp as this namespace sees them.
 func (s system) root(l *helper.List, staging, etc string, mounts []sandbox.Mount, tmpBytes int64, owner string) {
-	const quiet = unix.MS_NOSUID | unix.MS_NODEV
-	b := &rootBuilder{List: l, made: map[string]bool{}}
 	l.Call("make mounts private", unix.SYS_MOUNT, helper.Int(0), l.Text("/"), helper.Int(0), helper.Int(unix.MS_REC|unix.MS_PRIVATE), helper.Int(0))
+	s.build(l, staging, etc, mounts, tmpBytes, owner, true)
+	l.Call("change the root", unix.SYS_PIVOT_ROOT, l.Text("."), l.Text("."))
+	l.Call("leave the host's root", unix.SYS_UMOUNT2, l.Text("."), helper.Int(unix.MNT_DETACH))
+	l.Call("enter the root", unix.SYS_CHDIR, l.Text("/"))
+}
+
+// build appends what makes a root in the staging folder, which is the working directory then.
+func (s system) build(l *helper.List, staging, etc string, mounts []sandbox.Mount, tmpBytes int64, owner string, proc bool) {
+	b := &rootBuilder{List: l, made: map[string]bool{}}
 	l.Call("mount the root", unix.SYS_MOUNT, l.Text("ebb"), l.Text(staging), l.Text("tmpfs"), helper.Int(quiet), l.Text(sized(rootBytes, "mode=755")))
 	l.Call("enter the root", unix.SYS_CHDIR, l.Text(staging))
 	for _, link := range s.links {
@@ -170,7 +180,9 @@ func (s system) root(l *helper.List, staging, etc string, mounts []sandbox.Mount
 		b.folder(dir)
 	}
 	b.mount("/dev/shm", "tmpfs", "/dev/shm", quiet|unix.MS_NOEXEC, sized(shmBytes, "mode=1777", owner))
-	b.mount("/proc", "proc", "/proc", quiet|unix.MS_NOEXEC, "")
+	if proc {
+		b.mount("/proc", "proc", "/proc", quiet|unix.MS_NOEXEC, "")
+	}
 	if tmpBytes <= 0 {
 		tmpBytes = defaultTmp
 	}
@@ -182,9 +194,6 @@ func (s system) root(l *helper.List, staging, etc string, mounts []sandbox.Mount
 	}
 	l.Call("make the root read-only", unix.SYS_MOUNT, helper.Int(0), l.Text("."), helper.Int(0),
 		helper.Int(unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|quiet), helper.Int(0))
-	l.Call("change the root", unix.SYS_PIVOT_ROOT, l.Text("."), l.Text("."))
-	l.Call("leave the host's root", unix.SYS_UMOUNT2, l.Text("."), helper.Int(unix.MNT_DETACH))
-	l.Call("enter the root", unix.SYS_CHDIR, l.Text("/"))
 }
 
 // readOnly are the restrictions of what belongs to the host.

@@ -98,7 +98,7 @@ func (b *Book) Include(path string) error {
 }
 
 // order is that of the modes in the table; others follow.
-var order = []string{"isolated", "rootless", "cgroups v1", "no cgroups", "plain", "plain, no cgroups"}
+var order = []string{"isolated", "rootless", "copies", "copies, rootless", "cgroups v1", "no cgroups", "plain", "plain, no cgroups"}
 
 // table is the page for operators. The mutex is held.
 func (b *Book) table() string {
@@ -156,7 +156,8 @@ const preface = `The process driver's tests run each of these guests in each mod
 does not hold, the number says why; what harms nothing is tried there as well, and seen to succeed. The table is of the machine that ran the
 tests last; ` + "`ebb doctor`" + ` says what holds on yours.
 
-The modes: *isolated* is ebb as root; *rootless*, ebb as a user without rights; *cgroups v1* and *no cgroups*, root on machines with only these, or
+The modes: *isolated* is ebb as root; *rootless*, ebb as a user without rights; *copies*, guests that are
+copies of a process that was ready, as Python functions are; *cgroups v1* and *no cgroups*, root on machines with only these, or
 none; *plain*, ` + "`--isolation none`" + ` or a machine that allows no namespaces.
 `
 

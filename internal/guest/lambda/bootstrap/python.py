@@ -77,7 +77,7 @@ def send(frames):
 
 # ---- output ----------------------------------------------------------------------------------------------------------
 
-json_logs = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+json_logs = False
 
 
 def flush():
@@ -250,11 +250,7 @@ class CognitoIdentity:
 
 
 class LambdaContext:
-    log_group_name = os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME")
-    log_stream_name = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME")
-    function_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
-    memory_limit_in_mb = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-    function_version = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION")
+    log_group_name = log_stream_name = function_name = memory_limit_in_mb = function_version = None
 
     def __init__(self, rid, deadline, arn, client):
         self.aws_request_id = rid
@@ -390,7 +386,20 @@ def set_up_path():
     sys.argv[:] = [sys.argv[0]]
 
 
+def configure():
+    """Takes what the environment says. It is not known yet when python-zygote.py loads this file."""
+    global json_logs
+    get = os.environ.get
+    json_logs = get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+    LambdaContext.log_group_name = get("AWS_LAMBDA_LOG_GROUP_NAME")
+    LambdaContext.log_stream_name = get("AWS_LAMBDA_LOG_STREAM_NAME")
+    LambdaContext.function_name = get("AWS_LAMBDA_FUNCTION_NAME")
+    LambdaContext.memory_limit_in_mb = get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+    LambdaContext.function_version = get("AWS_LAMBDA_FUNCTION_VERSION")
+
+
 def main():
+    configure()
     # The code's folder is shared and never written.
     sys.dont_write_bytecode = True
     set_up_path()
@@ -415,6 +424,6 @@ def main():
     serve(handler)
 
 
-# multiprocessing loads this file again in the processes that it does not fork.
-if __name__ == "__main__":
+# multiprocessing loads this file again in the processes that it does not fork, and python-zygote.py calls main later.
+if __name__ == "__main__" and not globals().pop("__waiting__", False):
     main()
