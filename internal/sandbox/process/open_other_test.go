@@ -9,3 +9,6 @@ func openV1(dir string) (sandbox.Driver, error) { return open(dir) }
 
 // charged reports whether a cgroup counts memory.
 func charged(sandbox.Driver) bool { return false }
+
+// openStemmed is open: nothing comes from Templates.
+func openStemmed(dir string) (sandbox.Driver, error) { return open(dir) }
