@@ -16,7 +16,6 @@
 //  6. When the main process has ended, everything else in the Sandbox is killed without waiting for Stop.
 //  7. An idle Sandbox costs descriptors and a few parked goroutines, no thread and no timer. Only where there is no
 //     memory cgroup does one goroutine, for all Sandboxes together, sample memory.
-//
 //  8. An isolated guest on the Stream transport that has a Template of the kind Waiting comes from one that waits in a Sandbox of its own, where
 //     one is ready. It has then been born with the same Limits and is used once; everything above holds for it. There are a few of each kind for
 //     as long as it is asked for, and together they keep to Options.Ready.
