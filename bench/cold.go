@@ -35,6 +35,18 @@ func handlers() []handler {
 	}
 }
 
+func handlerNames() (all []string) {
+	for _, h := range handlers() {
+		all = append(all, h.name)
+	}
+	return all
+}
+
+// skipped reports whether a handler is not to be measured.
+func (b *bench) skipped(h handler) bool {
+	return len(b.o.only) > 0 && !slices.Contains(b.o.only, h.name)
+}
+
 // quiet lies between two cold starts, so that the end of one is not a part of the next.
 const quiet = 40 * time.Millisecond
 
@@ -145,6 +157,9 @@ func (b *bench) unit(ctx context.Context, h handler, mounts bool) (*guest.Unit, 
 	}
 	found, err := runtimes.New(os.LookupEnv).Resolve(ctx, h.runtime)
 	u.Interpreter = found.Command
+	if mounts {
+		u.Compiled = filepath.Join(b.work, "compiled", h.name)
+	}
 	return u, err
 }
 

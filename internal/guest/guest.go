@@ -57,6 +57,7 @@ type Unit struct {
 	Layers      string   // folder with its Layers laid over each other, or empty
 	Mounts      bool     // the Sandbox has files of its own, sandbox.Traits.Mounts
 	Supplied    string   // folder with the supplied SDKs for this runtime, or empty
+	Compiled    string   // folder for what the runtime compiles of the code, made by the first Init where it is missing; or empty
 	Env         []string // the user's variables, "K=V"
 	MemoryMB    int
 	Timeout     time.Duration

@@ -101,7 +101,9 @@ type Code struct {
 // host's own code; a user's has not been near it. A Driver keeps those that were asked for lately, one or more of each that differs.
 //
 // It finds descriptor [TemplateFD] open, a Unix socket of the kind SOCK_SEQPACKET, says "ready" on it, and reads one [Assignment] as JSON for each
-// program that it becomes (Waiting: one, Copied: any number), then goes on as what Command is.
+// program that it becomes (Waiting: one, Copied: any number), then goes on as what Command is. One that waits says "taken" and closes the
+// descriptor before any of the code runs; what it cannot become it does not say that of, but ends. Code.Mounts that are not Template.Mounts
+// are there when it is assigned.
 type Template struct {
 	Name    string // for people: "nodejs22.x"
 	Kind    TemplateKind

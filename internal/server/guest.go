@@ -59,6 +59,7 @@ func (s *Server) guest(ctx context.Context, d *state.Deployment, key string) (*g
 			return nil, err
 		}
 	}
+	g.Compiled = s.compiled(u.Code, found.Version, g, opt, u.Supplied)
 	g.Env, _ = s.resolver(d).env(f)
 	return g, nil
 }

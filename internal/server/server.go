@@ -173,7 +173,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 		return err
 	}
 	driver, err := process.Open(process.Options{
-		Dir: filepath.Join(dir, "run"), Plain: s.o.Config.Isolation == "none", Egress: s.egress, Log: s.o.Log,
+		Dir: filepath.Join(dir, "run"), Plain: s.o.Config.Isolation == "none", Egress: s.egress, Log: s.o.Log, Ready: s.readyBytes(),
 	})
 	if err != nil {
 		return err
@@ -212,6 +212,10 @@ func (s *Server) openEngine(ctx context.Context) error {
 	s.metrics.SetInstances(s.instanceCounts)
 	s.metrics.SetProvisioned(s.provisionedCounts)
 	s.metrics.SetEgress(s.egressCounts)
+	s.metrics.SetTemplates(func() telemetry.TemplateCounts {
+		ready, bytes, started := driver.Templates()
+		return telemetry.TemplateCounts{Ready: ready, Bytes: bytes, Started: uint64(started)}
+	})
 	return nil
 }
 

@@ -15,6 +15,10 @@ const (
 	taskDir    = "/var/task"
 	runtimeDir = "/var/runtime"
 	optDir     = "/opt"
+	// compiledDir is ours.
+	compiledDir = "/var/compiled"
+	// noneDir is an empty folder among the bootstraps.
+	noneDir = "none"
 	// suppliedDir is ours: Lambda has its SDKs among the runtime's files.
 	suppliedDir = "/var/supplied"
 )
@@ -30,6 +34,9 @@ func mounts(u *guest.Unit) []sandbox.Mount {
 	}
 	if u.Supplied != "" {
 		all = append(all, sandbox.Mount{Source: u.Supplied, Target: suppliedDir})
+	}
+	if hasCompiled(u) {
+		all = append(all, sandbox.Mount{Source: u.Compiled, Target: compiledDir})
 	}
 	return all
 }
@@ -49,6 +56,9 @@ func (p *Protocol) needs(u *guest.Unit) []sandbox.Mount {
 	all := mounts(u)
 	if u.Mounts {
 		all = append(all, sandbox.Mount{Source: p.dir, Target: runtimeDir})
+		if compiledArg(u) == keepArg { // the next ones come from the same kind of Template then
+			all = append(all, sandbox.Mount{Source: filepath.Join(p.dir, noneDir), Target: compiledDir})
+		}
 		if len(u.Interpreter) > 0 {
 			all = append(all, installation(u.Interpreter[0])...)
 		}

@@ -21,14 +21,14 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox/process"
 )
 
-// answer is a Sink that keeps the answer.
-type answer struct {
+// kept is a Sink that keeps the answer.
+type kept struct {
 	bytes.Buffer
 	head invocation.Head
 }
 
-func (a *answer) Start(h invocation.Head) error { a.head = h; return nil }
-func (a *answer) Upgrade(invocation.Head) (net.Conn, error) {
+func (a *kept) Start(h invocation.Head) error { a.head = h; return nil }
+func (a *kept) Upgrade(invocation.Head) (net.Conn, error) {
 	return nil, errs.New(errs.Unsupported, "no connection")
 }
 
@@ -110,7 +110,7 @@ func (n *nursery) call(u *guest.Unit, copied bool) string {
 		n.t.Fatalf("%v; output:\n%s", err, out)
 	}
 	defer s.Close()
-	a := &answer{}
+	a := &kept{}
 	inv := &invocation.Invocation{ID: "8476a536-e9f4-11e8-9739-2dfe598c3fcd", Tenant: "default", Function: u.Function, Mode: invocation.ModeRequest, Attempt: 1, Deadline: time.Now().Add(20 * time.Second), Payload: invocation.Raw("{}")}
 	if err := s.Invoke(ctx, inv, a); err != nil || a.head.Error != nil {
 		n.t.Fatalf("%v, %+v: %s", err, a.head.Error, a)

@@ -42,11 +42,13 @@ type box struct {
 	name    string // value of the marker, part of cgroup names
 	number  int    // among the Sandboxes of its Driver
 	tmp     string
-	fence   *fence
+	fence   *fence // another one from Start on where a stem became this Sandbox; changes with mu, while starting
 	line    *line
 	network io.Closer // of an isolated guest that can reach something; set before settled is closed
 	notices *notices  // of an isolated guest with output; set before settled is closed
 	ice     ice
+
+	templated bool // it came from a Template; set before settled is closed
 
 	settled chan struct{} // closed when Start's attempt is over
 	done    chan struct{} // closed when the main process has ended and its output is handed on, or Stop is through
@@ -140,7 +142,9 @@ func (b *box) Start(ctx context.Context, c sandbox.Code) (sandbox.Conn, error) {
 	if err == nil {
 		go out.run()
 		go b.attend(g, out)
-		b.fence.guard(g.pid, b.name, b.memoryExceeded)
+		if !b.templated { // guarded already
+			b.fence.guard(g.pid, b.name, b.memoryExceeded)
+		}
 	}
 	close(b.settled)
 	if err != nil {
@@ -161,6 +165,9 @@ func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
 	if b.d.iso != nil && to != nil {
 		b.notices = newNotices(to)
 		to = b.notices
+	}
+	if g, out := b.adopt(c, to); g != nil {
+		return g, out, nil
 	}
 	out, write, err := newOutput(to, &b.d.buffers)
 	if err != nil {
@@ -313,10 +320,13 @@ func (b *box) Usage() sandbox.Usage {
 
 // keepUsage notes what is used now: neither cgroups nor the kernel keep it until everybody has asked.
 func (b *box) keepUsage(g *guest) {
-	u := b.fence.usage()
-	if g != nil && (u.CPU == 0 || !b.fence.counts()) {
+	b.mu.Lock()
+	fence := b.fence
+	b.mu.Unlock()
+	u := fence.usage()
+	if g != nil && (u.CPU == 0 || !fence.counts()) {
 		own := g.usage()
-		if b.fence.counts() {
+		if fence.counts() {
 			own.MemoryPeak = 0 // that of all processes is known
 		}
 		u = most(u, own)

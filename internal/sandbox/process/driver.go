@@ -18,6 +18,9 @@
 //     not answer within a second, Command is run. The memory that it shares with others counts to no Sandbox.
 //  8. An idle Sandbox costs descriptors and a few parked goroutines, no thread and no timer. Only where there is no
 //     memory cgroup does one goroutine, for all Sandboxes together, sample memory.
+//  8. An isolated guest on the Stream transport that has a Template of the kind Waiting comes from one that waits in a Sandbox of its own, where
+//     one is ready. It has then been born with the same Limits and is used once; everything above holds for it. There are a few of each kind for
+//     as long as it is asked for, and together they keep to Options.Ready.
 //
 // What it does not do: plain guests are not isolated from each other nor from the host's files and network, and their temp folder is not
 // bounded. Limits.Processes needs a pids cgroup. Elsewhere than on Linux all guests are plain, there are no limits, and one that
@@ -57,6 +60,8 @@ type Options struct {
 	Log *slog.Logger
 	// Plain makes the driver run guests as plain processes where it could isolate them.
 	Plain bool
+	// Ready bounds the memory of Templates that are held ready, in bytes: a sixteenth of the machine's when zero, none below.
+	Ready int64
 	// Patience bounds how long Stop waits for killed processes to be gone; 10 s when zero. One that hangs in the kernel
 	// for longer is left to Close or the next Sweep.
 	Patience time.Duration
@@ -73,7 +78,8 @@ type Driver struct {
 	launcher *launcher
 	iso      *isolation // nil where guests are plain processes
 	why      error      // why they are
-	buffers  sync.Pool  // *[]byte of outputChunk, so that idle Sandboxes hold none
+	stems    *stems
+	buffers  sync.Pool // *[]byte of outputChunk, so that idle Sandboxes hold none
 
 	mu struct {
 		sync.Mutex
@@ -121,6 +127,7 @@ func Open(o Options) (*Driver, error) {
 	} else if d.iso, d.why = openIsolation(d); d.why != nil {
 		d.iso = nil
 	}
+	d.stems = openStems(d)
 	return d, nil
 }
 
@@ -175,6 +182,7 @@ func (d *Driver) Close() error {
 	}
 	d.mu.closed = true
 	d.mu.Unlock()
+	d.stems.close()
 	var all sync.WaitGroup
 	for _, b := range d.left() {
 		all.Go(func() { b.Stop(0) })

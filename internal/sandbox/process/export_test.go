@@ -3,10 +3,12 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/sandbox"
 )
@@ -133,3 +135,48 @@ func AwaitNoZygote(d *Driver) {
 		<-changed
 	}
 }
+
+// ReadyStem makes a stem for code in a Sandbox, false where it takes none. From then on the Driver makes none by itself.
+func ReadyStem(sb sandbox.Sandbox, c sandbox.Code) (bool, error) {
+	b := sb.(*box)
+	b.mu.Lock()
+	unused := b.mu.phase == prepared && !b.mu.stopping
+	b.mu.Unlock()
+	s, k := b.d.stems, b.seedOf(c)
+	if k == nil || !unused {
+		return false, nil
+	}
+	cell, err := b.d.sow(context.Background(), k, nil)
+	if err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.busy = true
+	p := s.mu.pools[k.key]
+	if p == nil {
+		p = &stemPool{seed: k, asked: []time.Time{time.Now()}}
+		s.mu.pools[k.key] = p
+	}
+	p.ready = append(p.ready, cell)
+	s.wg.Go(func() { s.watch(p, cell) })
+	return true, nil
+}
+
+// FromTemplate reports whether a Sandbox that was started came from a Template.
+func FromTemplate(sb sandbox.Sandbox) bool { return sb.(*box).templated }
+
+// StemPids are the helpers of all stems that are ready.
+func StemPids(d *Driver) (pids []int) {
+	d.stems.mu.Lock()
+	defer d.stems.mu.Unlock()
+	for _, p := range d.stems.mu.pools {
+		for _, c := range p.ready {
+			pids = append(pids, c.(*stemCell).guest.pid)
+		}
+	}
+	return pids
+}
+
+// DropStems ends all stems. A Driver makes none from then on.
+func DropStems(d *Driver) { d.stems.close() }

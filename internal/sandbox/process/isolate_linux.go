@@ -342,6 +342,10 @@ type birth struct {
 	plan    []capture.Socket
 	copied  *footing // of the process that the guest is a copy of; nil where it is executed
 	zygote  bool     // what is born is one that makes copies
+
+	template bool     // what runs is a Template, which finds the host's line at socketsFD as TemplateFD
+	late     []string // folders on which something is mounted later
+	apart    bool     // no namespaces are made
 }
 
 // user is the user outside of a Sandbox.
@@ -357,6 +361,10 @@ func (b *birth) attr() *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{
 		Setsid: true, Pdeathsig: syscall.SIGKILL,
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+	}
+	if b.apart {
+		a.Cloneflags = 0
+		return a
 	}
 	if !b.i.rooted {
 		a.Cloneflags |= unix.CLONE_NEWUSER
@@ -435,6 +443,9 @@ func (b *birth) needed() []sandbox.Mount {
 			all = append(all, m)
 		}
 	}
+	for _, target := range b.late {
+		all = append(all, sandbox.Mount{Target: target})
+	}
 	return all
 }
 
@@ -497,6 +508,9 @@ func (b *birth) run() {
 		isRunning()
 	}
 	l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(0), helper.Int(helper.ListFD), helper.Int(0))
+	if b.template {
+		l.Call("close the template's line", unix.SYS_CLOSE, helper.Int(socketsFD))
+	}
 	l.Try("name the helper", unix.SYS_PRCTL, helper.Int(unix.PR_SET_NAME), l.Text("init"))
 	l.Serve(main)
 }
@@ -513,6 +527,10 @@ func (b *birth) fork(command, environ []string, dir string, last int) helper.Ste
 		l.Call("begin a session", unix.SYS_SETSID)
 		l.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), l.Bytes(make([]byte, 8)), helper.Int(0), helper.Int(8))
 		l.Call("enter "+dir, unix.SYS_CHDIR, l.Text(dir))
+		if b.template {
+			l.Call("place the template's line", unix.SYS_DUP3, helper.Int(socketsFD), helper.Int(sandbox.TemplateFD), helper.Int(0))
+			last = sandbox.TemplateFD + 1
+		}
 		const closeOnExec = 4 // CLOSE_RANGE_CLOEXEC: a failure can still be told
 		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(last), helper.Int(uint64(1)<<32-1), helper.Int(closeOnExec))
 		l.Call("run "+command[0], unix.SYS_EXECVE, path, argv, env)

@@ -68,7 +68,7 @@ func walled(t *testing.T, mode string, open sandboxtest.Open, o sandboxtest.Opti
 
 func TestMain(m *testing.M) {
 	sandboxtest.Main(m, map[string]sandboxtest.Open{
-		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1, "copies": openCopies,
+		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1, "copies": openCopies, "stem": openStemmed,
 	})
 }
 

@@ -190,6 +190,10 @@ func (s system) build(l *helper.List, staging, etc string, mounts []sandbox.Moun
 	b.link("/var/tmp", "/tmp")
 	sorted := slices.SortedFunc(slices.Values(mounts), func(x, y sandbox.Mount) int { return strings.Compare(x.Target, y.Target) })
 	for _, m := range sorted {
+		if m.Source == "" { // mounted on later
+			b.folder(m.Target)
+			continue
+		}
 		b.show(m, isFolder(m.Source), readOnly)
 	}
 	l.Call("make the root read-only", unix.SYS_MOUNT, helper.Int(0), l.Text("."), helper.Int(0),

@@ -33,6 +33,8 @@ func Main(m *testing.M, drivers map[string]Open) {
 		switch os.Args[1] {
 		case asGuest:
 			beGuest(os.Args[2:])
+		case asTemplate:
+			beTemplate(os.Args[2])
 		case asHost:
 			beHost(drivers[os.Args[2]], os.Args[3], os.Args[4], slices.Contains(os.Args[5:], "frozen"))
 		}
