@@ -18,7 +18,7 @@ import (
 
 const (
 	ttl           = 10   // seconds; addresses do not change, but what is allowed may
-	lookups       = 16   // of SRV and TXT at once
+	lookups       = 16   // of SRV, TXT and MX at once
 	question      = 4096 // bytes of a question at most
 	packet        = 1232 // bytes of a UDP answer at most, as of DNS Flag Day 2020
 	lookupTimeout = 5 * time.Second
@@ -221,14 +221,22 @@ func answer(b *dnsmessage.Builder, h dnsmessage.ResourceHeader, body dnsmessage.
 		return b.SRVResource(h, *r)
 	case *dnsmessage.TXTResource:
 		return b.TXTResource(h, *r)
+	case *dnsmessage.MXResource:
+		return b.MXResource(h, *r)
 	}
 	return errors.New("no such record")
 }
 
 // remote reports whether the answer is the host's resolver's.
 func (n *Net) remote(q *query) bool {
-	t := q.question.Type
-	return q.code == dnsmessage.RCodeSuccess && q.question.Class == dnsmessage.ClassINET && (t == dnsmessage.TypeSRV || t == dnsmessage.TypeTXT)
+	if q.code != dnsmessage.RCodeSuccess || q.question.Class != dnsmessage.ClassINET {
+		return false
+	}
+	switch q.question.Type {
+	case dnsmessage.TypeSRV, dnsmessage.TypeTXT, dnsmessage.TypeMX:
+		return true
+	}
+	return false
 }
 
 // local answers what needs nobody else.
@@ -325,7 +333,7 @@ func fromReverse(name string) (netip.Addr, bool) {
 	return netip.AddrFrom16(b), true
 }
 
-// lookup asks the host's resolver for SRV or TXT records.
+// lookup asks the host's resolver for SRV, TXT or MX records.
 func (n *Net) lookup(q *query) reply {
 	name, ok := normal(q.question.Name.String())
 	if !ok || isLocalhost(name) || !n.resolves(name) {
@@ -335,9 +343,12 @@ func (n *Net) lookup(q *query) reply {
 	defer cancel()
 	var r reply
 	var err error
-	if q.question.Type == dnsmessage.TypeSRV {
+	switch q.question.Type {
+	case dnsmessage.TypeSRV:
 		r.body, err = n.services(ctx, name)
-	} else {
+	case dnsmessage.TypeMX:
+		r.body, err = n.exchangers(ctx, name)
+	default:
 		r.body, err = n.texts(ctx, name)
 	}
 	var missing *net.DNSError
@@ -359,6 +370,21 @@ func (n *Net) services(ctx context.Context, name string) ([]dnsmessage.ResourceB
 			continue
 		}
 		all = append(all, &dnsmessage.SRVResource{Priority: s.Priority, Weight: s.Weight, Port: s.Port, Target: target})
+	}
+	if len(all) > 0 {
+		return all, nil // one bad record beside good ones
+	}
+	return nil, err
+}
+
+// exchangers matter to those who check the addresses of their users: mail itself is seldom sent from a function.
+func (n *Net) exchangers(ctx context.Context, name string) ([]dnsmessage.ResourceBody, error) {
+	list, err := n.o.Resolver.LookupMX(ctx, name+".")
+	var all []dnsmessage.ResourceBody
+	for _, m := range list {
+		if target, err := dnsmessage.NewName(m.Host); err == nil {
+			all = append(all, &dnsmessage.MXResource{Pref: m.Pref, MX: target})
+		}
 	}
 	if len(all) > 0 {
 		return all, nil // one bad record beside good ones
