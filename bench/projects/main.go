@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -125,7 +126,9 @@ func find(dir, only string) ([]string, error) {
 	return list, err
 }
 
-// isProject leaves out what serverless.yml files say of other clouds.
+// forAWS tells such project files from those for other clouds.
+var forAWS = regexp.MustCompile(`name:? *['"]?aws|provider: *aws`)
+
 func isProject(path string) bool {
 	name := filepath.Base(path)
 	ext := filepath.Ext(name)
@@ -133,7 +136,7 @@ func isProject(path string) bool {
 		return false
 	}
 	text, err := os.ReadFile(path)
-	return err == nil && strings.Contains(string(text), "aws") && strings.Contains(string(text), "functions")
+	return err == nil && forAWS.Match(text)
 }
 
 func one(ctx context.Context, o options, work, dir, project string) result {
