@@ -205,6 +205,7 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	if err := s.serve(d, p, staged); err != nil {
 		return nil, err
 	}
+	s.unpack(ctx, d)
 	s.metrics.Deploy("ok")
 	out := s.deployed(d, before.Deployment, changed, start)
 	for _, fail := range staged.Failures() {
@@ -214,6 +215,19 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	out.Warnings = warnings
 	s.collectSoon()
 	return out, nil
+}
+
+// unpack puts everything that Instances run from on disk, which of a large node_modules takes seconds, so that no first Invocation
+// waits for it. One that comes meanwhile does; what fails is tried again, and told, when an Instance starts.
+func (s *Server) unpack(ctx context.Context, d *state.Deployment) {
+	for _, u := range d.Units {
+		opt, _ := s.opt(u)
+		for _, digest := range []string{u.Code, opt, u.Supplied} {
+			if digest != "" {
+				_, _ = s.artifacts.Materialise(ctx, digest)
+			}
+		}
+	}
 }
 
 // setCurrent moves the pointer. When the answer got lost it may have moved all the same: then the pointer itself says.

@@ -129,6 +129,33 @@ func TestSandbox_HidesTheHelperFromItsGuest(t *testing.T) {
 	}
 }
 
+// TestSandbox_HasWhatProgramsLinkTo: Debian's Java in /usr is a heap of links to /etc, and ends at the first use of java.security without.
+func TestSandbox_HasWhatProgramsLinkTo(t *testing.T) {
+	t.Parallel()
+	var shown []string
+	for _, pattern := range []string{"/etc/java-*", "/etc/ImageMagick-*", "/etc/perl"} {
+		found, _ := filepath.Glob(pattern)
+		shown = append(shown, found...)
+	}
+	if len(shown) == 0 {
+		t.Skip("this machine has none of these programs")
+	}
+	out := &sandboxtest.Output{}
+	s, err := newDriver(t, process.Options{}).Prepare(t.Context(), sandbox.Spec{ID: "a", Output: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(0)
+	if _, err := s.Start(t.Context(), sandbox.Code{Command: append([]string{"/bin/ls", "-d"}, shown...), Env: []string{"PATH=/usr/bin:/bin"}}); err != nil {
+		t.Fatal(err)
+	}
+	<-s.Done()
+	s.Flush()
+	if got, want := strings.Fields(out.String()), slices.Sorted(slices.Values(shown)); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
+		t.Errorf("the sandbox has %q, want %q", got, want)
+	}
+}
+
 // TestConn_DialEndsWithItsContext: process 2 makes the sockets of the guest's network, and the guest can stop it.
 func TestConn_DialEndsWithItsContext(t *testing.T) {
 	t.Parallel()

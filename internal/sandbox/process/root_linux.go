@@ -28,13 +28,16 @@ const (
 // systemDirs are the folders of programs and libraries; those that the host has as symbolic links are such inside too.
 var systemDirs = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"}
 
-// configFiles are what is shown of the host's /etc: what the linker, TLS, time and fonts need, which system it is, and no secrets.
+// configFiles are what is shown of the host's /etc, as patterns: what the linker, TLS, time and fonts need, which system it is, what
+// programs of /usr do not work without, and no secrets.
 var configFiles = []string{
 	"/etc/alternatives", "/etc/ca-certificates", "/etc/crypto-policies", "/etc/fonts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
 	"/etc/localtime", "/etc/mime.types", "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/tls/openssl.cnf",
 	"/etc/protocols", "/etc/services", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem",
 	// Native packages choose what they load by the system's name, as Prisma's engines do.
 	"/etc/os-release", "/etc/alpine-release", "/etc/debian_version", "/etc/redhat-release", "/etc/system-release",
+	// Debian keeps parts of these programs here, with links from /usr: Java has no class of java.security without its own.
+	"/etc/java-*", "/etc/ImageMagick-*", "/etc/ghostscript", "/etc/libreoffice", "/etc/perl",
 }
 
 // devices are the device files that are shown.
@@ -59,18 +62,24 @@ func findSystem() system {
 			s.mounts = append(s.mounts, sandbox.Mount{Source: dir, Target: dir})
 		}
 	}
-	for _, file := range configFiles {
-		real, err := filepath.EvalSymlinks(file)
-		if err != nil {
-			continue
+	for _, pattern := range configFiles {
+		files, _ := filepath.Glob(pattern) // sorted, and only what is there
+		for _, file := range files {
+			s.config(file)
 		}
-		if real != file && strings.HasPrefix(real, "/usr/") {
-			s.links = append(s.links, [2]string{file, real})
-			continue
-		}
-		s.mounts = append(s.mounts, sandbox.Mount{Source: real, Target: file})
 	}
 	return s
+}
+
+func (s *system) config(file string) {
+	real, err := filepath.EvalSymlinks(file)
+	switch {
+	case err != nil: // a link to nothing
+	case real != file && strings.HasPrefix(real, "/usr/"):
+		s.links = append(s.links, [2]string{file, real})
+	default:
+		s.mounts = append(s.mounts, sandbox.Mount{Source: real, Target: file})
+	}
 }
 
 // rootBuilder appends the steps that make a root. Its paths are relative to the folder that becomes the root, where the program is.

@@ -77,6 +77,7 @@ func Run(t *testing.T, name string, open Open, o Options) {
 			{"Environment_IsExact", testEnvironment},
 			{"Surroundings_AreNotInherited", testSurroundings},
 			{"Output_IsCompleteAndInOrder", testOutput},
+			{"Output_CanBeOpenedByPath", testReopenedOutput},
 			{"Output_OfMegabytesHoldsUpNobody", testFlood},
 			{"Flush_GivesAllThatWasWritten", testFlush},
 			{"Exit_SaysHowItEnded", testExit},

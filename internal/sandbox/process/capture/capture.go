@@ -35,6 +35,7 @@ import (
 type Resolver interface {
 	LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 	LookupTXT(ctx context.Context, name string) ([]string, error)
+	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
 }
 
 // Options say what a Net serves.
@@ -46,7 +47,7 @@ type Options struct {
 	Sockets []Socket   // as planned
 	Files   []*os.File // one for each of Sockets, or nil where it could not be made; Open closes them
 
-	Resolver    Resolver // of SRV and TXT records; nil means net.DefaultResolver
+	Resolver    Resolver // of SRV, TXT and MX records; nil means net.DefaultResolver
 	Names       int      // the most names that get addresses; 0 means 4096
 	Connections int      // the most connections at once; 0 means 1024
 	Budget      *Budget  // shared with other Nets; nil bounds nothing more

@@ -222,6 +222,8 @@ func answer(b *dnsmessage.Builder, h dnsmessage.ResourceHeader, body dnsmessage.
 		return b.SRVResource(h, *r)
 	case *dnsmessage.TXTResource:
 		return b.TXTResource(h, *r)
+	case *dnsmessage.MXResource:
+		return b.MXResource(h, *r)
 	}
 	return errors.New("no such record")
 }
@@ -251,7 +253,11 @@ func (n *Net) unasked(q *query) reply {
 
 // records reports whether a question is for what has no substitute here.
 func records(q *query) bool {
-	return q.question.Type == dnsmessage.TypeSRV || q.question.Type == dnsmessage.TypeTXT
+	switch q.question.Type {
+	case dnsmessage.TypeSRV, dnsmessage.TypeTXT, dnsmessage.TypeMX:
+		return true
+	}
+	return false
 }
 
 // local answers what needs nobody else.
@@ -348,7 +354,7 @@ func fromReverse(name string) (netip.Addr, bool) {
 	return netip.AddrFrom16(b), true
 }
 
-// lookup asks the host's resolver: for SRV or TXT records, else whether the name exists at all. One that does gets its address here and is
+// lookup asks the host's resolver: for SRV, TXT or MX records, else whether the name exists at all. One that does gets its address here and is
 // not asked for again.
 func (n *Net) lookup(q *query) reply {
 	if !records(q) {
@@ -362,9 +368,12 @@ func (n *Net) lookup(q *query) reply {
 	defer cancel()
 	var r reply
 	var err error
-	if q.question.Type == dnsmessage.TypeSRV {
+	switch q.question.Type {
+	case dnsmessage.TypeSRV:
 		r.body, err = n.services(ctx, name)
-	} else {
+	case dnsmessage.TypeMX:
+		r.body, err = n.exchangers(ctx, name)
+	default:
 		r.body, err = n.texts(ctx, name)
 	}
 	var missing *net.DNSError
@@ -397,6 +406,21 @@ func (n *Net) services(ctx context.Context, name string) ([]dnsmessage.ResourceB
 			continue
 		}
 		all = append(all, &dnsmessage.SRVResource{Priority: s.Priority, Weight: s.Weight, Port: s.Port, Target: target})
+	}
+	if len(all) > 0 {
+		return all, nil // one bad record beside good ones
+	}
+	return nil, err
+}
+
+// exchangers matter to those who check the addresses of their users: mail itself is seldom sent from a function.
+func (n *Net) exchangers(ctx context.Context, name string) ([]dnsmessage.ResourceBody, error) {
+	list, err := n.o.Resolver.LookupMX(ctx, name+".")
+	var all []dnsmessage.ResourceBody
+	for _, m := range list {
+		if target, err := dnsmessage.NewName(m.Host); err == nil {
+			all = append(all, &dnsmessage.MXResource{Pref: m.Pref, MX: target})
+		}
 	}
 	if len(all) > 0 {
 		return all, nil // one bad record beside good ones

@@ -48,6 +48,13 @@ func (book) LookupTXT(_ context.Context, name string) ([]string, error) {
 	return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
 }
 
+func (book) LookupMX(_ context.Context, name string) ([]*net.MX, error) {
+	if name == "mail.example." {
+		return []*net.MX{{Host: "one.mail.example.", Pref: 5}, {Host: strings.Repeat("x", 300)}, {Host: "two.mail.example.", Pref: 10}}, nil
+	}
+	return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
+}
+
 func dnsNet(t testing.TB, ipv6 bool, limit int) *Net {
 	t.Helper()
 	n, err := Open(Options{Egress: book{}, Resolver: book{}, Names: limit})
@@ -117,6 +124,8 @@ func describe(t *testing.T, b []byte) string {
 			words = append(words, b.PTR.String())
 		case *dnsmessage.SRVResource:
 			words = append(words, fmt.Sprint(b.Priority, " ", b.Weight, " ", b.Port, " ", b.Target))
+		case *dnsmessage.MXResource:
+			words = append(words, fmt.Sprint(b.Pref), b.MX.String())
 		case *dnsmessage.TXTResource:
 			words = append(words, fmt.Sprintf("%q", b.TXT))
 		}
@@ -157,6 +166,9 @@ func TestDNS_AnswersAsItSays(t *testing.T) {
 		{"localhost text", "localhost.", dnsmessage.TypeTXT, 0, "NameError"},
 		{"service", "_pg._tcp.db.example.", dnsmessage.TypeSRV, 0, "Success 1 2 5432 one.db.example."},
 		{"no such service", "_x._tcp.db.example.", dnsmessage.TypeSRV, 0, "Success"},
+		{"mail", "mail.example.", dnsmessage.TypeMX, 0, "Success 5 one.mail.example. 10 two.mail.example."},
+		{"no mail", "other.example.", dnsmessage.TypeMX, 0, "Success"},
+		{"denied mail", "no.example.", dnsmessage.TypeMX, 0, "NameError"},
 		{"broken resolver", "broken.example.", dnsmessage.TypeSRV, 0, "ServerFailure"},
 		{"text", "txt.example.", dnsmessage.TypeTXT, 0, `Success ["v=1"] [""]`},
 		{"too long", "long.example.", dnsmessage.TypeTXT, 0, "Success truncated"},
