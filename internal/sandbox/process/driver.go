@@ -55,6 +55,8 @@ type Options struct {
 	Log *slog.Logger
 	// Plain makes the driver run guests as plain processes where it could isolate them.
 	Plain bool
+	// OneUser makes all Sandboxes the same user outside, one for each Dir, so that what they are given to write can be kept for the next.
+	OneUser bool
 	// Patience bounds how long Stop waits for killed processes to be gone; 10 s when zero. One that hangs in the kernel
 	// for longer is left to Close or the next Sweep.
 	Patience time.Duration
@@ -128,6 +130,15 @@ func (d *Driver) Name() string { return "process" }
 // Traits say that the protocol decides on concurrency, that Sandboxes can be frozen, and whether they have files of their own.
 func (d *Driver) Traits() sandbox.Traits {
 	return sandbox.Traits{Freezable: true, Mounts: d.iso != nil}
+}
+
+// User is the user and group outside to whom what Sandboxes write has to belong, where that is one for all: with Options.OneUser, and where
+// ebb is not root. Else it is -1.
+func (d *Driver) User() int {
+	if d.iso == nil {
+		return -1
+	}
+	return d.iso.owner()
 }
 
 // Prepare makes what a Sandbox needs before its code is known: temp folder, limits, address.

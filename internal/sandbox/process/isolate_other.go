@@ -21,6 +21,8 @@ func (i *isolation) close() {}
 
 func (i *isolation) separateUsers() bool { return false }
 
+func (i *isolation) owner() int { return -1 }
+
 func (i *isolation) captures() bool { return false }
 
 func (i *isolation) landlocked() bool { return false }
