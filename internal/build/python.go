@@ -342,7 +342,7 @@ func (b *builder) pip(py runtimes.Found, file, text, dir string) error {
 		if err := os.WriteFile(list, []byte(absolute(filepath.Dir(file), text)), 0o644); err != nil {
 			return "", err
 		}
-		return b.pipRun(py, filepath.Dir(file), "-r", list, "--target", dir)
+		return b.pipRun(py, filepath.Dir(file), text+b.included(filepath.Dir(file), text, 0), dir, "-r", list)
 	}
 	out, err := install(text)
 	if err == nil || b.ctx.Err() != nil {
@@ -399,10 +399,42 @@ func absolute(dir, text string) string {
 	})
 }
 
-func (b *builder) pipRun(py runtimes.Found, dir string, args ...string) (string, error) {
+// plainLine is a requirement by name, or one of what decides nothing but where it comes from.
+var plainLine = regexp.MustCompile(`^(#.*|(-i|--index-url|--extra-index-url|--trusted-host|--hash|-r|--requirement|-c|--constraint)\b.*|[A-Za-z0-9][\w.-]*\s*(\[[\w\s,.-]*\])?\s*([=<>!~(;#\\].*)?)?$`)
+
+// allPlain reports whether requirements are all by name: then pip, told to take built packages alone, runs nothing of theirs.
+func allPlain(text string) bool {
+	for line := range strings.Lines(text) {
+		if l := strings.TrimSpace(line); !plainLine.MatchString(l) || strings.Contains(l, "://") && l[0] != '-' && l[0] != '#' {
+			return false
+		}
+	}
+	return true
+}
+
+// pipRun runs pip in dir. requirements is the text of what it installs into target. With a Runner, packages that are built are fetched by
+// themselves; only where that does not do may anything be built, which is to run code of theirs.
+func (b *builder) pipRun(py runtimes.Found, dir, requirements, target string, args ...string) (string, error) {
+	args = append(args, "--target", target)
+	if b.confined() && allPlain(requirements) {
+		if out, err := b.pipOnce(py, dir, target, true, append([]string{"--only-binary", ":all:"}, args...)); err == nil || b.ctx.Err() != nil {
+			return out, err
+		}
+		list, _ := os.ReadDir(target)
+		for _, d := range list {
+			if d.Name() != "requirements.txt" {
+				_ = os.RemoveAll(filepath.Join(target, d.Name()))
+			}
+		}
+	}
+	return b.pipOnce(py, dir, target, false, args)
+}
+
+func (b *builder) pipOnce(py runtimes.Found, dir, target string, fetches bool, args []string) (string, error) {
 	all := append([]string{"-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile", "--quiet",
 		"--retries", "1", "--timeout", "15", "--no-warn-script-location"}, args...)
-	return b.run(command{dir: dir, name: py.Command[0], args: all, env: []string{"PYTHONDONTWRITEBYTECODE=1"}})
+	return b.run(command{dir: dir, name: py.Command[0], args: all, env: []string{"PYTHONDONTWRITEBYTECODE=1"},
+		fetches: fetches, outside: within(dir, target), writes: []string{target}})
 }
 
 // pipReason gives pip's reason in one line.
@@ -516,7 +548,7 @@ func (b *builder) fetchBoto(py runtimes.Found, dir string, fetch bool) error {
 	defer b.step("supply", "", "boto3 for Python "+minorOf(py.Version))()
 	reason := errs.New(errs.NotFound, "no Python %s here has boto3", minorOf(py.Version))
 	if fetch {
-		out, err := b.pipRun(py, dir, "boto3", "--target", dir)
+		out, err := b.pipRun(py, dir, "", dir, "boto3")
 		if err == nil || b.ctx.Err() != nil {
 			return err
 		}
@@ -538,7 +570,7 @@ for n in sys.argv[1:]:
     s = u.find_spec(n)
     if s is None and n in ("boto3", "botocore"): sys.exit(1)
     if s is not None: print(s.origin)`
-	out, err := b.run(command{dir: dir, name: from.Command[0], args: append([]string{"-I", "-B", "-c", list}, pythonSDK...)})
+	out, err := b.run(command{dir: dir, name: from.Command[0], args: append([]string{"-I", "-B", "-c", list}, pythonSDK...), plain: true})
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ func (c *command) inspect() *cobra.Command {
 		Args:  args(cobra.MaximumNArgs(1)),
 	}
 	pf.add(cmd)
+	load := c.settingFlags(cmd, buildSettings...)
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		dir := ""
 		if len(a) > 0 {
@@ -48,6 +49,10 @@ func (c *command) inspect() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if p.settings, err = load(""); err != nil {
+			return err
+		}
+		defer p.close()
 		p.plainJSON = true
 		loaded, err := p.load(cmd.Context())
 		if err != nil {

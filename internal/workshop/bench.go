@@ -22,7 +22,7 @@ type bench struct {
 	files   string   // the copy of Root
 	cache   string   // the project's own
 	modules []string // folders node_modules that are shown and not copied
-	copied  int64
+	size    int64    // of the copy
 }
 
 // notCopied are folders of which no tool has to know: what ebb and others keep in projects, and the history.
@@ -89,6 +89,16 @@ func (b *bench) close() {
 
 // at is where a path of Root is meanwhile.
 func (b *bench) at(path string) string {
+	for _, dir := range b.job.Writes {
+		if within(path, dir) {
+			return path
+		}
+	}
+	return b.copied(path)
+}
+
+// copied is where a path of Root is in the copy.
+func (b *bench) copied(path string) string {
 	rel, err := filepath.Rel(b.job.Root, path)
 	if err != nil || b.job.Root == "" || !filepath.IsLocal(rel) {
 		return path
@@ -101,7 +111,7 @@ func (b *bench) point(path string) error {
 	if b.job.Root == "" || !under(path, b.job.Root) {
 		return nil
 	}
-	at := b.at(path)
+	at := b.copied(path)
 	if isFolder(path) {
 		return b.w.handNew(b.files, at)
 	}
@@ -183,7 +193,7 @@ func (b *bench) copyFile(from, to string) error {
 	if err != nil || !info.Mode().IsRegular() {
 		return err
 	}
-	if b.copied += info.Size(); b.copied > b.w.o.Limits.DiskBytes {
+	if b.size += info.Size(); b.size > b.w.o.Limits.DiskBytes {
 		return errs.New(errs.Invalid, "%s and what is beside it are larger than the %d MiB that a build may write", b.job.Root, b.w.o.Limits.DiskBytes>>20).
 			WithHint("Keep data out of the project's folder.")
 	}

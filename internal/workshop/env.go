@@ -49,6 +49,9 @@ func (b *bench) furnish(s build.Step) (home string, env []string, err error) {
 	for _, kv := range s.Env {
 		name, value, _ := strings.Cut(kv, "=")
 		switch {
+		case slices.Contains(s.Keep, name):
+			said[name] = true
+			env = append(env, kv)
 		case hostly.MatchString(name):
 		case !s.Fetches && (proxyVar.MatchString(name) || secretVar.MatchString(name)):
 		case name == "GOPROXY" || said[name]:
