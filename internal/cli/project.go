@@ -86,7 +86,7 @@ func (c *command) project(dir, account string, f projectFlags) (*project, error)
 		account = "000000000000"
 	}
 	return &project{
-		c: c, root: root, quiet: map[string]bool{}, finder: runtimes.New(c.Env), sent: map[*artifact.Tree]string{}, layers: layers,
+		c: c, root: root, settings: &config.Config{Isolation: "auto"}, quiet: map[string]bool{}, finder: runtimes.New(c.Env), sent: map[*artifact.Tree]string{}, layers: layers,
 		options: frontend.Options{Stage: f.stage, Region: f.region, Params: params, EnvFile: f.envFile, Account: account},
 	}, nil
 }
