@@ -13,7 +13,7 @@ import (
 
 var (
 	// hostly are variables that say where things are on this machine, which are elsewhere inside or not there.
-	hostly = regexp.MustCompile(`(?i)^(HOME|USER|LOGNAME|SHELL|TMPDIR|XDG_\w+|SSH_AUTH_SOCK|npm_config_(cache|prefix|userconfig|globalconfig|tmp|init_module)|` +
+	hostly = regexp.MustCompile(`(?i)^(HOME|USER|LOGNAME|SHELL|TMPDIR|XDG_\w+|SSH_AUTH_SOCK|PYENV_\w+|NVM_\w+|VOLTA_HOME|FNM_\w+|PNPM_HOME|npm_config_(cache|prefix|userconfig|globalconfig|tmp|init_module)|` +
 		`PIP_(CACHE_DIR|CONFIG_FILE|LOG|LOG_FILE|TARGET|PREFIX|ROOT|USER)|GOCACHE|GOMODCACHE|GOPATH|GOENV|GOTMPDIR|YARN_CACHE_FOLDER|YARN_GLOBAL_FOLDER|COREPACK_HOME|UV_CACHE_DIR)$`)
 	proxyVar  = regexp.MustCompile(`(?i)^((https?|all|ftp)_proxy|npm_config_(https?_)?proxy|PIP_PROXY)$`)
 	secretVar = regexp.MustCompile(`(?i)(token|secret|passw|credential|_key$|_auth|:username|_authtoken)`)
