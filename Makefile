@@ -52,3 +52,4 @@ docs:
 # The rootless run is a part of it, so this is for root.
 isolation-table:
 	go test -count 1 -short ./internal/sandbox/process -run 'TestDriver_Conforms' -args -sandboxtest.table $(CURDIR)/docs/isolation.md
+	go test -count 1 ./test -run 'TestBuilds_HostileScriptsReachNothing' -args -builds.table $(CURDIR)/docs/isolation.md

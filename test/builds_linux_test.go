@@ -93,6 +93,7 @@ type stage struct {
 	server                          *httptest.Server
 	rootless, plain                 bool
 	before                          map[string]string
+	flags, env                      []string // further ones for ebb
 	stdout                          bytes.Buffer
 }
 
@@ -205,6 +206,7 @@ func (s *stage) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd.Dir = s.project
 	cmd.Env = append(os.Environ(), "HOME="+s.home, "XDG_CACHE_HOME="+filepath.Join(s.home, ".cache"), "NO_COLOR=1", "AWS_SECRET_ACCESS_KEY="+s.canary, "NPM_TOKEN="+s.canary,
 		"PIP_INDEX_URL=http://user:"+s.canary+"@127.0.0.1:1/simple", "SSH_AUTH_SOCK="+s.home+"/agent")
+	cmd.Env = append(cmd.Env, s.env...)
 	if s.rootless {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	}
@@ -216,7 +218,7 @@ func (s *stage) up() string {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := s.command(ctx, "up", "--no-watch", "--listen", "127.0.0.1:0", "--json")
+	cmd := s.command(ctx, append([]string{"up", "--no-watch", "--listen", "127.0.0.1:0", "--json"}, s.flags...)...)
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.StdoutPipe()
@@ -374,7 +376,9 @@ func TestBuilds_HostileScriptsReachNothing(t *testing.T) {
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Skip("the attack is written for Node, which is not here")
 	}
-	for _, mode := range []string{"isolated", "rootless", "plain"} {
+	modes, found := []string{"isolated", "rootless", "plain"}, map[string]verdict{}
+	for _, mode := range modes {
+		found[mode] = verdict{}
 		for _, b := range builders {
 			t.Run(mode+"/"+b.name, func(t *testing.T) {
 				if mode == "rootless" && os.Geteuid() != 0 {
@@ -391,6 +395,9 @@ func TestBuilds_HostileScriptsReachNothing(t *testing.T) {
 				for _, pid := range processes(s.marker) { // of the plain mode
 					_ = exec.Command("kill", "-9", pid).Run()
 				}
+				for _, w := range wrongs {
+					found[mode][w.row] = found[mode][w.row] || slices.ContainsFunc(broke, func(b string) bool { return strings.HasPrefix(b, w.row+": ") })
+				}
 				switch {
 				case mode != "plain":
 					for _, b := range broke {
@@ -401,5 +408,8 @@ func TestBuilds_HostileScriptsReachNothing(t *testing.T) {
 				}
 			})
 		}
+	}
+	if *buildsTable != "" && !t.Failed() {
+		tabulate(t, modes, found)
 	}
 }
