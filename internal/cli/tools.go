@@ -24,6 +24,7 @@ var buildSettings = []string{"isolation", "require-isolation", "build-egress", "
 // tools is what runs a project's own tools, opened with the first of them.
 type tools struct {
 	once   sync.Once
+	dir    string          // of what all projects share
 	driver *process.Driver // nil where they are plain programs of this machine
 	err    error
 }
@@ -37,8 +38,12 @@ func (p *project) open() (*process.Driver, error) {
 			t.err = err
 			return
 		}
+		p.tools.dir = filepath.Join(p.c.cacheDir(), "builds")
+		if os.MkdirAll(p.tools.dir, 0o755) != nil { // a home that is read-only
+			p.tools.dir = filepath.Join(p.work(), "builds")
+		}
 		d, err := process.Open(process.Options{
-			Dir: filepath.Join(p.c.cacheDir(), "builds", "run"), Plain: p.settings.Isolation == "none", Egress: out, OneUser: true,
+			Dir: filepath.Join(p.tools.dir, "run"), Plain: p.settings.Isolation == "none", Egress: out, OneUser: true,
 		})
 		if err != nil {
 			t.err = err
@@ -68,14 +73,18 @@ func (p *project) close() {
 	}
 }
 
-// runner gives what runs tools in Sandboxes, with their copies and caches in dir; nil where there is no isolation.
+// runner gives what runs tools in Sandboxes, with their copies and caches in dir, by itself below what all projects share; nil where there is
+// no isolation.
 func (p *project) runner(dir string) (build.Runner, error) {
 	d, err := p.open()
 	if d == nil || err != nil {
 		return nil, err
 	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(p.tools.dir, dir)
+	}
 	w := workshop.New(workshop.Options{
-		Driver: d, User: d.User(), Dir: dir, Shared: filepath.Join(p.c.cacheDir(), "builds", "shared"), Env: p.c.Env,
+		Driver: d, User: d.User(), Dir: dir, Shared: filepath.Join(p.tools.dir, "shared"), Env: p.c.Env,
 	})
 	return w.Run, nil
 }
@@ -83,7 +92,7 @@ func (p *project) runner(dir string) (build.Runner, error) {
 // exec runs a program that reading the project takes, and gives what it prints.
 func (p *project) exec(ctx context.Context, name string, args ...string) ([]byte, error) {
 	sum := sha256.Sum256([]byte(p.root))
-	run, err := p.runner(filepath.Join(p.c.cacheDir(), "builds", "read-"+hex.EncodeToString(sum[:8])))
+	run, err := p.runner("read-" + hex.EncodeToString(sum[:8]))
 	if err != nil {
 		return nil, err
 	}

@@ -46,6 +46,7 @@ func (w *Workshop) openBench(j build.Job) (_ *bench, err error) {
 			return nil, err
 		}
 	}
+	w.sweep()
 	if b.dir, err = os.MkdirTemp(w.o.Dir, "job-*"); err != nil {
 		return nil, err
 	}
@@ -254,7 +255,9 @@ func (b *bench) deliver() error {
 			return err
 		}
 		if filepath.Base(path) == "node_modules" {
-			err = b.swap(from, path)
+			if err = b.swap(from, path); errors.Is(err, syscall.EXDEV) || errors.Is(err, syscall.EBUSY) {
+				err = refill(from, path)
+			}
 		} else {
 			err = merge(from, path, owner)
 		}
@@ -374,6 +377,23 @@ func (b *bench) swap(from, to string) error {
 		return err
 	}
 	return nil
+}
+
+// refill gives a folder that cannot be replaced, since something is mounted on it or it is on another disk, the content of another.
+func refill(from, to string) error {
+	there, err := os.ReadDir(to)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, d := range there {
+		if err := os.RemoveAll(filepath.Join(to, d.Name())); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	return os.CopyFS(to, os.DirFS(from))
 }
 
 // merge brings files over, each whole, where they differ.

@@ -109,6 +109,16 @@ func trim(dir string) error {
 	return os.WriteFile(stamp, nil, 0o644)
 }
 
+// sweep removes what Jobs left that were killed with this program.
+func (w *Workshop) sweep() {
+	list, _ := filepath.Glob(filepath.Join(w.o.Dir, "job-*"))
+	for _, dir := range list {
+		if info, err := os.Lstat(dir); err == nil && time.Since(info.ModTime()) > lookAgain {
+			removeAll(dir)
+		}
+	}
+}
+
 // removeAll removes a folder, also where its rights were taken away.
 func removeAll(dir string) {
 	if os.RemoveAll(dir) == nil {
