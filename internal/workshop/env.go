@@ -148,13 +148,8 @@ func programs(s build.Step) []string {
 			continue
 		}
 		for _, f := range []string{file, real} {
-			dir := filepath.Dir(f)
-			up := filepath.Dir(dir)
-			show := ""
-			switch {
-			case filepath.Base(dir) == "bin" && up != "/" && !personal(up):
-				show = up
-			case i == 0: // the one that is run
+			show := installation(f)
+			if show == "" && i == 0 && f == real { // the one that is run
 				show = f
 			}
 			if show != "" && !within(show, "/usr", "/bin", "/sbin") && !slices.Contains(all, show) {
@@ -163,6 +158,24 @@ func programs(s build.Step) []string {
 		}
 	}
 	return all
+}
+
+// installation is the folder that belongs to a program in a folder bin: the one above, where that is not somebody's home; else "".
+func installation(program string) string {
+	dir := filepath.Dir(program)
+	if up := filepath.Dir(dir); filepath.Base(dir) == "bin" && up != "/" && !personal(up) {
+		return up
+	}
+	return ""
+}
+
+// reached is a program by a name that it has inside: where a link to it is not shown, its own.
+func reached(program string) string {
+	real, err := filepath.EvalSymlinks(program)
+	if err != nil || within(program, "/usr", "/bin", "/sbin") || installation(program) != "" {
+		return program
+	}
+	return real
 }
 
 func look(path, name string) string {

@@ -170,7 +170,7 @@ func (w *Workshop) step(ctx context.Context, b *bench, s build.Step) error {
 		return err
 	}
 	defer sb.Stop(0)
-	if _, err := sb.Start(ctx, sandbox.Code{Command: s.Command, Env: env, Dir: b.job.Dir, Mounts: b.mounts(home, s)}); err != nil {
+	if _, err := sb.Start(ctx, sandbox.Code{Command: append([]string{reached(s.Command[0])}, s.Command[1:]...), Env: env, Dir: b.job.Dir, Mounts: b.mounts(home, s)}); err != nil {
 		return err
 	}
 	if err := w.watch(ctx, sb); err != nil {

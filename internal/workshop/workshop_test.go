@@ -70,7 +70,7 @@ func TestRun_BringsBackResultsAlone(t *testing.T) {
 test -f node_modules/old/index.js; rm -r node_modules/old; mkdir node_modules/new; echo new > node_modules/new/index.js
 echo changed > source; echo more > other; echo made > bin/made; echo one > one; echo done > ` + work + `/after
 mkdir -p packages/a/node_modules; ln -s ../packages/a node_modules/a; ln -s /etc/passwd node_modules/out; ln -s ../../../../etc/passwd node_modules/up; ln -s ` + root + `/source node_modules/abs
-cp /bin/true bin/suid; chmod 6755 bin/suid; mkfifo bin/pipe; ln -s /etc ` + work + `/link; chmod 000 bin/made`)},
+cp /bin/true bin/suid; chmod 6755 bin/suid; mkdir bin/sgid; chmod 2777 bin/sgid; mkfifo bin/pipe; ln -s /etc ` + work + `/link; chmod 000 bin/made`)},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +89,9 @@ cp /bin/true bin/suid; chmod 6755 bin/suid; mkfifo bin/pipe; ln -s /etc ` + work
 	}
 	if info, err := os.Lstat(filepath.Join(root, "bin", "suid")); err != nil || info.Mode() != 0o755 {
 		t.Errorf("a set-user-id program came back as %v (%v)", info.Mode(), err)
+	}
+	if info, err := os.Lstat(filepath.Join(root, "bin", "sgid")); err != nil || info.Mode() != os.ModeDir|0o755 {
+		t.Errorf("a set-group-id folder that all may write came back as %v (%v)", info.Mode(), err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(root, ".ebb", "jobs", "job-*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
