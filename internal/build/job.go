@@ -124,7 +124,10 @@ func localDependencies(dir string) []string {
 			for _, spec := range deps {
 				for _, kind := range []string{"file:", "link:", "portal:"} {
 					if path, ok := strings.CutPrefix(spec, kind); ok {
-						all = append(all, filepath.Join(dir, filepath.FromSlash(path)))
+						if path = filepath.FromSlash(path); !filepath.IsAbs(path) {
+							path = filepath.Join(dir, path)
+						}
+						all = append(all, path)
 					}
 				}
 			}

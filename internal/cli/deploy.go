@@ -36,9 +36,11 @@ func (c *command) deploy() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if p.settings, err = load(""); err != nil {
+		settings, err := load("")
+		if err != nil {
 			return err
 		}
+		p.settings = *settings
 		defer p.close()
 		client, err := c.client()
 		if err != nil {

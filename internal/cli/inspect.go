@@ -49,9 +49,11 @@ func (c *command) inspect() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if p.settings, err = load(""); err != nil {
+		settings, err := load("")
+		if err != nil {
 			return err
 		}
+		p.settings = *settings
 		defer p.close()
 		p.plainJSON = true
 		loaded, err := p.load(cmd.Context())

@@ -35,7 +35,7 @@ type project struct {
 	finder    *runtimes.Finder
 	layers    map[string]string // as build.Options.Layers
 	sent      map[*artifact.Tree]string
-	settings  *config.Config
+	settings  config.Config // those of buildSettings
 	tools     tools
 	plainJSON bool // standard output holds one document, so remarks go to standard error alone
 }
@@ -86,7 +86,7 @@ func (c *command) project(dir, account string, f projectFlags) (*project, error)
 		account = "000000000000"
 	}
 	return &project{
-		c: c, root: root, settings: &config.Config{Isolation: "auto"}, quiet: map[string]bool{}, finder: runtimes.New(c.Env), sent: map[*artifact.Tree]string{}, layers: layers,
+		c: c, root: root, quiet: map[string]bool{}, finder: runtimes.New(c.Env), sent: map[*artifact.Tree]string{}, layers: layers,
 		options: frontend.Options{Stage: f.stage, Region: f.region, Params: params, EnvFile: f.envFile, Account: account},
 	}, nil
 }

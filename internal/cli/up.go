@@ -88,7 +88,7 @@ func (c *command) up() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		p.settings = cfg
+		p.settings = *cfg
 		defer p.close()
 		c.detach()
 		err = (&upRun{c: c, lossy: c.passing(), p: p, cfg: cfg, watch: !noWatch, begun: time.Now()}).run(cmd.Context())
