@@ -41,7 +41,7 @@ module.exports = async () => {
   }
   for (const f of ['package.json', 'serverless.yml', '.git/hooks/post-commit', '.npmrc', 'tampered.js'])
     attempt('', () => { fs.mkdirSync(path.dirname(path.join(C.project, f)), { recursive: true }); fs.appendFileSync(path.join(C.project, f), '\n#tampered') })
-  for (const d of [process.env.npm_config_cache, process.env.PIP_CACHE_DIR, process.env.GOMODCACHE, '/build-cache/npm', C.shared])
+  for (const d of [process.env.npm_config_cache, process.env.PIP_CACHE_DIR, process.env.GOMODCACHE, '/ebb-cache/npm', C.shared])
     attempt('', () => { fs.mkdirSync(d, { recursive: true }); fs.writeFileSync(path.join(d, 'poison'), '') })
   for (const n of ['npm', 'node', 'git', 'make', 'sh'])
     attempt('', () => { const f = path.join(C.project, 'node_modules/.bin', n); fs.mkdirSync(path.dirname(f), { recursive: true }); fs.rmSync(f, { force: true })

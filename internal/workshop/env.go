@@ -23,7 +23,7 @@ var (
 )
 
 // goProxy is where steps that fetch find what Go has downloaded on this machine.
-const goProxy = "/build-go"
+const goProxy = "/ebb-go"
 
 // furnish makes a step's home, and gives its environment.
 func (b *bench) furnish(s build.Step) (home string, env []string, err error) {

@@ -77,8 +77,8 @@ func New(o Options) *Workshop {
 
 // Where a Sandbox has what is not the project's.
 const (
-	own   = "/build"       // home, temp folder and caches of the project
-	cache = "/build-cache" // of all projects
+	own   = "/ebb-build"       // home, temp folder and caches of the project
+	cache = "/ebb-cache" // of all projects
 )
 
 // Owners of Sandboxes, by which their egress is told apart.

@@ -199,7 +199,7 @@ func TestEnvironment_ScriptsSeeNoCredentials(t *testing.T) {
 		if strings.Contains(text, "canary") != fetches {
 			t.Errorf("fetches %v: got\n%s", fetches, text)
 		}
-		for _, want := range []string{"HOME=/build/home", "registry=https://", "cafile=/ca.pem", "DEPLOY_TOKEN=kept", "PIP_INDEX_URL=https://", "PIP_EXTRA_INDEX_URL=https://a.example/ https://", "go.example,direct", "GOSUMDB=off"} {
+		for _, want := range []string{"HOME=/ebb-build/home", "registry=https://", "cafile=/ca.pem", "DEPLOY_TOKEN=kept", "PIP_INDEX_URL=https://", "PIP_EXTRA_INDEX_URL=https://a.example/ https://", "go.example,direct", "GOSUMDB=off"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("fetches %v: %s is not in\n%s", fetches, want, text)
 			}
