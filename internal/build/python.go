@@ -402,10 +402,13 @@ func absolute(dir, text string) string {
 // plainLine is a requirement by name, or one of what decides nothing but where it comes from.
 var plainLine = regexp.MustCompile(`^(#.*|(-i|--index-url|--extra-index-url|--trusted-host|--hash|-r|--requirement|-c|--constraint)\b.*|[A-Za-z0-9][\w.-]*\s*(\[[\w\s,.-]*\])?\s*([=<>!~(;#\\].*)?)?$`)
 
+// archiveName is what pip takes for a file where there is one of that name.
+var archiveName = regexp.MustCompile(`(?i)^[^\s#;]*\.(zip|whl|tar|tgz|tbz|txz|tlz|bz2|gz|xz|lz|lzma)\b`)
+
 // allPlain reports whether requirements are all by name: then pip, told to take built packages alone, runs nothing of theirs.
 func allPlain(text string) bool {
 	for line := range strings.Lines(text) {
-		if l := strings.TrimSpace(line); !plainLine.MatchString(l) || strings.Contains(l, "://") && l[0] != '-' && l[0] != '#' {
+		if l := strings.TrimSpace(line); !plainLine.MatchString(l) || archiveName.MatchString(l) || strings.Contains(l, "://") && l[0] != '-' && l[0] != '#' {
 			return false
 		}
 	}
@@ -433,6 +436,9 @@ func (b *builder) pipRun(py runtimes.Found, dir, requirements, target string, ar
 func (b *builder) pipOnce(py runtimes.Found, dir, target string, fetches bool, args []string) (string, error) {
 	all := append([]string{"-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile", "--quiet",
 		"--retries", "1", "--timeout", "15", "--no-warn-script-location"}, args...)
+	if fetches { // else Python would take modules of the project's folder for pip's own
+		all = append([]string{"-I", "-B"}, all...)
+	}
 	return b.run(command{dir: dir, name: py.Command[0], args: all, env: []string{"PYTHONDONTWRITEBYTECODE=1"},
 		fetches: fetches, outside: within(dir, target), writes: []string{target}})
 }

@@ -55,6 +55,9 @@ func (b *bench) furnish(s build.Step) (home string, env []string, err error) {
 		case hostly.MatchString(name):
 		case !s.Fetches && (proxyVar.MatchString(name) || secretVar.MatchString(name)):
 		case name == "GOPROXY" || said[name]:
+		case name == "PATH": // what is relative to the project is a stranger's choice
+			dirs := slices.DeleteFunc(filepath.SplitList(value), func(dir string) bool { return !filepath.IsAbs(dir) || b.job.Root != "" && within(dir, b.job.Root) })
+			add(name, strings.Join(dirs, string(filepath.ListSeparator)))
 		default:
 			add(name, value)
 		}

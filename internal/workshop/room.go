@@ -31,8 +31,10 @@ func (w *Workshop) giveBack(path string, owner fs.FileInfo) error {
 
 // makeFolder makes one that guests may write to.
 func (w *Workshop) makeFolder(path string) error {
-	if err := os.Mkdir(path, 0o755); err != nil && !isFolder(path) {
-		return err
+	if err := os.Mkdir(path, 0o755); err != nil {
+		if info, there := os.Lstat(path); there != nil || !info.IsDir() { // a link of the project's, perhaps
+			return err
+		}
 	}
 	if err := os.Chmod(path, 0o755); err != nil {
 		return err

@@ -184,9 +184,9 @@ func TestEnvironment_ScriptsSeeNoCredentials(t *testing.T) {
 	write(t, filepath.Join(home, ".config", "go", "env"), "GOPROXY=https://me:canary@go.example,direct\nGOSUMDB=off\n")
 	env := func(name string) (string, bool) { return home, name == "HOME" }
 	dir := t.TempDir()
-	b := &bench{w: New(Options{Env: env, User: -1}), dir: dir}
+	b := &bench{w: New(Options{Env: env, User: -1}), dir: dir, job: build.Job{Root: "/shop"}}
 	step := build.Step{Command: []string{"/bin/sh"}, Keep: []string{"DEPLOY_TOKEN"}, Env: []string{
-		"PATH=/bin", "HOME=" + home, "HTTPS_PROXY=http://u:canary@proxy:1", "npm_config_//npm.example/:_authToken=canary", "GOPROXY=https://x:canary@go.example", "SSH_AUTH_SOCK=/canary", "NPM_TOKEN=canary",
+		"PATH=.:/shop/bin:node_modules/.bin:/bin", "HOME=" + home, "HTTPS_PROXY=http://u:canary@proxy:1", "npm_config_//npm.example/:_authToken=canary", "GOPROXY=https://x:canary@go.example", "SSH_AUTH_SOCK=/canary", "NPM_TOKEN=canary",
 		"DEPLOY_TOKEN=kept", "YARN_REGISTRY=https://me:canary@yarn.example/",
 	}}
 	for _, fetches := range []bool{false, true} {
@@ -199,7 +199,7 @@ func TestEnvironment_ScriptsSeeNoCredentials(t *testing.T) {
 		if strings.Contains(text, "canary") != fetches {
 			t.Errorf("fetches %v: got\n%s", fetches, text)
 		}
-		for _, want := range []string{"HOME=/ebb-build/home", "registry=https://", "cafile=/ca.pem", "DEPLOY_TOKEN=kept", "PIP_INDEX_URL=https://", "PIP_EXTRA_INDEX_URL=https://a.example/ https://", "go.example,direct", "GOSUMDB=off"} {
+		for _, want := range []string{"HOME=/ebb-build/home", "PATH=/bin\n", "registry=https://", "cafile=/ca.pem", "DEPLOY_TOKEN=kept", "PIP_INDEX_URL=https://", "PIP_EXTRA_INDEX_URL=https://a.example/ https://", "go.example,direct", "GOSUMDB=off"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("fetches %v: %s is not in\n%s", fetches, want, text)
 			}
