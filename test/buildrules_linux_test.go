@@ -1,9 +1,11 @@
 package test
 
 import (
+	"archive/zip"
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net/http"
@@ -227,5 +229,43 @@ func TestBuilds_EgressIsTheOperatorsToWiden(t *testing.T) {
 	s.up()
 	if got := string(s.read("out/f/answer")); got != "1 yes\n" || s.hits.Load() != 1 {
 		t.Errorf("widened: got %q after %d requests", got, s.hits.Load())
+	}
+}
+
+func TestBuilds_FetchingTakesNothingOfTheProjectForPip(t *testing.T) {
+	t.Parallel()
+	needIsolation(t)
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("python3 is not here")
+	}
+	s := newStage(t, "isolated", false, "out", map[string]string{
+		"serverless.yml": "service: shop\nprovider: {name: aws, runtime: python3.11}\nfunctions: {f: {handler: h.f}}\n", "h.py": "import mine\ndef f(e, c): return mine.x\n", "requirements.txt": "mine==1\n",
+		"pip.py": "import os\nprint('token', os.environ.get('PIP_INDEX_URL'))\nraise SystemExit(1)\n",
+	})
+	links := filepath.Join(s.dir, "wheels")
+	file, err := os.Create(filepath.Join(s.dir, "wheel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := zip.NewWriter(file)
+	for name, text := range map[string]string{
+		"mine.py": "x = 5\n", "mine-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: mine\nVersion: 1\n", "mine-1.dist-info/RECORD": "",
+		"mine-1.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+	} {
+		w, err := z.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(z.Close(), file.Close(), os.Mkdir(links, 0o755), os.Rename(file.Name(), filepath.Join(links, "mine-1-py3-none-any.whl"))); err != nil {
+		t.Fatal(err)
+	}
+	s.env = []string{"PIP_NO_INDEX=1", "PIP_FIND_LINKS=" + links}
+	s.up()
+	if got := string(s.read(".ebb/build/pip-*/mine.py")); got != "x = 5\n" {
+		t.Errorf("got %q", got)
 	}
 }
