@@ -5,7 +5,7 @@
 // Guarantees, beside those of package sandbox:
 //
 //  1. An isolated guest (Linux) has its own user, mount, pid, network, ipc and uts namespaces; a read-only root of the system's programs and
-//     Code.Mounts; /tmp of Limits.TmpBytes; one fixed user inside, and outside, where the host is root, one for each Sandbox; no
+//     Code.Mounts, writable where they say so; /tmp of Limits.TmpBytes; one fixed user inside, and outside, where the host is root, one for each Sandbox; no
 //     capabilities, no way to new privileges, a filter of system calls. Its process 1 is package helper's program.
 //  2. It has loopback alone. What it connects to beyond that is Options.Egress's to allow, by name.
 //  3. A guest is its own session and process group, without a terminal. Standard input is empty, standard output and standard
