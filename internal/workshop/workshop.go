@@ -77,7 +77,7 @@ func New(o Options) *Workshop {
 
 // Where a Sandbox has what is not the project's.
 const (
-	own   = "/ebb-build"       // home, temp folder and caches of the project
+	own   = "/ebb-build" // home, temp folder and caches of the project
 	cache = "/ebb-cache" // of all projects
 )
 
