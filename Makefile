@@ -53,3 +53,4 @@ docs:
 isolation-table:
 	go test -count 1 -short ./internal/sandbox/process -run 'TestDriver_Conforms' -args -sandboxtest.table $(CURDIR)/docs/isolation.md
 	go test -count 1 ./test -run 'TestGuests_Hostile' -args -guests.page $(CURDIR)/docs/isolation.md
+	go test -count 1 ./test -run 'TestBuilds_HostileScriptsReachNothing' -args -builds.table $(CURDIR)/docs/isolation.md

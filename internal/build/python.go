@@ -342,7 +342,7 @@ func (b *builder) pip(py runtimes.Found, file, text, dir string) error {
 		if err := os.WriteFile(list, []byte(absolute(filepath.Dir(file), text)), 0o644); err != nil {
 			return "", err
 		}
-		return b.pipRun(py, filepath.Dir(file), "-r", list, "--target", dir)
+		return b.pipRun(py, filepath.Dir(file), text+b.included(filepath.Dir(file), text, 0), dir, "-r", list)
 	}
 	out, err := install(text)
 	if err == nil || b.ctx.Err() != nil {
@@ -397,12 +397,6 @@ func absolute(dir, text string) string {
 		m := relativeOption.FindStringSubmatch(s)
 		return m[1] + filepath.Join(dir, m[2])
 	})
-}
-
-func (b *builder) pipRun(py runtimes.Found, dir string, args ...string) (string, error) {
-	all := append([]string{"-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile", "--quiet",
-		"--retries", "1", "--timeout", "15", "--no-warn-script-location"}, args...)
-	return b.run(command{dir: dir, name: py.Command[0], args: all, env: []string{"PYTHONDONTWRITEBYTECODE=1"}})
 }
 
 // pipReason gives pip's reason in one line.
@@ -516,7 +510,7 @@ func (b *builder) fetchBoto(py runtimes.Found, dir string, fetch bool) error {
 	defer b.step("supply", "", "boto3 for Python "+minorOf(py.Version))()
 	reason := errs.New(errs.NotFound, "no Python %s here has boto3", minorOf(py.Version))
 	if fetch {
-		out, err := b.pipRun(py, dir, "boto3", "--target", dir)
+		out, err := b.pipRun(py, dir, "", dir, "boto3")
 		if err == nil || b.ctx.Err() != nil {
 			return err
 		}
@@ -538,7 +532,7 @@ for n in sys.argv[1:]:
     s = u.find_spec(n)
     if s is None and n in ("boto3", "botocore"): sys.exit(1)
     if s is not None: print(s.origin)`
-	out, err := b.run(command{dir: dir, name: from.Command[0], args: append([]string{"-I", "-B", "-c", list}, pythonSDK...)})
+	out, err := b.run(command{dir: dir, name: from.Command[0], args: append([]string{"-I", "-B", "-c", list}, pythonSDK...), plain: true})
 	if err != nil {
 		return err
 	}

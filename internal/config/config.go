@@ -51,6 +51,8 @@ type Config struct {
 	LogLevel         string        // debug, info, warn, error
 	Isolation        string        // "auto" or "none"
 	Egress           string        // where functions may connect to: a mode, or a mode and destinations
+	BuildEgress      string        // where builds may connect to beside registries
+	BuildEnv         []string      // names of variables that a project's tools see
 	RequireIsolation bool          // refuse to run where a protection of functions is missing
 	AllowUnprotected bool          // serve routes whose protection is not active yet
 	Account          string        // AWS account id shown to functions
@@ -128,8 +130,13 @@ func Settings() []Setting {
 		num("queue", "1000", "Invocations that may wait per Unit", func(c *Config) *int { return &c.Queue }),
 		num("max-body", "10", "MiB of a request body", func(c *Config) *int { return &c.MaxBodyMB }),
 		num("log-max", "256", "MiB of function output kept on disk", func(c *Config) *int { return &c.LogMaxMB }),
-		one("isolation", "auto", []string{"auto", "none"}, "how functions are kept from the machine and each other; auto is all that it allows", func(c *Config) *string { return &c.Isolation }),
+		one("isolation", "auto", []string{"auto", "none"}, "how functions and builds are kept from the machine and each other; auto is all that it allows", func(c *Config) *string { return &c.Isolation }),
 		str("egress", "anything", "where isolated functions may connect to: anything, closed, or what a list names (api.example.com:443, *.example.com, 10.0.0.0/8:5432); addresses of this host only where named (anything,localhost:5432)", func(c *Config) *string { return &c.Egress }),
+		str("build-egress", "", "where builds may connect to beside package registries, in the words of egress: anything, or a list (github.com:443)", func(c *Config) *string { return &c.BuildEgress }),
+		{Name: "build-env", Help: "names of variables, with commas between, that a project's build tools and configuration scripts see beside those of the tools themselves", set: func(c *Config, s string) error {
+			c.BuildEnv = strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
+			return nil
+		}},
 		{Name: "require-isolation", Default: "false", Bool: true, Help: "refuse to start where a protection of functions is missing", set: func(c *Config, s string) (err error) {
 			c.RequireIsolation, err = strconv.ParseBool(s)
 			return err

@@ -166,10 +166,13 @@ type End struct {
 	Exit    Exit
 }
 
-// Mount shows a file or folder of the host inside a Sandbox, read-only.
+// Mount shows a file or folder of the host inside a Sandbox. A Target beneath another Mount's has to be there already.
 type Mount struct {
 	Source string // absolute, on the host
 	Target string // absolute, inside
+	// Writable lets the guest write there what its user outside may. Nothing there gives rights inside (set-user-id bits, devices); what is left
+	// outside is for the host to judge.
+	Writable bool
 }
 
 // Destination is where a guest wants to connect to.

@@ -33,6 +33,9 @@ var (
 	ownProgram   = func() string { p, _ := os.Executable(); return p }()
 )
 
+// Under is the driver that is tested.
+func (c copying) Under() sandbox.Driver { return c.Driver }
+
 func (c copying) Prepare(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
 	b, err := c.Driver.Prepare(ctx, s)
 	if err != nil || s.Transport != sandbox.Stream || s.Beside > 0 {

@@ -5,7 +5,7 @@
 // Guarantees, beside those of package sandbox:
 //
 //  1. An isolated guest (Linux) has its own user, mount, pid, network, ipc and uts namespaces; a read-only root of the system's programs and
-//     Code.Mounts; /tmp of Limits.TmpBytes; one fixed user inside, and outside, where the host is root, one for each Sandbox; no
+//     Code.Mounts, writable where they say so; /tmp of Limits.TmpBytes; one fixed user inside, and outside, where the host is root, one for each Sandbox; no
 //     capabilities, no way to new privileges, a filter of system calls. Its process 1 is package helper's program.
 //  2. It has loopback alone. What it connects to beyond that is Options.Egress's to allow, by name.
 //  3. A guest is its own session and process group, without a terminal. Standard input is empty, standard output and standard
@@ -62,6 +62,8 @@ type Options struct {
 	Plain bool
 	// Ready bounds the memory of Templates that are held ready, in bytes: a sixteenth of the machine's when zero, none below.
 	Ready int64
+	// OneUser makes all Sandboxes the same user outside, one for each Dir, so that what they are given to write can be kept for the next.
+	OneUser bool
 	// Patience bounds how long Stop waits for killed processes to be gone; 10 s when zero. One that hangs in the kernel
 	// for longer is left to Close or the next Sweep.
 	Patience time.Duration
@@ -137,6 +139,15 @@ func (d *Driver) Name() string { return "process" }
 // Traits say that the protocol decides on concurrency, that Sandboxes can be frozen, and whether they have files of their own.
 func (d *Driver) Traits() sandbox.Traits {
 	return sandbox.Traits{Freezable: true, Mounts: d.iso != nil}
+}
+
+// User is the user and group outside to whom what Sandboxes write has to belong, where that is one for all: with Options.OneUser, and where
+// ebb is not root. Else it is -1.
+func (d *Driver) User() int {
+	if d.iso == nil {
+		return -1
+	}
+	return d.iso.owner()
 }
 
 // Prepare makes what a Sandbox needs before its code is known: temp folder, limits, address.

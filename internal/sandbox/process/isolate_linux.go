@@ -44,6 +44,7 @@ const (
 // isolation is how Sandboxes of a Driver are cut off from the host. Immutable.
 type isolation struct {
 	rooted  bool // made with the rights of root; else with those of a new user namespace
+	oneUser bool // all Sandboxes are the same user outside
 	image   *os.File
 	system  system
 	staging string // an empty folder, over which each Sandbox mounts its root in its own mount namespace
@@ -65,14 +66,17 @@ type isolation struct {
 // openIsolation readies what all Sandboxes share, and tries it.
 func openIsolation(d *Driver) (_ *isolation, err error) {
 	dir := d.opts.Dir
-	i := &isolation{rooted: os.Geteuid() == 0, system: findSystem(), staging: filepath.Join(dir, "root"), etc: filepath.Join(dir, "etc")}
+	i := &isolation{rooted: os.Geteuid() == 0, oneUser: d.opts.OneUser, system: findSystem(), staging: filepath.Join(dir, "root"), etc: filepath.Join(dir, "etc")}
 	defer func() {
 		if err != nil {
 			i.close()
 		}
 	}()
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(d.run))
+	h, seed := fnv.New32a(), d.run
+	if i.oneUser {
+		seed = d.key
+	}
+	_, _ = h.Write([]byte(seed))
 	i.first = h.Sum32() % outsideCount
 	i.abi, i.connections = confine.LandlockABI(), capture.NewBudget(mostConnections())
 	if i.calls, err = confine.Seccomp(); err != nil {
@@ -122,7 +126,15 @@ func (i *isolation) close() {
 }
 
 // separateUsers reports whether each Sandbox has a user of its own outside.
-func (i *isolation) separateUsers() bool { return i.rooted }
+func (i *isolation) separateUsers() bool { return i.rooted && !i.oneUser }
+
+// owner is the user outside that all Sandboxes are, -1 where each is another.
+func (i *isolation) owner() int {
+	if i.separateUsers() {
+		return -1
+	}
+	return int(i.user(0))
+}
 
 // landlocked reports whether Landlock is in force.
 func (i *isolation) landlocked() bool { rules, _ := confine.Landlock(i.abi); return rules != nil }
@@ -350,8 +362,11 @@ type birth struct {
 
 // user is the user outside of a Sandbox.
 func (i *isolation) user(number int) uint32 {
-	if !i.rooted {
+	switch {
+	case !i.rooted:
 		return uint32(os.Getuid())
+	case i.oneUser:
+		number = 0
 	}
 	return outsideBase + (i.first+uint32(number))%outsideCount
 }
@@ -437,7 +452,7 @@ func (b *birth) needed() []sandbox.Mount {
 	for _, m := range b.code.Mounts {
 		shown := false
 		for _, s := range b.i.system.mounts {
-			shown = shown || m.Source == m.Target && strings.HasPrefix(m.Target, s.Target+"/")
+			shown = shown || !m.Writable && m.Source == m.Target && strings.HasPrefix(m.Target, s.Target+"/")
 		}
 		if !shown {
 			all = append(all, m)

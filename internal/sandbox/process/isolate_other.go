@@ -23,6 +23,8 @@ func (i *isolation) retire() {}
 
 func (i *isolation) separateUsers() bool { return false }
 
+func (i *isolation) owner() int { return -1 }
+
 func (i *isolation) captures() bool { return false }
 
 func (i *isolation) landlocked() bool { return false }

@@ -24,15 +24,18 @@ func openV1(dir string) (sandbox.Driver, error) {
 	return process.OpenV1(process.Options{Dir: dir})
 }
 
-func again(d sandbox.Driver) { process.Again(d.(*process.Driver)) }
+func again(d sandbox.Driver) { process.Again(own(d)) }
+
+// own is the driver itself, of one that gives Templates to code too.
+func own(d sandbox.Driver) *process.Driver {
+	if over, ok := d.(interface{ Under() sandbox.Driver }); ok {
+		d = over.Under()
+	}
+	return d.(*process.Driver)
+}
 
 // charged reports whether a cgroup counts memory.
-func charged(d sandbox.Driver) bool {
-	if c, ok := d.(copying); ok {
-		d = c.Driver
-	}
-	return process.HasMemory(d.(*process.Driver))
-}
+func charged(d sandbox.Driver) bool { return process.HasMemory(own(d)) }
 
 func newDriver(t testing.TB, o process.Options) *process.Driver {
 	t.Helper()

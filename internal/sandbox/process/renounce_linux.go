@@ -81,7 +81,13 @@ func (b *birth) renounce() {
 // landlock restricts files once more, also where a mount should be left writable. A rule that cannot be made allows nothing.
 func (b *birth) landlock() {
 	l := &b.list
-	attr, rules := confine.Landlock(b.i.abi)
+	var writable []string
+	for _, m := range b.code.Mounts {
+		if m.Writable {
+			writable = append(writable, m.Target)
+		}
+	}
+	attr, rules := confine.Landlock(b.i.abi, writable...)
 	if attr == nil {
 		return
 	}

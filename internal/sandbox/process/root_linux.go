@@ -86,6 +86,7 @@ func (s *system) config(file string) {
 type rootBuilder struct {
 	*helper.List
 	made map[string]bool // folders and files
+	bare []string        // targets of mounts: what lies beneath is theirs
 }
 
 func (b *rootBuilder) rel(path string) helper.Arg { return b.Text(relative(path)) }
@@ -131,12 +132,17 @@ func (b *rootBuilder) mount(what, kind, path string, flags uintptr, options stri
 	b.Call("mount "+what, unix.SYS_MOUNT, b.Text(kind), b.rel(path), b.Text(kind), helper.Int(flags), b.Text(options))
 }
 
-// show binds a file or folder of the host, without rights beyond reading and running.
+// show binds a file or folder of the host, without rights beyond reading and running, and writing where that is asked for.
 func (b *rootBuilder) show(m sandbox.Mount, folder bool, without uint64) {
-	if folder {
+	switch beneath := slices.ContainsFunc(b.bare, func(dir string) bool { return strings.HasPrefix(m.Target, dir+"/") }); {
+	case beneath: // it is there
+	case folder:
 		b.folder(m.Target)
-	} else {
+	default:
 		b.file(m.Target)
+	}
+	if folder {
+		b.bare = append(b.bare, filepath.Clean(m.Target))
 	}
 	what := "show " + m.Source + " at " + m.Target
 	b.Call(what, unix.SYS_MOUNT, b.Text(m.Source), b.rel(m.Target), helper.Int(0), helper.Int(unix.MS_BIND|unix.MS_REC), helper.Int(0))
@@ -203,7 +209,11 @@ func (s system) build(l *helper.List, staging, etc string, mounts []sandbox.Moun
 			b.folder(m.Target)
 			continue
 		}
-		b.show(m, isFolder(m.Source), readOnly)
+		without := uint64(readOnly)
+		if m.Writable {
+			without &^= unix.MOUNT_ATTR_RDONLY
+		}
+		b.show(m, isFolder(m.Source), without)
 	}
 	l.Call("make the root read-only", unix.SYS_MOUNT, helper.Int(0), l.Text("."), helper.Int(0),
 		helper.Int(unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|quiet), helper.Int(0))

@@ -75,6 +75,9 @@ type templatedDriver struct {
 	used  func(sandbox.Sandbox) bool
 }
 
+// Under is the driver that is tested.
+func (d *templatedDriver) Under() sandbox.Driver { return d.Driver }
+
 func (d *templatedDriver) Prepare(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
 	b, err := d.Driver.Prepare(ctx, s)
 	if err != nil {

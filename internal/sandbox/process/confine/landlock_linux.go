@@ -2,6 +2,7 @@ package confine
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,11 +34,13 @@ const (
 	landWrite = landRead | landMake | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE
 )
 
-// allowedBeneath are the rules. Nothing in /proc can be written: what is useful there is another process's of the same user, as `mem`.
-var allowedBeneath = []struct {
+type allowed struct {
 	path   string
 	access uint64
-}{
+}
+
+// allowedBeneath are the rules. Nothing in /proc can be written: what is useful there is another process's of the same user, as `mem`.
+var allowedBeneath = []allowed{
 	{"/", landRead},
 	{"/tmp", landWrite},
 	{"/dev/shm", landWrite},
@@ -65,13 +68,13 @@ func handled(abi int) uint64 {
 
 // Landlock is what confines files on a kernel with a version of Landlock, as [LandlockABI] finds it: a struct landlock_ruleset_attr in the size
 // that the version knows, and the rules (LANDLOCK_RULE_PATH_BENEATH, flags 0) to add to the ruleset made of it. Everything can be read and
-// executed as the files' modes say; only /tmp, /dev/shm and some devices can be written. From version 6 on, abstract UNIX sockets and processes outside are out of
+// executed as the files' modes say; only /tmp, /dev/shm, what lies beneath the writable paths, and some devices can be written. From version 6 on, abstract UNIX sockets and processes outside are out of
 // reach. TCP is not restricted: the network namespace and ebb's egress do that. With a version that is too old, all is nil.
 //
 // It is defence in depth behind a root that is mounted read-only: a mount that is writable by mistake, or left by a hole in the kernel's mounts, is
 // still not written to. The processes cannot change mounts either, whatever capabilities they come by. What Landlock does not know of stays
 // with the mounts and modes: chmod, chown, times, extended attributes, and descriptors opened before.
-func Landlock(abi int) (ruleset []byte, rules []Rule) {
+func Landlock(abi int, writable ...string) (ruleset []byte, rules []Rule) {
 	if abi < leastLandlock {
 		return nil, nil
 	}
@@ -83,7 +86,11 @@ func Landlock(abi int) (ruleset []byte, rules []Rule) {
 	if abi >= 6 {
 		ruleset = binary.LittleEndian.AppendUint64(ruleset, unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET|unix.LANDLOCK_SCOPE_SIGNAL)
 	}
-	for _, r := range allowedBeneath {
+	all := slices.Clone(allowedBeneath)
+	for _, path := range writable {
+		all = append(all, allowed{path, landWrite})
+	}
+	for _, r := range all {
 		attr := binary.LittleEndian.AppendUint64(nil, r.access&can)
 		rules = append(rules, Rule{Path: r.path, Attr: binary.LittleEndian.AppendUint32(attr, ^uint32(0))})
 	}
