@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -156,7 +157,32 @@ func (b *birth) runCopy() {
 	l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(0), helper.Int(helper.ListFD), helper.Int(0))
 	l.Call("leave "+dir, unix.SYS_CHDIR, l.Text("/"))
 	l.Try("name the helper", unix.SYS_PRCTL, helper.Int(unix.PR_SET_NAME), l.Text("init"))
+	b.shed()
 	l.Serve(main)
+}
+
+// shed has process 1 let go of the zygote's memory, of which it would keep a page for each that the guest changes. It keeps the program with its list,
+// and what is around the thread's number: the kernel writes to the C library's area for restartable sequences there, rseq(2).
+func (b *birth) shed() {
+	const (
+		program = 64 << 10 // with its list
+		around  = 32 << 10
+		page    = 64 << 10 // the largest
+	)
+	top := uint64(1) << 48
+	if runtime.GOARCH == "amd64" {
+		top = 1<<47 - 4<<10
+	}
+	thread := b.copied.TID &^ (page - 1)
+	kept := [][2]uint64{{b.copied.At, b.copied.At + helper.Room + program}, {thread - around, thread + page + around}}
+	slices.SortFunc(kept, func(x, y [2]uint64) int { return cmp.Compare(x[0], y[0]) })
+	from := uint64(page)
+	for _, k := range append(kept, [2]uint64{top, top}) {
+		if k[0] > from {
+			b.list.Try("let memory go", unix.SYS_MUNMAP, helper.Int(from), helper.Int(k[0]-from))
+		}
+		from = max(from, k[1])
+	}
 }
 
 // socketpairOf gives the host's end of a line and the other.
