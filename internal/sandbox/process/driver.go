@@ -55,6 +55,9 @@ type Options struct {
 	Log *slog.Logger
 	// Plain makes the driver run guests as plain processes where it could isolate them.
 	Plain bool
+	// Monitors says that what runs are programs that isolate guests of their own, such as an OCI runtime, and not strangers' code: each keeps
+	// the rights that its namespaces give, as their user 0, and no filter of system calls keeps it from making more of them.
+	Monitors bool
 	// Patience bounds how long Stop waits for killed processes to be gone; 10 s when zero. One that hangs in the kernel
 	// for longer is left to Close or the next Sweep.
 	Patience time.Duration

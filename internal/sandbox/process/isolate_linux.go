@@ -44,6 +44,9 @@ const (
 // isolation is how Sandboxes of a Driver are cut off from the host. Immutable.
 type isolation struct {
 	rooted  bool // made with the rights of root; else with those of a new user namespace
+	uid     int  // the user inside
+	gid     int
+	keeps   bool // programs keep the rights of their namespaces
 	image   *os.File
 	system  system
 	staging string // an empty folder, over which each Sandbox mounts its root in its own mount namespace
@@ -63,7 +66,13 @@ type isolation struct {
 // openIsolation readies what all Sandboxes share, and tries it.
 func openIsolation(d *Driver) (_ *isolation, err error) {
 	dir := d.opts.Dir
-	i := &isolation{rooted: os.Geteuid() == 0, system: findSystem(), staging: filepath.Join(dir, "root"), etc: filepath.Join(dir, "etc")}
+	i := &isolation{
+		rooted: os.Geteuid() == 0, uid: insideUID, gid: insideGID, keeps: d.opts.Monitors,
+		system: findSystem(), staging: filepath.Join(dir, "root"), etc: filepath.Join(dir, "etc"),
+	}
+	if i.keeps {
+		i.uid, i.gid = 0, 0
+	}
 	defer func() {
 		if err != nil {
 			i.close()
@@ -260,7 +269,7 @@ func (b *birth) start(d *Driver, files []uintptr, sockets int, f *fence) (*guest
 	_ = unix.Close(theirs)
 	theirs = -1
 	_ = ctl.conn.SetReadDeadline(time.Now().Add(startPatience))
-	received, err := ctl.follow(g.pid, b.outside, b.i.outcomes)
+	received, err := ctl.follow(func() error { return b.mapUsers(g.pid) }, b.i.outcomes)
 	if most := b.sockets(); err == nil && len(received) != most {
 		err = fmt.Errorf("%d descriptors came of %d", len(received), most)
 	}
@@ -341,8 +350,8 @@ func (b *birth) attr() *syscall.SysProcAttr {
 	}
 	if !b.i.rooted {
 		a.Cloneflags |= unix.CLONE_NEWUSER
-		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: insideUID, HostID: os.Getuid(), Size: 1}}
-		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: insideGID, HostID: os.Getgid(), Size: 1}}
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: b.i.uid, HostID: os.Getuid(), Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: b.i.gid, HostID: os.Getgid(), Size: 1}}
 		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SETPCAP, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_RESOURCE}
 	}
 	return a
@@ -353,7 +362,7 @@ func (b *birth) write() {
 	l := &b.list
 	owner := fmt.Sprintf("uid=%d,gid=%d", b.outside, b.outside)
 	if !b.i.rooted {
-		owner = fmt.Sprintf("uid=%d,gid=%d", insideUID, insideGID)
+		owner = fmt.Sprintf("uid=%d,gid=%d", b.i.uid, b.i.gid)
 	}
 	b.i.system.root(l, b.i.staging, b.i.etc, b.needed(), b.spec.Limits.TmpBytes, owner)
 	host := l.Text(insideHost)
@@ -365,8 +374,8 @@ func (b *birth) write() {
 		l.Call("make a user namespace", unix.SYS_UNSHARE, helper.Int(unix.CLONE_NEWUSER))
 		l.Call("ask for its users", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(askUsers), helper.Int(1))
 		b.await("wait for its users")
-		l.Call("become its group", unix.SYS_SETRESGID, helper.Int(insideGID), helper.Int(insideGID), helper.Int(insideGID))
-		l.Call("become its user", unix.SYS_SETRESUID, helper.Int(insideUID), helper.Int(insideUID), helper.Int(insideUID))
+		l.Call("become its group", unix.SYS_SETRESGID, helper.Int(b.i.gid), helper.Int(b.i.gid), helper.Int(b.i.gid))
+		l.Call("become its user", unix.SYS_SETRESUID, helper.Int(b.i.uid), helper.Int(b.i.uid), helper.Int(b.i.uid))
 	}
 	b.bound()
 	b.renounce()

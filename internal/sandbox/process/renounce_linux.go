@@ -43,9 +43,16 @@ func (b *birth) bound() {
 // lastCap is beyond the highest capability that kernels know.
 const lastCap = 63
 
-// renounce gives up all rights for good.
+// renounce gives up all rights for good. A monitor keeps those of its namespaces, which begin where a guest's end.
 func (b *birth) renounce() {
 	l := &b.list
+	if b.i.keeps {
+		l.Call("hide from others", unix.SYS_PRCTL, helper.Int(unix.PR_SET_DUMPABLE), helper.Int(0), helper.Int(0), helper.Int(0), helper.Int(0))
+		l.Call("end with the host", unix.SYS_PRCTL, helper.Int(unix.PR_SET_PDEATHSIG), helper.Int(uint64(unix.SIGKILL)), helper.Int(0), helper.Int(0), helper.Int(0))
+		l.Try("limit a resource", unix.SYS_PRLIMIT64, helper.Int(0), helper.Int(unix.RLIMIT_CORE), l.Bytes(words(1, 1)), helper.Int(0))
+		l.Call("set the umask", unix.SYS_UMASK, helper.Int(0o22))
+		return
+	}
 	prctl := func(what string, args ...uint64) {
 		a := []helper.Arg{}
 		for _, v := range args {
