@@ -12,7 +12,6 @@ import (
 type box struct {
 	sandbox.Sandbox
 
-	d       *Driver
 	spec    sandbox.Spec
 	runtime string
 }
@@ -23,7 +22,7 @@ func (b *box) Start(ctx context.Context, c sandbox.Code) (sandbox.Conn, error) {
 		b.spend(ctx)
 		return nil, fmt.Errorf("start sandbox %s: %w", b.spec.ID, err)
 	}
-	return b.Sandbox.Start(ctx, b.d.wrap(b.runtime, b.spec, c))
+	return b.Sandbox.Start(ctx, wrap(b.runtime, b.spec, c))
 }
 
 // spend uses the one start that a Sandbox has, which failed.

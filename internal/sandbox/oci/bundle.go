@@ -82,10 +82,9 @@ type mount struct {
 }
 
 type linux struct {
-	Namespaces  []namespace `json:"namespaces"`
-	Resources   resources   `json:"resources"`
-	Seccomp     *Calls      `json:"seccomp,omitempty"`
-	MaskedPaths []string    `json:"maskedPaths,omitempty"`
+	Namespaces []namespace `json:"namespaces"`
+	Resources  resources   `json:"resources"`
+	Seccomp    *calls      `json:"seccomp"`
 }
 
 type namespace struct {
@@ -101,7 +100,7 @@ type memory struct {
 }
 
 // config describes a guest for the runtime. Its root is the outer Sandbox's own.
-func (d *Driver) config(s sandbox.Spec, c sandbox.Code) document {
+func config(s sandbox.Spec, c sandbox.Code) document {
 	tmp := s.Limits.TmpBytes
 	if tmp <= 0 {
 		tmp = defaultTmp
@@ -111,14 +110,14 @@ func (d *Driver) config(s sandbox.Spec, c sandbox.Code) document {
 		Process: process{
 			User: user{UID: insideUID, GID: insideGID, Umask: 0o22}, Args: c.Command, Env: c.Env, Cwd: c.Dir, NoNewPrivileges: true,
 			Capabilities: capabilities{Bounding: []string{}, Effective: []string{}, Permitted: []string{}},
-			Rlimits:      []rlimit{{"RLIMIT_NOFILE", mostFiles, mostFiles}, {"RLIMIT_CORE", 0, 0}},
+			Rlimits:      []rlimit{{"RLIMIT_NOFILE", mostFiles, mostFiles}, {"RLIMIT_CORE", 1, 1}},
 		},
 		Mounts: []mount{
 			{"/proc", "proc", "proc", []string{"nosuid", "nodev", "noexec"}},
 			{"/dev/shm", "tmpfs", "tmpfs", []string{"nosuid", "nodev", "noexec", "mode=1777", fmt.Sprintf("size=%d", shmBytes)}},
-			{"/tmp", "tmpfs", "tmpfs", []string{"nosuid", "nodev", "mode=1777", fmt.Sprintf("size=%d", tmp)}},
+			{"/tmp", "tmpfs", "tmpfs", []string{"nosuid", "nodev", "mode=1777", fmt.Sprintf("size=%d", tmp), fmt.Sprintf("nr_inodes=%d", max(1024, tmp/4096))}},
 		},
-		Linux: linux{Namespaces: []namespace{{"pid"}, {"mount"}, {"ipc"}, {"uts"}}},
+		Linux: linux{Namespaces: []namespace{{"pid"}, {"mount"}, {"ipc"}, {"uts"}}, Seccomp: filter()},
 	}
 	for _, m := range c.Mounts {
 		if strings.HasPrefix(m.Target, "/tmp/") { // the others are in the root already
@@ -137,20 +136,14 @@ func (d *Driver) config(s sandbox.Spec, c sandbox.Code) document {
 	if n := s.Limits.MemoryBytes; n > 0 {
 		doc.Linux.Resources.Memory = &memory{n} // what the guest is told that it has
 	}
-	if d.o.Calls.Default != "" {
-		doc.Linux.Seccomp = &d.o.Calls
-	}
 	return doc
 }
 
 // flags are the runtime's. Its network is the outer Sandbox's namespace, which has only what the outer driver lets in.
-func (d *Driver) flags(s sandbox.Spec) []string {
+func flags(s sandbox.Spec) []string {
 	all := []string{
 		toolsDir + "/runsc", "--root=" + stateDir, "--log=/dev/null", "--rootless", "--ignore-cgroups", "--network=host", "--overlay2=none",
-		"--host-settings=ignore", "--gofer-network-namespace=new",
-	}
-	if d.o.Calls.Default != "" {
-		all = append(all, "--oci-seccomp")
+		"--host-settings=ignore", "--gofer-network-namespace=new", "--oci-seccomp",
 	}
 	all = append(all, "run", "--bundle="+bundleDir)
 	if s.Transport == sandbox.Stream {
@@ -164,8 +157,8 @@ const pieceSize = 100 << 10
 
 // wrap gives the code that has the runtime run code. A shell makes the bundle, so that the guest's environment is in no file of the host; it gets
 // it in variables, which nobody else can read either.
-func (d *Driver) wrap(runtime string, s sandbox.Spec, c sandbox.Code) sandbox.Code {
-	text, _ := json.Marshal(d.config(s, c)) // of strings and numbers alone: cannot fail
+func wrap(runtime string, s sandbox.Spec, c sandbox.Code) sandbox.Code {
+	text, _ := json.Marshal(config(s, c)) // of strings and numbers alone: cannot fail
 	var env, pieces []string
 	for i := 0; len(text) > 0; i++ {
 		n := min(pieceSize, len(text))
@@ -174,7 +167,7 @@ func (d *Driver) wrap(runtime string, s sandbox.Spec, c sandbox.Code) sandbox.Co
 		text = text[n:]
 	}
 	script := fmt.Sprintf(`mkdir %s %s && printf %%s %s >%s/config.json && exec env -i "$@"`, bundleDir, stateDir, strings.Join(pieces, " "), bundleDir)
-	out := sandbox.Code{Command: append([]string{"/bin/sh", "-c", script, "sh"}, d.flags(s)...), Env: append(env, "PATH=/usr/bin:/bin"), Dir: "/"}
+	out := sandbox.Code{Command: append([]string{"/bin/sh", "-c", script, "sh"}, flags(s)...), Env: append(env, "PATH=/usr/bin:/bin"), Dir: "/"}
 	out.Mounts = append(out.Mounts, sandbox.Mount{Source: runtime, Target: toolsDir + "/runsc"})
 	// Newer ones come with further programs: https://gvisor.dev/docs/user_guide/install/
 	if beside := filepath.Join(filepath.Dir(runtime), "gvisor-bin"); isDir(beside) {

@@ -37,8 +37,6 @@ type Options struct {
 	Runtime string
 	// Path is where programs are looked for, as in the variable PATH.
 	Path string
-	// Calls is what guests may ask of the runtime's kernel; the zero value allows everything.
-	Calls Calls
 }
 
 // DefaultRuntime is looked for where none is named.
@@ -69,8 +67,12 @@ func New(o Options) *Driver {
 // Name is "oci".
 func (d *Driver) Name() string { return "oci" }
 
-// Traits are the outer driver's.
-func (d *Driver) Traits() sandbox.Traits { return d.o.Host.Traits() }
+// Traits are the outer driver's, but for programs beside the main one.
+func (d *Driver) Traits() sandbox.Traits {
+	t := d.o.Host.Traits()
+	t.Alone = true
+	return t
+}
 
 // Sweep ends what earlier processes left.
 func (d *Driver) Sweep(ctx context.Context) (int, error) { return d.o.Host.Sweep(ctx) }
@@ -168,7 +170,7 @@ func (d *Driver) try(ctx context.Context, runtime string) error {
 		return fmt.Errorf("try the OCI runtime: %w", err)
 	}
 	defer outer.Stop(0)
-	if _, err := outer.Start(ctx, d.wrap(runtime, spec, sandbox.Code{Command: []string{"/bin/sh", "-c", "exit 42"}})); err != nil {
+	if _, err := outer.Start(ctx, wrap(runtime, spec, sandbox.Code{Command: []string{"/bin/sh", "-c", "exit 42"}})); err != nil {
 		return fmt.Errorf("try the OCI runtime: %w", err)
 	}
 	select {
@@ -200,7 +202,7 @@ func (d *Driver) Prepare(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, 
 	if err != nil {
 		return nil, err
 	}
-	return &box{Sandbox: outer, d: d, spec: s, runtime: runtime}, nil
+	return &box{Sandbox: outer, spec: s, runtime: runtime}, nil
 }
 
 // What the runtime takes for itself. It is given on top of a guest's limits, and what of it the runtime does not use the guest can.

@@ -40,7 +40,7 @@ func TestDriver_Conforms(t *testing.T) {
 		t.Skipf("no guest can be run here: %v", why)
 	}
 	sandboxtest.Run(t, "oci", open, sandboxtest.Options{
-		Extra: []string{"HOME"}, Memory: true, Processes: true, Processors: true, Concealed: true, Dependent: true,
+		Extra: []string{"HOME"}, Opaque: true, Kernel: true, Memory: true, Processes: true, Processors: true, Concealed: true, Dependent: true,
 		Isolated: true, Separate: os.Geteuid() == 0, Charged: true, Cycles: 12, Mode: "strong",
 		Connected: openWith,
 		Egress: func(resolve func(context.Context, string) ([]netip.Addr, error), dial func(context.Context, netip.AddrPort) (net.Conn, error)) sandbox.Egress {

@@ -435,7 +435,7 @@ func (b *box) part(g *guest) {
 	if !graceful {
 		return
 	}
-	g.signalGroup(syscall.SIGTERM)
+	g.ask()
 	for {
 		d := left()
 		if d <= 0 {

@@ -280,7 +280,7 @@ func (b *birth) start(d *Driver, files []uintptr, sockets int, f *fence) (*guest
 		g.wait()
 		return nil, nil, err
 	}
-	g.told = ctl.status
+	g.told, g.first = ctl.status, b.i.keeps
 	if b.spec.Beside > 0 {
 		g.told = b.watch(ctl)
 	}

@@ -56,7 +56,11 @@ type Options struct {
 	// looked up and connections are made. Both or none.
 	Connected func(dir string, e sandbox.Egress) (sandbox.Driver, error)
 	Egress    func(resolve func(ctx context.Context, name string) ([]netip.Addr, error), dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)) sandbox.Egress
-	Cycles    int // how often the test for leaks starts and stops; 3000 when zero, fewer in short tests
+	// Opaque: the host does not see a guest's processes, but some with Spec.ID in their arguments as long as there are any.
+	Opaque bool
+	// Kernel: a guest has a kernel of its own, whose files in /proc and /dev, priorities and debugging are nobody else's.
+	Kernel bool
+	Cycles int // how often the test for leaks starts and stops; 3000 when zero, fewer in short tests
 }
 
 // patience bounds every wait. It is long since machines are slow, and never waited for when all is well.
@@ -151,7 +155,7 @@ type trial struct {
 func (s *suite) prepare(t *testing.T, d sandbox.Driver, spec sandbox.Spec) *trial {
 	t.Helper()
 	r := &trial{t: t, out: &Output{}, token: "token-" + rand.Text()}
-	spec.ID, spec.Output = "test", r.out
+	spec.ID, spec.Output = r.token, r.out
 	var err error
 	if r.Sandbox, err = d.Prepare(t.Context(), spec); err != nil {
 		t.Fatal(err)
@@ -279,6 +283,15 @@ func processes(t *testing.T, token string) []string {
 		}
 	}
 	return found
+}
+
+// running reports whether n processes with a token run at least, as far as can be seen.
+func (s *suite) running(t *testing.T, token string, n int) bool {
+	t.Helper()
+	if s.o.Opaque {
+		n = 1
+	}
+	return len(processes(t, token)) >= n
 }
 
 // poll waits until something is so.
