@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/sandbox"
 )
 
@@ -27,6 +28,14 @@ func (b *box) Start(ctx context.Context, c sandbox.Code) (sandbox.Conn, error) {
 
 // spend uses the one start that a Sandbox has, which failed.
 func (b *box) spend(ctx context.Context) { _, _ = b.Sandbox.Start(ctx, sandbox.Code{}) }
+
+// Freeze is refused.
+func (b *box) Freeze() error {
+	return errs.New(errs.Unsupported, "freeze sandbox %s: a guest of an OCI runtime cannot be frozen", b.spec.ID)
+}
+
+// Thaw is refused as well.
+func (b *box) Thaw() error { return b.Freeze() }
 
 // Exit says how the guest ended, from the runtime's exit status.
 func (b *box) Exit() sandbox.Exit { return guestExit(b.Sandbox.Exit()) }

@@ -115,7 +115,7 @@ func config(s sandbox.Spec, c sandbox.Code) document {
 		Mounts: []mount{
 			{"/proc", "proc", "proc", []string{"nosuid", "nodev", "noexec"}},
 			{"/dev/shm", "tmpfs", "tmpfs", []string{"nosuid", "nodev", "noexec", "mode=1777", fmt.Sprintf("size=%d", shmBytes)}},
-			{"/tmp", "tmpfs", "tmpfs", []string{"nosuid", "nodev", "mode=1777", fmt.Sprintf("size=%d", tmp), fmt.Sprintf("nr_inodes=%d", max(1024, tmp/4096))}},
+			{"/tmp", "tmpfs", "tmpfs", []string{"nosuid", "nodev", "mode=1777", fmt.Sprintf("size=%d", tmp)}},
 		},
 		Linux: linux{Namespaces: []namespace{{"pid"}, {"mount"}, {"ipc"}, {"uts"}}, Seccomp: filter()},
 	}
@@ -155,6 +155,17 @@ func flags(s sandbox.Spec) []string {
 // pieceSize is the length of a variable that holds a part of the bundle: the kernel takes 128 KiB.
 const pieceSize = 100 << 10
 
+// tend runs the runtime and passes a SIGTERM on to the guest's processes, which the runtime does not do by itself. A signal ends wait before its
+// time, and a child may be known to have ended without having been waited for.
+const tend = `
+id=$1; shift
+trap '` + toolsDir + `/runsc --root=` + stateDir + ` --log=/dev/null --rootless kill --all "$id" TERM >/dev/null 2>&1' TERM
+env -i "$@" & run=$!
+while wait $run; status=$?; kill -0 $run 2>/dev/null; do :; done
+wait $run 2>/dev/null; again=$?
+[ $again = 127 ] || status=$again
+exit $status`
+
 // wrap gives the code that has the runtime run code. A shell makes the bundle, so that the guest's environment is in no file of the host; it gets
 // it in variables, which nobody else can read either.
 func wrap(runtime string, s sandbox.Spec, c sandbox.Code) sandbox.Code {
@@ -166,8 +177,8 @@ func wrap(runtime string, s sandbox.Spec, c sandbox.Code) sandbox.Code {
 		env, pieces = append(env, name+"="+string(text[:n])), append(pieces, `"$`+name+`"`)
 		text = text[n:]
 	}
-	script := fmt.Sprintf(`mkdir %s %s && printf %%s %s >%s/config.json && exec env -i "$@"`, bundleDir, stateDir, strings.Join(pieces, " "), bundleDir)
-	out := sandbox.Code{Command: append([]string{"/bin/sh", "-c", script, "sh"}, flags(s)...), Env: append(env, "PATH=/usr/bin:/bin"), Dir: "/"}
+	script := fmt.Sprintf(`mkdir %s %s && printf %%s %s >%s/config.json || exit 125%s`, bundleDir, stateDir, strings.Join(pieces, " "), bundleDir, tend)
+	out := sandbox.Code{Command: append([]string{"/bin/sh", "-c", script, "sh", s.ID}, flags(s)...), Env: append(env, "PATH=/usr/bin:/bin"), Dir: "/"}
 	out.Mounts = append(out.Mounts, sandbox.Mount{Source: runtime, Target: toolsDir + "/runsc"})
 	// Newer ones come with further programs: https://gvisor.dev/docs/user_guide/install/
 	if beside := filepath.Join(filepath.Dir(runtime), "gvisor-bin"); isDir(beside) {

@@ -67,10 +67,11 @@ func New(o Options) *Driver {
 // Name is "oci".
 func (d *Driver) Name() string { return "oci" }
 
-// Traits are the outer driver's, but for programs beside the main one.
+// Traits are the outer driver's, but for programs beside the main one, and freezing: the runtime's own processes do not bear to be interrupted
+// where they wait, which ends the guest.
 func (d *Driver) Traits() sandbox.Traits {
 	t := d.o.Host.Traits()
-	t.Alone = true
+	t.Alone, t.Freezable = true, false
 	return t
 }
 

@@ -12,12 +12,22 @@ const (
 	unlimited  = "there is no cgroup to count or bound this here"
 	countsOnly = "without a memory cgroup only the memory of processes is counted, not that of files in memory which no process has mapped"
 	oneUser    = "to the kernel all functions and ebb are one user here, whose share of its tables they have together; root gives each its own user"
+	ownKernel  = "what this reaches is the kernel that the guest has to itself and that has no rights on the host, nothing of the host's or of another guest's"
+	bytesOnly  = "/tmp takes the bytes that its limit says; the number of files is bounded by the memory that they take"
 	noTable    = "the kernel has one such figure for the whole machine, and no namespace for it; it tells of load and hardware, of nobody's data"
 )
 
 func always(Options) string { return "" }
 
 func isolated(o Options) string { return unless(o.Isolated, ordinary) }
+
+// shared is for what holds where guests share the host's kernel.
+func shared(o Options) string {
+	if why := isolated(o); why != "" {
+		return why
+	}
+	return unless(!o.Kernel, ownKernel)
+}
 
 func unless(ok bool, why string) string {
 	if ok {
@@ -56,7 +66,12 @@ func resourceRows() []row {
 		{name: "descriptor flood", says: "a process has 1,024 descriptors at most and cannot raise that.",
 			lacks: isolated, test: single("descriptors")},
 		{name: "full /tmp", says: "/tmp takes the bytes and files that its limit says and no more.",
-			lacks: isolated, shown: true, test: rowDisk},
+			lacks: func(o Options) string {
+				if why := isolated(o); why != "" {
+					return why
+				}
+				return unless(!o.Kernel, bytesOnly)
+			}, shown: true, test: rowDisk},
 		{name: "full /dev/shm", says: "the only other place that can be written takes 64 MB.",
 			lacks: isolated, test: single("shm")},
 		{name: "full tables of the kernel", says: "a guest that takes all inotify instances, timers, message queues, pipes and descriptors under way leaves those of others, whose Sandboxes start and work.",
@@ -78,11 +93,11 @@ func fileRows() []row {
 		{name: "links for the host to follow", says: "symbolic links that a guest leaves in its temp folder are removed and not followed when the host cleans up.",
 			lacks: always, test: rowLinks},
 		{name: "settings in /proc", says: "nothing in /proc can be written (/proc/sys, sysrq, oom_score_adj, uid_map, mem), and neither the kernel's memory and addresses nor /sys can be read.",
-			lacks: isolated, test: single("proc")},
+			lacks: shared, test: single("proc")},
 		{name: "code and system files", says: "code, layers, runtime and system are mounted read-only: nothing there can be written, renamed, linked, removed or changed in mode.",
 			lacks: isolated, test: rowSystem},
 		{name: "device nodes", says: "no device can be made; there are null, zero, full, random and urandom.",
-			lacks: isolated, test: single("devices")},
+			lacks: shared, test: single("devices")},
 		{name: "mounts and namespaces", says: "mount, umount, remount, pivot_root, chroot, unshare, setns and being born in a new namespace are all refused.",
 			lacks: isolated, test: single("mounts")},
 		{name: "table of mounts", says: "/proc/self/mountinfo tells the host's paths of the code, the layers and ebb's runtime folder, the file systems that they are on with their options, and the Sandbox's user number outside; it tells nothing of other Sandboxes.",
@@ -106,21 +121,21 @@ func processRows() []row {
 		{name: "inheritance", says: "nothing of the host's environment, descriptors, terminal or session is inherited.",
 			lacks: always, of: []string{"Environment_IsExact", "Surroundings_AreNotInherited"}},
 		{name: "tracing", says: "ptrace, process_vm_readv, pidfd_getfd and writing /proc/*/mem are refused, for a guest's own children too.",
-			lacks: isolated, test: single("ptrace")},
+			lacks: shared, test: single("ptrace")},
 		{name: "signals to others", says: "a guest can signal nothing outside of its Sandbox, and what it sends to its own process 1 does not end that.",
-			lacks: isolated, test: rowSignals},
+			lacks: shared, test: rowSignals},
 		{name: "priority", says: "real time, deadlines, a lower nice value, real-time disk access and higher limits are refused.",
-			lacks: isolated, test: single("scheduling")},
+			lacks: shared, test: single("scheduling")},
 		{name: "setuid programs", says: "su, sudo, pkexec and a program with its own bits set give nothing: there are no capabilities, none can be gained, and no other user exists.",
 			lacks: isolated, test: single("privileges")},
 		{name: "keyrings", says: "the calls for the kernel's keyrings are refused, since these are the user's and not the namespace's.",
 			lacks: isolated, test: single("keys")},
 		{name: "terminals", says: "there is no terminal to type into (TIOCSTI, TIOCLINUX), and the requests are refused everywhere.",
-			lacks: isolated, test: single("terminal")},
+			lacks: shared, test: single("terminal")},
 		{name: "depths of the kernel", says: "bpf, io_uring, perf, userfaultfd, modules, kexec, clocks, swap, file handles and calls that are newer than ebb are refused.",
-			lacks: isolated, test: single("kernel")},
+			lacks: shared, test: single("kernel")},
 		{name: "core dumps", says: "a crash leaves no core, neither in a file nor with the host's crash handler, whatever limit the guest sets.",
-			lacks: isolated, test: single("core")},
+			lacks: shared, test: single("core")},
 	}
 }
 

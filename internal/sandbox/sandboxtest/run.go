@@ -207,6 +207,10 @@ func (r *trial) answer() {
 	c := r.conn.Stream()
 	_ = c.SetReadDeadline(time.Now().Add(patience))
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		select {
+		case <-r.Done():
+		case <-time.After(time.Second):
+		}
 		r.t.Fatalf("the guest does not answer: %v; %v; output:\n%s", err, r.Exit(), tail(r.out.String()))
 	}
 }
