@@ -74,6 +74,7 @@ type Driver struct {
 	launcher *launcher
 	iso      *isolation // nil where guests are plain processes
 	why      error      // why they are
+	walls    *walls     // what confines plain guests nevertheless; nil where nothing does
 	buffers  sync.Pool  // *[]byte of outputChunk, so that idle Sandboxes hold none
 
 	mu struct {
@@ -120,7 +121,7 @@ func Open(o Options) (*Driver, error) {
 	if o.Plain {
 		d.why = errors.New("isolation is switched off")
 	} else if d.iso, d.why = openIsolation(d); d.why != nil {
-		d.iso = nil
+		d.iso, d.walls = nil, openWalls(d)
 	}
 	return d, nil
 }
@@ -188,6 +189,9 @@ func (d *Driver) Close() error {
 	d.launcher.close()
 	if d.iso != nil {
 		d.iso.close()
+	}
+	if d.walls != nil {
+		d.walls.close()
 	}
 	d.fences.close()
 	_ = os.RemoveAll(filepath.Join(tmpRoot(d.opts.Dir), d.run))

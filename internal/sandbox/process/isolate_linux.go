@@ -64,7 +64,26 @@ type isolation struct {
 }
 
 // openIsolation readies what all Sandboxes share, and tries it.
-func openIsolation(d *Driver) (_ *isolation, err error) {
+func openIsolation(d *Driver) (*isolation, error) {
+	i, err := newIsolation(d)
+	if err != nil {
+		return nil, err
+	}
+	i.ipv6, i.redirect = capture.HasIPv6(), true
+	err = i.try(d)
+	if err != nil {
+		i.redirect = false // perhaps that is all
+		err = i.try(d)
+	}
+	if err != nil {
+		i.close()
+		return nil, err
+	}
+	return i, nil
+}
+
+// newIsolation makes what needs no rights.
+func newIsolation(d *Driver) (_ *isolation, err error) {
 	dir := d.opts.Dir
 	i := &isolation{
 		rooted: os.Geteuid() == 0, uid: insideUID, gid: insideGID, keeps: d.opts.Monitors,
@@ -106,12 +125,7 @@ func openIsolation(d *Driver) (_ *isolation, err error) {
 		return nil, fmt.Errorf("hold the helper: %w", err)
 	}
 	_, _ = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
-	i.ipv6, i.redirect = capture.HasIPv6(), true
-	if err := i.try(d); err == nil {
-		return i, nil
-	}
-	i.redirect = false // perhaps that is all
-	return i, i.try(d)
+	return i, nil
 }
 
 // mostConnections is how many all guests together have to others: with two descriptors each, half of what this process may open.
@@ -332,6 +346,7 @@ type birth struct {
 	outside uint32 // the user outside
 	list    helper.List
 	plan    []capture.Socket
+	files   func() ([]byte, []confine.Rule) // Landlock's, where there is no root to restrict; else nil
 }
 
 // user is the user outside of a Sandbox.

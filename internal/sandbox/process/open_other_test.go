@@ -2,6 +2,11 @@
 
 package process_test
 
+const asDenied = "deny-namespaces"
+
+func deny() {}
+
+
 import "github.com/ebb-run/ebb/internal/sandbox"
 
 // openV1 is a plain driver: cgroups are Linux's.

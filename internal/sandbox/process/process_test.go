@@ -66,6 +66,9 @@ func walled(t *testing.T, mode string, open sandboxtest.Open, o sandboxtest.Opti
 }
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == asDenied {
+		deny()
+	}
 	sandboxtest.Main(m, map[string]sandboxtest.Open{
 		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1,
 	})

@@ -89,6 +89,9 @@ func (b *birth) renounce() {
 func (b *birth) landlock() {
 	l := &b.list
 	attr, rules := confine.Landlock(b.i.abi)
+	if b.files != nil {
+		attr, rules = b.files()
+	}
 	if attr == nil {
 		return
 	}

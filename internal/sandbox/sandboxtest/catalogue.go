@@ -98,7 +98,7 @@ func (b *Book) Include(path string) error {
 }
 
 // order is that of the modes in the table; others follow.
-var order = []string{"isolated", "rootless", "cgroups v1", "no cgroups", "plain", "plain, no cgroups", "strong"}
+var order = []string{"isolated", "rootless", "cgroups v1", "no cgroups", "namespaces denied", "plain", "plain, no cgroups", "strong"}
 
 // table is the page for operators. The mutex is held.
 func (b *Book) table() string {

@@ -8,18 +8,32 @@ import (
 
 // Why rows do not hold.
 const (
-	ordinary   = "functions are ordinary processes of ebb's user here, with its files, network and rights"
-	unlimited  = "there is no cgroup to count or bound this here"
-	countsOnly = "without a memory cgroup only the memory of processes is counted, not that of files in memory which no process has mapped"
-	oneUser    = "to the kernel all functions and ebb are one user here, whose share of its tables they have together; root gives each its own user"
-	ownKernel  = "what this reaches is the kernel that the guest has to itself and that has no rights on the host, nothing of the host's or of another guest's"
-	bytesOnly  = "/tmp takes the bytes that its limit says; the number of files is bounded by the memory that they take"
-	noTable    = "the kernel has one such figure for the whole machine, and no namespace for it; it tells of load and hardware, of nobody's data"
+	ordinary     = "functions are ordinary processes of ebb's user here, with its files, network and rights"
+	unlimited    = "there is no cgroup to count or bound this here"
+	countsOnly   = "without a memory cgroup only the memory of processes is counted, not that of files in memory which no process has mapped"
+	oneUser      = "to the kernel all functions and ebb are one user here, whose share of its tables they have together; root gives each its own user"
+	ownKernel    = "what this reaches is the kernel that the guest has to itself and that has no rights on the host, nothing of the host's or of another guest's"
+	bytesOnly    = "/tmp takes the bytes that its limit says; the number of files is bounded by the memory that they take"
+	noNamespaces = "this host denies namespaces: a function has the files that Landlock leaves it, but no network, root or processes of its own"
+	noTable      = "the kernel has one such figure for the whole machine, and no namespace for it; it tells of load and hardware, of nobody's data"
 )
 
 func always(Options) string { return "" }
 
-func isolated(o Options) string { return unless(o.Isolated, ordinary) }
+func isolated(o Options) string {
+	if o.Walled {
+		return noNamespaces
+	}
+	return unless(o.Isolated, ordinary)
+}
+
+// confined is for what holds without namespaces too, where guests are confined by what every process can do to itself.
+func confined(o Options) string {
+	if o.Walled {
+		return ""
+	}
+	return shared(o)
+}
 
 // shared is for what holds where guests share the host's kernel.
 func shared(o Options) string {

@@ -56,6 +56,8 @@ type Options struct {
 	// looked up and connections are made. Both or none.
 	Connected func(dir string, e sandbox.Egress) (sandbox.Driver, error)
 	Egress    func(resolve func(ctx context.Context, name string) ([]netip.Addr, error), dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)) sandbox.Egress
+	// Walled: guests without files of their own are confined to what they are given, by Landlock and a filter of system calls.
+	Walled bool
 	// Opaque: the host does not see a guest's processes, but some with Spec.ID in their arguments as long as there are any.
 	Opaque bool
 	// Kernel: a guest has a kernel of its own, whose files in /proc and /dev, priorities and debugging are nobody else's.
