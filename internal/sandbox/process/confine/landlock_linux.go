@@ -82,6 +82,9 @@ func Landlock(abi int) (ruleset []byte, rules []Rule) {
 	return rulesetFor(abi), rules
 }
 
+// terminals are the host's own where it shows them.
+var terminals = map[string]bool{"/dev/tty": true, "/dev/ptmx": true}
+
 // LandlockFiles is what confines files as [Landlock] does, where there are no mounts that do: what is in readable can be read and executed,
 // what is in writable can be written too, and nothing else is there but a few devices and what /proc shows. A name in readable that does not
 // end with a slash is that of a file. Processes outside cannot be looked into: their entries in /proc are as closed as Yama makes them.
@@ -90,7 +93,7 @@ func LandlockFiles(abi int, readable, writable []string) (ruleset []byte, rules 
 		return nil, nil
 	}
 	for _, r := range allowedBeneath {
-		if r.access == landDevice {
+		if r.access == landDevice && !terminals[r.path] {
 			rules = append(rules, newRule(abi, r.path, r.access))
 		}
 	}
