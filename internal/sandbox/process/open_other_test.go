@@ -2,11 +2,6 @@
 
 package process_test
 
-const asDenied = "deny-namespaces"
-
-func deny() {}
-
-
 import "github.com/ebb-run/ebb/internal/sandbox"
 
 // openV1 is a plain driver: cgroups are Linux's.
@@ -14,3 +9,7 @@ func openV1(dir string) (sandbox.Driver, error) { return open(dir) }
 
 // charged reports whether a cgroup counts memory.
 func charged(sandbox.Driver) bool { return false }
+
+const asDenied = "deny-namespaces"
+
+func deny() {}

@@ -26,6 +26,10 @@ func openWalls(d *Driver) *walls {
 	if err != nil {
 		return nil
 	}
+	if i.calls, err = confine.SeccompShared(); err != nil {
+		i.close()
+		return nil
+	}
 	w := &walls{i}
 	if err := w.try(d); err != nil {
 		i.close()

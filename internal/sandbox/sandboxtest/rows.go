@@ -183,7 +183,12 @@ func networkRows() []row {
 func otherRows() []row {
 	return []row{
 		{name: "a neighbour", says: "files, environment, arguments, memory, loopback servers, abstract sockets, shared memory and queues of a Sandbox beside cannot be seen.",
-			lacks: confinedFiles, shown: true, test: rowNeighbour},
+			lacks: func(o Options) string {
+				if o.Walled {
+					return oneLoopback
+				}
+				return isolated(o)
+			}, shown: true, test: rowNeighbour},
 		{name: "a predecessor", says: "what a Sandbox left in /tmp, /dev/shm, shared memory, queues and its environment is gone for the next one.",
 			lacks: confinedFiles, shown: true, test: rowPredecessor},
 	}
