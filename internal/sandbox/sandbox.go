@@ -89,7 +89,7 @@ type Code struct {
 	Command []string // the program, as an absolute path, and its arguments
 	Env     []string // the whole environment, "K=V"; TMPDIR is added by the driver when it gives a private folder
 	Dir     string   // working directory
-	Mounts  []Mount  // what of the host's files is needed beside the system's; nothing where Traits.Mounts is not set
+	Mounts  []Mount  // what of the host's files is needed beside the system's; Source and Target are the same where Traits.Mounts is not set
 	// Beside are programs that run with the main one, which waits for Conn.Proceed then. Their output is the Sandbox's, they have no
 	// descriptor 3, and the end of one ends nothing: Conn.Beside tells it.
 	Beside []Program

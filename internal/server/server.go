@@ -318,7 +318,9 @@ func (s *Server) checkProtections(d *process.Driver) error {
 		return errs.New(errs.Unavailable, "this machine does not give all protections: %s", strings.Join(missing, ", ")).
 			WithHint("See ebb doctor for what mends each, or start without --require-isolation.")
 	}
-	if ok, why := d.Isolated(); !ok {
+	if ok, why := d.Isolated(); !ok && d.Confined() {
+		s.o.Log.Warn("functions are kept to their own files, but not isolated: they share this machine's network and user; see ebb doctor", "because", why)
+	} else if !ok {
 		s.o.Log.Warn("functions are not isolated: they can do what ebb's user can; run only code that you trust", "because", why)
 	}
 	return nil

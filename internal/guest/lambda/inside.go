@@ -44,14 +44,19 @@ func inside(u *guest.Unit, host string) string {
 	return host
 }
 
-// needs are all mounts of a Unit: its own, the bootstraps and the interpreter.
+// needs are all mounts of a Unit: its own, the bootstraps and the interpreter. Where the Sandbox has no files of its own, they are where they are.
 func (p *Protocol) needs(u *guest.Unit) []sandbox.Mount {
-	all := mounts(u)
-	if u.Mounts {
-		all = append(all, sandbox.Mount{Source: p.dir, Target: runtimeDir})
-		if len(u.Interpreter) > 0 {
-			all = append(all, installation(u.Interpreter[0])...)
+	all := append(mounts(u), sandbox.Mount{Source: p.dir, Target: runtimeDir})
+	if !u.Mounts {
+		all = nil
+		for _, dir := range []string{u.Root, u.Layers, u.Supplied, p.dir} {
+			if dir != "" {
+				all = append(all, sandbox.Mount{Source: dir, Target: dir})
+			}
 		}
+	}
+	if len(u.Interpreter) > 0 {
+		all = append(all, installation(u.Interpreter[0])...)
 	}
 	return all
 }

@@ -15,6 +15,7 @@ const (
 	ownKernel    = "what this reaches is the kernel that the guest has to itself and that has no rights on the host, nothing of the host's or of another guest's"
 	bytesOnly    = "/tmp takes the bytes that its limit says; the number of files is bounded by the memory that they take"
 	noNamespaces = "this host denies namespaces: a function has the files that Landlock leaves it, but no network, root or processes of its own"
+	oneLoopback  = "this host denies namespaces: functions share its loopback, where one can talk to another's servers; files, environment, memory, sockets and queues of another are out of reach"
 	noTable      = "the kernel has one such figure for the whole machine, and no namespace for it; it tells of load and hardware, of nobody's data"
 )
 
