@@ -43,8 +43,11 @@ const (
 
 // isolation is how Sandboxes of a Driver are cut off from the host. Immutable.
 type isolation struct {
-	rooted  bool // made with the rights of root; else with those of a new user namespace
-	uid     int  // the user inside
+	rooted bool // made with the rights of root; else with those of a new user namespace
+	// mapped: by root without the rights to mount, as in a container: in a new user namespace with a user that is not ebb's. As ebb's own it
+	// would be root for the kernel, to which settings in /proc belong.
+	mapped  bool
+	uid     int // the user inside
 	gid     int
 	keeps   bool // programs keep the rights of their namespaces
 	image   *os.File
@@ -69,17 +72,29 @@ func openIsolation(d *Driver) (*isolation, error) {
 	if err != nil {
 		return nil, err
 	}
-	i.ipv6, i.redirect = capture.HasIPv6(), true
-	err = i.try(d)
-	if err != nil {
-		i.redirect = false // perhaps that is all
-		err = i.try(d)
+	i.ipv6 = capture.HasIPv6()
+	if err = i.tryNetworks(d); err != nil && i.rooted && !i.keeps {
+		i.rooted, i.mapped = false, true
+		if i.tryNetworks(d) == nil {
+			err = nil
+		}
 	}
 	if err != nil {
 		i.close()
 		return nil, err
 	}
 	return i, nil
+}
+
+// tryNetworks tries it with every connection brought to one place, and without: perhaps that is all that is denied.
+func (i *isolation) tryNetworks(d *Driver) error {
+	i.redirect = true
+	err := i.try(d)
+	if err != nil {
+		i.redirect = false
+		err = i.try(d)
+	}
+	return err
 }
 
 // newIsolation makes what needs no rights.
@@ -142,7 +157,7 @@ func (i *isolation) close() {
 }
 
 // separateUsers reports whether each Sandbox has a user of its own outside.
-func (i *isolation) separateUsers() bool { return i.rooted }
+func (i *isolation) separateUsers() bool { return i.rooted || i.mapped }
 
 // landlocked reports whether Landlock is in force.
 func (i *isolation) landlocked() bool { rules, _ := confine.Landlock(i.abi); return rules != nil }
@@ -351,10 +366,18 @@ type birth struct {
 
 // user is the user outside of a Sandbox.
 func (i *isolation) user(number int) uint32 {
-	if !i.rooted {
+	if !i.separateUsers() {
 		return uint32(os.Getuid())
 	}
 	return outsideBase + (i.first+uint32(number))%outsideCount
+}
+
+// group is the group outside.
+func (b *birth) group() int {
+	if b.i.separateUsers() {
+		return int(b.outside)
+	}
+	return os.Getgid()
 }
 
 // attr is how the helper is started.
@@ -365,8 +388,14 @@ func (b *birth) attr() *syscall.SysProcAttr {
 	}
 	if !b.i.rooted {
 		a.Cloneflags |= unix.CLONE_NEWUSER
-		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: b.i.uid, HostID: os.Getuid(), Size: 1}}
-		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: b.i.gid, HostID: os.Getgid(), Size: 1}}
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: b.i.uid, HostID: int(b.outside), Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: b.i.gid, HostID: b.group(), Size: 1}}
+		if b.i.mapped { // the helper stays root until the root is made, of what only root may see
+			a.UidMappings = append(a.UidMappings, syscall.SysProcIDMap{ContainerID: 0, HostID: 0, Size: 1})
+			a.GidMappings = append(a.GidMappings, syscall.SysProcIDMap{ContainerID: 0, HostID: 0, Size: 1})
+			a.GidMappingsEnableSetgroups = true
+			return a
+		}
 		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SETPCAP, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_RESOURCE}
 	}
 	return a
@@ -389,8 +418,17 @@ func (b *birth) write() {
 		l.Call("make a user namespace", unix.SYS_UNSHARE, helper.Int(unix.CLONE_NEWUSER))
 		l.Call("ask for its users", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(askUsers), helper.Int(1))
 		b.await("wait for its users")
+	}
+	if b.i.mapped {
+		l.Call("leave the host's groups", unix.SYS_SETGROUPS, helper.Int(0), helper.Int(0))
+		l.Call("keep capabilities", unix.SYS_PRCTL, helper.Int(unix.PR_SET_KEEPCAPS), helper.Int(1), helper.Int(0), helper.Int(0), helper.Int(0))
+	}
+	if b.i.separateUsers() {
 		l.Call("become its group", unix.SYS_SETRESGID, helper.Int(b.i.gid), helper.Int(b.i.gid), helper.Int(b.i.gid))
 		l.Call("become its user", unix.SYS_SETRESUID, helper.Int(b.i.uid), helper.Int(b.i.uid), helper.Int(b.i.uid))
+	}
+	if b.i.mapped {
+		b.takeUp(1<<unix.CAP_SETPCAP | 1<<unix.CAP_SYS_RESOURCE)
 	}
 	b.bound()
 	b.renounce()

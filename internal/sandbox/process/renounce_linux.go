@@ -17,8 +17,14 @@ func (b *birth) becomeOutside() {
 	l.Call("keep capabilities", unix.SYS_PRCTL, helper.Int(unix.PR_SET_KEEPCAPS), helper.Int(1), helper.Int(0), helper.Int(0), helper.Int(0))
 	l.Call("become the group outside", unix.SYS_SETRESGID, helper.Int(b.outside), helper.Int(b.outside), helper.Int(b.outside))
 	l.Call("become the user outside", unix.SYS_SETRESUID, helper.Int(b.outside), helper.Int(b.outside), helper.Int(b.outside))
+	b.takeUp(1 << unix.CAP_SYS_ADMIN) // some kernels want it for user namespaces
+}
+
+// takeUp makes some of the capabilities that were kept effective, and lets go of the others.
+func (b *birth) takeUp(set uint32) {
+	l := &b.list
 	head := binary.LittleEndian.AppendUint32(nil, unix.LINUX_CAPABILITY_VERSION_3)
-	caps := binary.LittleEndian.AppendUint32(nil, 1<<unix.CAP_SYS_ADMIN) // effective; permitted follows. Some kernels want it for user namespaces.
+	caps := binary.LittleEndian.AppendUint32(nil, set) // effective; permitted follows
 	caps = append(append(caps, caps...), make([]byte, 16)...)
 	l.Call("take up capabilities", unix.SYS_CAPSET, l.Bytes(binary.LittleEndian.AppendUint32(head, 0)), l.Bytes(caps))
 }
