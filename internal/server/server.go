@@ -37,6 +37,7 @@ import (
 	"github.com/ebb-run/ebb/internal/nats"
 	"github.com/ebb-run/ebb/internal/runtimes"
 	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/sandbox/all"
 	"github.com/ebb-run/ebb/internal/sandbox/process"
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
@@ -66,7 +67,8 @@ type Server struct {
 	logs      *telemetry.Logs
 	metrics   *telemetry.Metrics
 	runtimes  *runtimes.Finder
-	driver    sandbox.Driver
+	driver    sandbox.Driver // of functions that ask for nothing else
+	drivers   all.Set
 	checks    []api.Check
 	protocol  *lambda.Protocol
 	observer  *observer
@@ -170,18 +172,10 @@ func (s *Server) openEngine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	driver, err := process.Open(process.Options{
-		Dir: filepath.Join(dir, "run"), Plain: s.o.Config.Isolation == "none", Egress: out, Log: s.o.Log,
-	})
-	if err != nil {
+	if err := s.openDrivers(ctx, out); err != nil {
 		return err
 	}
-	s.driver = driver
-	s.closing(driver.Close)
-	if err := s.checkProtections(driver); err != nil {
-		return err
-	}
-	swept, err := driver.Sweep(ctx)
+	swept, err := s.drivers.Sweep(ctx)
 	if err != nil {
 		return fmt.Errorf("sweep guests of the previous run: %w", err)
 	}

@@ -31,8 +31,11 @@ import (
 
 // Options are what a Driver needs from outside.
 type Options struct {
-	// Host makes the outer Sandboxes, in which programs keep the rights of their namespaces. It is the Driver's own and closed with it.
-	Host sandbox.Driver
+	// Open opens the driver of the outer Sandboxes, in which programs keep the rights of their namespaces. It is the Driver's own and closed
+	// with it.
+	Open func() (sandbox.Driver, error)
+	// Used reports whether an earlier process may have left anything for that driver to sweep; nil means yes.
+	Used func() bool
 	// Runtime is the path of runsc, or its name to look for in Path.
 	Runtime string
 	// Path is where programs are looked for, as in the variable PATH.
@@ -48,6 +51,8 @@ type Driver struct {
 
 	mu struct {
 		sync.Mutex
+		host    sandbox.Driver // nil until it is needed
+		closed  bool
 		tried   bool
 		runtime string // absolute, without symbolic links
 		err     error
@@ -67,19 +72,52 @@ func New(o Options) *Driver {
 // Name is "oci".
 func (d *Driver) Name() string { return "oci" }
 
-// Traits are the outer driver's, but for programs beside the main one, and freezing: the runtime's own processes do not bear to be interrupted
+// Traits say that Sandboxes have files of their own. They cannot be frozen: the runtime's own processes do not bear to be interrupted
 // where they wait, which ends the guest.
 func (d *Driver) Traits() sandbox.Traits {
-	t := d.o.Host.Traits()
-	t.Alone, t.Freezable = true, false
-	return t
+	return sandbox.Traits{Mounts: true, Alone: true}
 }
 
 // Sweep ends what earlier processes left.
-func (d *Driver) Sweep(ctx context.Context) (int, error) { return d.o.Host.Sweep(ctx) }
+func (d *Driver) Sweep(ctx context.Context) (int, error) {
+	if d.o.Used != nil && !d.o.Used() {
+		return 0, nil
+	}
+	host, err := d.host()
+	if err != nil {
+		return 0, err
+	}
+	return host.Sweep(ctx)
+}
 
-// Close closes the outer driver.
-func (d *Driver) Close() error { return d.o.Host.Close() }
+// host is the driver of the outer Sandboxes.
+func (d *Driver) host() (sandbox.Driver, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.closed {
+		return nil, errs.New(errs.Unavailable, "the oci driver is closed")
+	}
+	if d.mu.host == nil {
+		host, err := d.o.Open()
+		if err != nil {
+			return nil, err
+		}
+		d.mu.host = host
+	}
+	return d.mu.host, nil
+}
+
+// Close closes the outer driver. Further calls do nothing.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	host := d.mu.host
+	d.mu.host, d.mu.closed = nil, true
+	d.mu.Unlock()
+	if host == nil {
+		return nil
+	}
+	return host.Close()
+}
 
 // Check reports why guests cannot run here; nil when they can. It tries the runtime the first time, which takes half a second. What failed is
 // tried again by the next call, since operators mend it.
@@ -158,7 +196,11 @@ const trialPatience = 20 * time.Second
 
 // try runs a guest that ends at once.
 func (d *Driver) try(ctx context.Context, runtime string) error {
-	if !d.o.Host.Traits().Mounts {
+	host, err := d.host()
+	if err != nil {
+		return err
+	}
+	if !host.Traits().Mounts {
 		return errs.New(errs.Unavailable, "strong isolation adds to the default one, which this machine does not give").
 			WithHint("ebb doctor says what this machine denies, and what mends it.")
 	}
@@ -166,7 +208,7 @@ func (d *Driver) try(ctx context.Context, runtime string) error {
 	defer cancel()
 	out := &tail{}
 	spec := sandbox.Spec{ID: "trial", Output: out}
-	outer, err := d.o.Host.Prepare(ctx, outerSpec(spec))
+	outer, err := host.Prepare(ctx, outerSpec(spec))
 	if err != nil {
 		return fmt.Errorf("try the OCI runtime: %w", err)
 	}
@@ -199,7 +241,11 @@ func (d *Driver) Prepare(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, 
 		return nil, errs.New(errs.Invalid, "a memory limit of %d bytes is too small for a process", s.Limits.MemoryBytes).
 			WithHint("Give at least %d MiB.", minMemory>>20)
 	}
-	outer, err := d.o.Host.Prepare(ctx, outerSpec(s))
+	host, err := d.host()
+	if err != nil {
+		return nil, err
+	}
+	outer, err := host.Prepare(ctx, outerSpec(s))
 	if err != nil {
 		return nil, err
 	}

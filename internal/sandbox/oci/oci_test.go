@@ -16,11 +16,10 @@ import (
 )
 
 func openWith(dir string, e sandbox.Egress) (sandbox.Driver, error) {
-	host, err := process.Open(process.Options{Dir: filepath.Join(dir, "outer"), Monitors: true, Egress: e})
-	if err != nil {
-		return nil, err
+	outer := func() (sandbox.Driver, error) {
+		return process.Open(process.Options{Dir: filepath.Join(dir, "outer"), Monitors: true, Egress: e})
 	}
-	return oci.New(oci.Options{Host: host, Runtime: os.Getenv("EBB_TEST_RUNSC")}), nil
+	return oci.New(oci.Options{Open: outer, Runtime: os.Getenv("EBB_TEST_RUNSC")}), nil
 }
 
 func open(dir string) (sandbox.Driver, error) { return openWith(dir, nil) }
