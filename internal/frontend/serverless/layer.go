@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ebb-run/ebb/internal/app"
 	cfn "github.com/ebb-run/ebb/internal/frontend/cloudformation"
 )
 
@@ -83,7 +84,7 @@ func (c *compiler) isolation(key string) string {
 		return text
 	case "auto":
 	default:
-		c.diags.Errorf(n.Pos, "wrong-type", "Write strong or auto, or a map of these by function.", "custom.ebb.isolation is neither strong nor auto")
+		c.l.Errorf(n.Pos, "wrong-type", "Write strong or auto, or a map of these by function.", "custom.ebb.isolation is neither strong nor auto")
 	}
 	return ""
 }
