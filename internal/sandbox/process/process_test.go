@@ -35,6 +35,7 @@ func openBare(dir string) (sandbox.Driver, error) {
 var (
 	table    = flag.String("sandboxtest.table", "", "write the catalogue's table to this file")
 	verdicts = flag.String("sandboxtest.verdicts", "", "write the catalogue's verdicts to this file")
+	include  = flag.String("sandboxtest.include", "", "take in the verdicts that another package's tests wrote to this file")
 	book     sandboxtest.Book
 )
 
@@ -106,6 +107,11 @@ func TestCatalogue_IsOnItsPage(t *testing.T) {
 }
 
 func TestDriver_Conforms(t *testing.T) {
+	if *include != "" {
+		if err := book.Include(*include); err != nil {
+			t.Fatal(err)
+		}
+	}
 	m := mechanisms(t)
 	linux := runtime.GOOS == "linux"
 	mode := "isolated"

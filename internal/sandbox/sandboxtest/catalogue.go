@@ -156,12 +156,13 @@ const preface = `# What isolation holds
 
 <!-- Written by "make isolation-table" from a run of the tests; do not edit. -->
 
-The process driver's tests run each of these guests in each mode: a row *holds* when everything that the guest tried came to nothing. Where a row
+The drivers' tests run each of these guests in each mode: a row *holds* when everything that the guest tried came to nothing. Where a row
 does not hold, the number says why; what harms nothing is tried there as well, and seen to succeed. The table is of the machine that ran the
 tests last; ` + "`ebb doctor`" + ` says what holds on yours.
 
 The modes: *isolated* is ebb as root; *rootless*, ebb as a user without rights; *cgroups v1* and *no cgroups*, root on machines with only these, or
-none; *plain*, ` + "`--isolation none`" + ` or a machine that allows no namespaces.
+none; *namespaces denied*, a user without rights on a machine that allows no namespaces, as in a container with its engine's default profile;
+*plain*, ` + "`--isolation none`" + `; *strong*, ` + "`--isolation strong`" + ` with gVisor's runsc.
 `
 
 // catalogue is what the rows of one mode share.
