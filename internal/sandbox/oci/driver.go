@@ -38,6 +38,8 @@ type Options struct {
 	Used func() bool
 	// Runtime is the path of runsc, or its name to look for in Path.
 	Runtime string
+	// Trust says that the runtime was seen to work, and need not be tried.
+	Trust bool
 	// Path is where programs are looked for, as in the variable PATH.
 	Path string
 }
@@ -135,7 +137,7 @@ func (d *Driver) ready(ctx context.Context) (string, error) {
 		return path, nil
 	}
 	path, err := d.find(ctx)
-	if err == nil {
+	if err == nil && !d.o.Trust {
 		err = d.try(ctx, path)
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,6 +86,41 @@ func TestDriver_ConformsWhereNamespacesAreDenied(t *testing.T) {
 	if err := book.Include(filepath.Join(dir, "verdicts")); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestDriver_IsolatesForARootWithoutTheRightToMount runs the walls as root in a container of Docker that was started with
+// --security-opt seccomp=unconfined, which is what doctor tells its users to do.
+func TestDriver_IsolatesForARootWithoutTheRightToMount(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can be a root with less rights")
+	}
+	t.Parallel()
+	program, dir := copyOfSelf(t)
+	cmd := exec.CommandContext(t.Context(), program, asContained, "-test.run", "^(TestDriver_Conforms|TestDriver_IsolatesHere)$/^each$/^(Catalogue|Transport_Talks|Start_FailureIsClear|Usage_.*)$", "-test.v", "-test.short")
+	cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir}
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Count(string(out), "\n--- PASS: Test") != 2 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// asContained is the first argument of a test binary that is to run with the capabilities of a container.
+const asContained = "as-in-a-container"
+
+// contain runs this program again with the capabilities that Docker leaves root.
+func contain() {
+	runtime.LockOSThread()
+	kept := []int{
+		unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_FSETID, unix.CAP_KILL, unix.CAP_SETGID, unix.CAP_SETUID, unix.CAP_SETPCAP,
+		unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW, unix.CAP_SYS_CHROOT, unix.CAP_MKNOD, unix.CAP_AUDIT_WRITE, unix.CAP_SETFCAP,
+	}
+	for c := range 64 {
+		if !slices.Contains(kept, c) {
+			_ = unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0) // those that the kernel does not know cannot be
+		}
+	}
+	fmt.Fprintln(os.Stderr, "contain:", syscall.Exec("/proc/self/exe", append(os.Args[:1:1], os.Args[2:]...), os.Environ()))
+	os.Exit(1)
 }
 
 // copyOfSelf is this program where everybody can run it, in a folder that everybody can write to.

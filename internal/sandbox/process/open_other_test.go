@@ -13,3 +13,7 @@ func charged(sandbox.Driver) bool { return false }
 const asDenied = "deny-namespaces"
 
 func deny() {}
+
+const asContained = "as-in-a-container"
+
+func contain() {}

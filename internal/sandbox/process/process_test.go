@@ -70,6 +70,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == asDenied {
 		deny()
 	}
+	if len(os.Args) > 1 && os.Args[1] == asContained {
+		contain()
+	}
 	sandboxtest.Main(m, map[string]sandboxtest.Open{
 		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1,
 	})
