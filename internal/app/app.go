@@ -296,6 +296,9 @@ func (a *App) Validate() []string {
 			}
 			seen[n] = f.Key
 		}
+		if f.Isolation != "" && f.Isolation != Strong {
+			bad("function %q: isolation %q is not known", f.Key, f.Isolation)
+		}
 		if f.MemoryMB < 1 || f.MemoryMB > 1<<20 {
 			bad("function %q: memory %d MiB is out of range", f.Key, f.MemoryMB)
 		}
