@@ -65,6 +65,7 @@ func beVictim(r *report, _ string, args []string) {
 	r.note("home", home())
 	r.note("port", port)
 	secretInMemory = []byte(canary)
+	r.note("size", len(secretInMemory))
 	r.say("tried", "leave canaries")
 }
 
