@@ -49,7 +49,8 @@ type Config struct {
 	MaxBodyMB        int           // MiB of a request body
 	LogMaxMB         int           // MiB of kept function output
 	LogLevel         string        // debug, info, warn, error
-	Isolation        string        // "auto" or "none"
+	Isolation        string        // "auto", "none" or "strong"
+	OCIRuntime       string        // path or name
 	Egress           string        // where functions may connect to: a mode, or a mode and destinations
 	BuildEgress      string        // where builds may connect to beside registries
 	BuildEnv         []string      // names of variables that a project's tools see
@@ -130,7 +131,8 @@ func Settings() []Setting {
 		num("queue", "1000", "Invocations that may wait per Unit", func(c *Config) *int { return &c.Queue }),
 		num("max-body", "10", "MiB of a request body", func(c *Config) *int { return &c.MaxBodyMB }),
 		num("log-max", "256", "MiB of function output kept on disk", func(c *Config) *int { return &c.LogMaxMB }),
-		one("isolation", "auto", []string{"auto", "none"}, "how functions and builds are kept from the machine and each other; auto is all that it allows", func(c *Config) *string { return &c.Isolation }),
+		one("isolation", "auto", []string{"auto", "none", "strong"}, "how functions and builds are kept from the machine and each other; auto is all that it allows, strong adds a kernel of its own for each function", func(c *Config) *string { return &c.Isolation }),
+		str("oci-runtime", "runsc", "path or name of the OCI runtime of functions with strong isolation", func(c *Config) *string { return &c.OCIRuntime }),
 		str("egress", "anything", "where isolated functions may connect to: anything, closed, or what a list names (api.example.com:443, *.example.com, 10.0.0.0/8:5432); addresses of this host only where named (anything,localhost:5432)", func(c *Config) *string { return &c.Egress }),
 		str("build-egress", "", "where builds may connect to beside package registries, in the words of egress: anything, or a list (github.com:443)", func(c *Config) *string { return &c.BuildEgress }),
 		{Name: "build-env", Help: "names of variables, with commas between, that a project's build tools and configuration scripts see beside those of the tools themselves", set: func(c *Config, s string) error {

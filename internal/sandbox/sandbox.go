@@ -44,6 +44,7 @@ type Traits struct {
 	Shared      bool // several Units may live in one
 	FreshMemory bool // each Invocation starts from the same memory
 	Mounts      bool // has its own files: Code's paths are those inside, where Code.Mounts are to be seen
+	Alone       bool // takes no programs beside the main one, although it has Mounts
 }
 
 // Transport is how host and guest talk.
@@ -65,7 +66,7 @@ type Spec struct {
 	Owner     string // for people: the Unit it will run
 	Transport Transport
 	// Beside is how many programs Code.Beside will have. With any the host listens at Sandbox.Addr also where the Transport is Stream.
-	// Dial takes none, and no Sandbox without Traits.Mounts does.
+	// Dial takes none, and no Sandbox without Traits.Mounts or with Traits.Alone does.
 	Beside int
 	Limits Limits
 	// Output takes what the guest writes to standard output and standard error, in order, from one goroutine at a time.
@@ -88,7 +89,7 @@ type Code struct {
 	Command []string // the program, as an absolute path, and its arguments
 	Env     []string // the whole environment, "K=V"; TMPDIR is added by the driver when it gives a private folder
 	Dir     string   // working directory
-	Mounts  []Mount  // what of the host's files is needed beside the system's; nothing where Traits.Mounts is not set
+	Mounts  []Mount  // what of the host's files is needed beside the system's; Source and Target are the same where Traits.Mounts is not set
 	// Beside are programs that run with the main one, which waits for Conn.Proceed then. Their output is the Sandbox's, they have no
 	// descriptor 3, and the end of one ends nothing: Conn.Beside tells it.
 	Beside []Program

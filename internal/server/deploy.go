@@ -279,6 +279,9 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 	if faults := req.App.Validate(); len(faults) > 0 {
 		return nil, nil, errs.New(errs.Invalid, "%s", strings.Join(faults, "; "))
 	}
+	if err := s.checkStrong(ctx, req.App); err != nil {
+		return nil, nil, err
+	}
 	d := &state.Deployment{
 		Stack:   state.StackKey{Tenant: tenant, App: req.App.Name, Stage: req.App.Stage},
 		Created: time.Now().UTC(), By: req.By, Message: req.Message, App: req.App,
@@ -401,7 +404,7 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 		unit := &engine.Unit{
 			ID: stackID(d.Stack) + "/" + u.Key, Revision: u.Revision, Tenant: d.Stack.Tenant,
 			Functions: []engine.Function{{Name: f.Name, Timeout: time.Duration(f.TimeoutSec) * time.Second, Reserved: reserved}},
-			MemoryMB:  s.declares(f), KeepAlive: s.o.Config.KeepAlive, Learned: s.o.Config.LearnKeepAlive, Driver: s.driver, Protocol: s.protocol,
+			MemoryMB:  s.declares(f), KeepAlive: s.o.Config.KeepAlive, Learned: s.o.Config.LearnKeepAlive, Driver: s.driverOf(f), Protocol: s.protocol,
 			Limits: s.limits(f),
 		}
 		unit.Provisioned = provisioned(f)
@@ -440,7 +443,7 @@ const tmpCounts = 8
 
 // declares is what an Instance of a Function takes of the Node's memory budget, in MB.
 func (s *Server) declares(f *app.Function) int {
-	if !s.driver.Traits().Mounts {
+	if !s.driverOf(f).Traits().Mounts {
 		return f.MemoryMB
 	}
 	return f.MemoryMB + tmpMB(f)/tmpCounts

@@ -38,6 +38,7 @@ import (
 	"github.com/ebb-run/ebb/internal/nats"
 	"github.com/ebb-run/ebb/internal/runtimes"
 	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/sandbox/all"
 	"github.com/ebb-run/ebb/internal/sandbox/process"
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
@@ -68,7 +69,8 @@ type Server struct {
 	metrics   *telemetry.Metrics
 	runtimes  *runtimes.Finder
 	egress    *egress.Egress
-	driver    sandbox.Driver
+	driver    sandbox.Driver // of functions that ask for nothing else
+	drivers   all.Set
 	checks    []api.Check
 	protocol  *lambda.Protocol
 	observer  *observer
@@ -172,18 +174,10 @@ func (s *Server) openEngine(ctx context.Context) error {
 	if s.egress, err = s.openEgress(); err != nil {
 		return err
 	}
-	driver, err := process.Open(process.Options{
-		Dir: filepath.Join(dir, "run"), Plain: s.o.Config.Isolation == "none", Egress: s.egress, Log: s.o.Log, Ready: s.readyBytes(),
-	})
-	if err != nil {
+	if err := s.openDrivers(ctx, s.egress); err != nil {
 		return err
 	}
-	s.driver = driver
-	s.closing(driver.Close)
-	if err := s.checkProtections(driver); err != nil {
-		return err
-	}
-	swept, err := driver.Sweep(ctx)
+	swept, err := s.drivers.Sweep(ctx)
 	if err != nil {
 		return fmt.Errorf("sweep guests of the previous run: %w", err)
 	}
@@ -213,7 +207,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 	s.metrics.SetProvisioned(s.provisionedCounts)
 	s.metrics.SetEgress(s.egressCounts)
 	s.metrics.SetTemplates(func() telemetry.TemplateCounts {
-		ready, bytes, started := driver.Templates()
+		ready, bytes, started := s.drivers.Process().Templates()
 		return telemetry.TemplateCounts{Ready: ready, Bytes: bytes, Started: uint64(started)}
 	})
 	return nil
@@ -325,7 +319,9 @@ func (s *Server) checkProtections(d *process.Driver) error {
 		return errs.New(errs.Unavailable, "this machine does not give all protections: %s", strings.Join(missing, ", ")).
 			WithHint("See ebb doctor for what mends each, or start without --require-isolation.")
 	}
-	if ok, why := d.Isolated(); !ok {
+	if ok, why := d.Isolated(); !ok && d.Confined() {
+		s.o.Log.Warn("functions are kept to their own files, but not isolated: they share this machine's network and user; see ebb doctor", "because", why)
+	} else if !ok {
 		s.o.Log.Warn("functions are not isolated: they can do what ebb's user can; run only code that you trust", "because", why)
 	}
 	return nil

@@ -51,7 +51,7 @@ func inside(u *guest.Unit, host string) string {
 	return host
 }
 
-// needs are all mounts of a Unit: its own, the bootstraps and the interpreter.
+// needs are all mounts of a Unit: its own, the bootstraps and the interpreter. Where the Sandbox has no files of its own, they are where they are.
 func (p *Protocol) needs(u *guest.Unit) []sandbox.Mount {
 	all := mounts(u)
 	if u.Mounts {
@@ -59,9 +59,16 @@ func (p *Protocol) needs(u *guest.Unit) []sandbox.Mount {
 		if compiledArg(u) == keepArg { // the next ones come from the same kind of Template then
 			all = append(all, sandbox.Mount{Source: filepath.Join(p.dir, noneDir), Target: compiledDir})
 		}
-		if len(u.Interpreter) > 0 {
-			all = append(all, installation(u.Interpreter[0])...)
+	} else {
+		all = nil
+		for _, dir := range []string{u.Root, u.Layers, u.Supplied, u.Compiled, p.dir} {
+			if dir != "" {
+				all = append(all, sandbox.Mount{Source: dir, Target: dir})
+			}
 		}
+	}
+	if len(u.Interpreter) > 0 {
+		all = append(all, installation(u.Interpreter[0])...)
 	}
 	return all
 }

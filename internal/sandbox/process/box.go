@@ -193,6 +193,14 @@ func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
 		}
 		return g, out, nil
 	}
+	if b.d.walls != nil {
+		g, err := b.d.walls.start(b, c, files)
+		if err != nil {
+			_ = out.pipe.Close()
+			return nil, nil, err
+		}
+		return g, out, nil
+	}
 	g, err := b.d.launcher.start(&order{path: c.Command[0], argv: c.Command, env: b.environ(c.Env), dir: c.Dir, files: files, fence: b.fence})
 	if err != nil {
 		_ = out.pipe.Close()
@@ -445,7 +453,7 @@ func (b *box) part(g *guest) {
 	if !graceful {
 		return
 	}
-	g.signalGroup(syscall.SIGTERM)
+	g.ask()
 	for {
 		d := left()
 		if d <= 0 {

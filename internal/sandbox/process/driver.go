@@ -64,6 +64,9 @@ type Options struct {
 	Ready int64
 	// OneUser makes all Sandboxes the same user outside, one for each Dir, so that what they are given to write can be kept for the next.
 	OneUser bool
+	// Monitors says that what runs are programs that isolate guests of their own, such as an OCI runtime, and not strangers' code: each keeps
+	// the rights that its namespaces give, as their user 0, and no filter of system calls keeps it from making more of them.
+	Monitors bool
 	// Patience bounds how long Stop waits for killed processes to be gone; 10 s when zero. One that hangs in the kernel
 	// for longer is left to Close or the next Sweep.
 	Patience time.Duration
@@ -81,6 +84,7 @@ type Driver struct {
 	iso      *isolation // nil where guests are plain processes
 	why      error      // why they are
 	stems    *stems
+	walls    *walls    // what confines plain guests nevertheless; nil where nothing does
 	buffers  sync.Pool // *[]byte of outputChunk, so that idle Sandboxes hold none
 
 	mu struct {
@@ -127,7 +131,7 @@ func Open(o Options) (*Driver, error) {
 	if o.Plain {
 		d.why = errors.New("isolation is switched off")
 	} else if d.iso, d.why = openIsolation(d); d.why != nil {
-		d.iso = nil
+		d.iso, d.walls = nil, openWalls(d)
 	}
 	d.stems = openStems(d)
 	return d, nil
@@ -209,6 +213,9 @@ func (d *Driver) Close() error {
 	d.launcher.close()
 	if d.iso != nil {
 		d.iso.close()
+	}
+	if d.walls != nil {
+		d.walls.close()
 	}
 	d.fences.close()
 	_ = os.RemoveAll(filepath.Join(tmpRoot(d.opts.Dir), d.run))

@@ -77,6 +77,9 @@ func Folder(point, root, path string) string {
 // ImageFD is the descriptor of a Driver's helper.
 func ImageFD(d *Driver) uintptr { return d.iso.image.Fd() }
 
+// Landlocked reports whether plain guests are confined to their files.
+func Landlocked(d *Driver) bool { return d.walls != nil && d.walls.files() && d.walls.scoped() }
+
 // HasMemory reports whether a cgroup counts memory.
 func HasMemory(d *Driver) bool { return d.fences.memory.usable() }
 

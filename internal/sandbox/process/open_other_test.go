@@ -17,3 +17,11 @@ func openCopies(dir string) (sandbox.Driver, error) { return open(dir) }
 
 // openStemmed is open: nothing comes from Templates.
 func openStemmed(dir string) (sandbox.Driver, error) { return open(dir) }
+
+const asDenied = "deny-namespaces"
+
+func deny() {}
+
+const asContained = "as-in-a-container"
+
+func contain() {}

@@ -35,6 +35,7 @@ func openBare(dir string) (sandbox.Driver, error) {
 var (
 	table    = flag.String("sandboxtest.table", "", "write the catalogue's table to this file")
 	verdicts = flag.String("sandboxtest.verdicts", "", "write the catalogue's verdicts to this file")
+	include  = flag.String("sandboxtest.include", "", "take in the verdicts that another package's tests wrote to this file")
 	book     sandboxtest.Book
 )
 
@@ -67,6 +68,12 @@ func walled(t *testing.T, mode string, open sandboxtest.Open, o sandboxtest.Opti
 }
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == asDenied {
+		deny()
+	}
+	if len(os.Args) > 1 && os.Args[1] == asContained {
+		contain()
+	}
 	sandboxtest.Main(m, map[string]sandboxtest.Open{
 		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1, "copies": openCopies, "stem": openStemmed,
 	})
@@ -104,6 +111,11 @@ func TestCatalogue_IsOnItsPage(t *testing.T) {
 }
 
 func TestDriver_Conforms(t *testing.T) {
+	if *include != "" {
+		if err := book.Include(*include); err != nil {
+			t.Fatal(err)
+		}
+	}
 	m := mechanisms(t)
 	linux := runtime.GOOS == "linux"
 	mode := "isolated"

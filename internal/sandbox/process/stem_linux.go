@@ -69,7 +69,7 @@ func openStems(d *Driver) *stems {
 	}
 	s.drop = func(f *fence) { f.remove() }
 	s.cancel = cancel
-	if d.iso == nil {
+	if d.iso == nil || !d.iso.templates() {
 		s.budget = 0
 	} else if s.budget == 0 {
 		s.budget = defaultReady()

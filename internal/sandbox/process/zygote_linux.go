@@ -85,7 +85,7 @@ func (i *isolation) retire() {
 
 // start makes the guest a copy of a zygote where there is one that is ready; else the guest is nil. A zygote that is missing is started.
 func (z *zygotes) start(box *box, c sandbox.Code, files []uintptr) (*guest, []*os.File, []capture.Socket) {
-	if c.Template == nil || c.Template.Kind != sandbox.Copied || box.spec.Transport != sandbox.Stream || box.spec.Beside > 0 || len(c.Template.Command) == 0 {
+	if !z.i.templates() || c.Template == nil || c.Template.Kind != sandbox.Copied || box.spec.Transport != sandbox.Stream || box.spec.Beside > 0 || len(c.Template.Command) == 0 {
 		return nil, nil, nil
 	}
 	one := z.take(c.Template)
@@ -437,7 +437,7 @@ func (one *zygote) raise(b *birth, ctl *control, pid int) (*guest, []*os.File, e
 	}
 	if err == nil {
 		var received []*os.File
-		received, err = ctl.follow(pid, b.outside, b.i.outcomes)
+		received, err = ctl.follow(func() error { return b.mapUsers(pid) }, b.i.outcomes)
 		if most := b.sockets(); err == nil && len(received) != most {
 			err = fmt.Errorf("%d descriptors came of %d", len(received), most)
 		}

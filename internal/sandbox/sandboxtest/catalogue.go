@@ -98,7 +98,7 @@ func (b *Book) Include(path string) error {
 }
 
 // order is that of the modes in the table; others follow.
-var order = []string{"isolated", "rootless", "copies", "copies, rootless", "cgroups v1", "no cgroups", "plain", "plain, no cgroups"}
+var order = []string{"isolated", "rootless", "copies", "copies, rootless", "cgroups v1", "no cgroups", "namespaces denied", "plain", "plain, no cgroups", "strong"}
 
 // table is the page for operators. The mutex is held.
 func (b *Book) table() string {
@@ -152,13 +152,14 @@ func place(mode string) int {
 	return len(order)
 }
 
-const preface = `The process driver's tests run each of these guests in each mode: a row *holds* when everything that the guest tried came to nothing. Where a row
+const preface = `The drivers' tests run each of these guests in each mode: a row *holds* when everything that the guest tried came to nothing. Where a row
 does not hold, the number says why; what harms nothing is tried there as well, and seen to succeed. The table is of the machine that ran the
 tests last; ` + "`ebb doctor`" + ` says what holds on yours.
 
 The modes: *isolated* is ebb as root; *rootless*, ebb as a user without rights; *copies*, guests that are
 copies of a process that was ready, as Python functions are; *cgroups v1* and *no cgroups*, root on machines with only these, or
-none; *plain*, ` + "`--isolation none`" + ` or a machine that allows no namespaces.
+none; *namespaces denied*, a user without rights on a machine that allows no namespaces, as in a container with its engine's default profile;
+*plain*, ` + "`--isolation none`" + `; *strong*, ` + "`--isolation strong`" + ` with gVisor's runsc.
 `
 
 // catalogue is what the rows of one mode share.

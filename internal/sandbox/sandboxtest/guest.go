@@ -336,7 +336,7 @@ func beHost(open Open, dir, token string, frozen bool) {
 	d, err := open(dir)
 	must(err)
 	for i, program := range hostGuests {
-		s, err := d.Prepare(context.Background(), sandbox.Spec{ID: "g" + strconv.Itoa(i)})
+		s, err := d.Prepare(context.Background(), sandbox.Spec{ID: token + "-" + strconv.Itoa(i)})
 		must(err)
 		c, err := s.Start(context.Background(), Guest(token, program...))
 		must(err)

@@ -128,6 +128,14 @@ func rowSignals(t *testing.T, c *catalogue) []string {
 	return broken
 }
 
+func rowPrivileges(t *testing.T, c *catalogue) []string {
+	var args []string
+	if c.o.Walled {
+		args = append(args, "unbounded")
+	}
+	return single("privileges", args...)(t, c)
+}
+
 func rowTables(t *testing.T, c *catalogue) []string {
 	limits := sandbox.Limits{MemoryBytes: 512 << 20, Processes: 200}
 	filler, _ := c.attack(t, sandbox.Spec{Limits: limits}, "fill", "3")

@@ -2,7 +2,7 @@ package confine
 
 import (
 	"encoding/binary"
-	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -78,23 +78,59 @@ func Landlock(abi int, writable ...string) (ruleset []byte, rules []Rule) {
 	if abi < leastLandlock {
 		return nil, nil
 	}
-	can := handled(abi)
-	ruleset = binary.LittleEndian.AppendUint64(nil, can) // handled_access_fs
+	for _, r := range allowedBeneath {
+		rules = append(rules, newRule(abi, r.path, r.access))
+	}
+	for _, path := range writable {
+		rules = append(rules, newRule(abi, path, landWrite))
+	}
+	return rulesetFor(abi), rules
+}
+
+// terminals are the host's own where it shows them.
+var terminals = map[string]bool{"/dev/tty": true, "/dev/ptmx": true}
+
+// LandlockFiles is what confines files as [Landlock] does, where there are no mounts that do: what is in readable can be read and executed,
+// what is in writable can be written too, and nothing else is there but a few devices and what /proc shows. A name in readable that does not
+// end with a slash is that of a file. Processes outside cannot be looked into: their entries in /proc are as closed as Yama makes them.
+func LandlockFiles(abi int, readable, writable []string) (ruleset []byte, rules []Rule) {
+	if abi < leastLandlock {
+		return nil, nil
+	}
+	for _, r := range allowedBeneath {
+		if r.access == landDevice && !terminals[r.path] {
+			rules = append(rules, newRule(abi, r.path, r.access))
+		}
+	}
+	rules = append(rules, newRule(abi, "/proc", landRead))
+	for _, path := range readable {
+		access := uint64(landRead)
+		if !strings.HasSuffix(path, "/") {
+			access = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE
+		}
+		rules = append(rules, newRule(abi, path, access))
+	}
+	for _, path := range writable {
+		rules = append(rules, newRule(abi, path, landWrite))
+	}
+	return rulesetFor(abi), rules
+}
+
+func newRule(abi int, path string, access uint64) Rule {
+	attr := binary.LittleEndian.AppendUint64(nil, access&handled(abi))
+	return Rule{Path: path, Attr: binary.LittleEndian.AppendUint32(attr, ^uint32(0))}
+}
+
+// rulesetFor is a struct landlock_ruleset_attr in the size that a version knows.
+func rulesetFor(abi int) []byte {
+	ruleset := binary.LittleEndian.AppendUint64(nil, handled(abi)) // handled_access_fs
 	if abi >= 4 {
 		ruleset = binary.LittleEndian.AppendUint64(ruleset, 0) // handled_access_net
 	}
 	if abi >= 6 {
 		ruleset = binary.LittleEndian.AppendUint64(ruleset, unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET|unix.LANDLOCK_SCOPE_SIGNAL)
 	}
-	all := slices.Clone(allowedBeneath)
-	for _, path := range writable {
-		all = append(all, allowed{path, landWrite})
-	}
-	for _, r := range all {
-		attr := binary.LittleEndian.AppendUint64(nil, r.access&can)
-		rules = append(rules, Rule{Path: r.path, Attr: binary.LittleEndian.AppendUint32(attr, ^uint32(0))})
-	}
-	return ruleset, rules
+	return ruleset
 }
 
 // LandlockABI is the version of the kernel's Landlock, 0 where there is none or it is switched off.
