@@ -94,7 +94,6 @@ type stage struct {
 	rootless, plain                 bool
 	before                          map[string]string
 	flags, env                      []string // further ones for ebb
-	stdout                          bytes.Buffer
 }
 
 const user = 65533 // a user of the rootless mode: nobody's
