@@ -94,7 +94,7 @@ func TestTimeouts_LeaveEverythingAtItsBaseline(t *testing.T) {
 	var before, after map[string]int
 	eventually(t, "no processes after the first calls", func() bool {
 		before = held(t, s.PID(), data)
-		return before["processes"] == 0 && before["cgroups"] == 0
+		return before["processes"] <= slack["processes"] && before["cgroups"] <= slack["cgroups"]
 	})
 	timeOut(calls)
 	left := func() (more []string) {
@@ -124,6 +124,8 @@ var slack = map[string]int{
 	"descriptors": 8, // the server's own files and connections
 	"threads":     24,
 	"data files":  4, // of the store
+	// An interpreter that copies are made of stays for some minutes, and is replaced after a number of them.
+	"processes": 2, "cgroups": 2,
 }
 
 // held counts what a server and its Sandboxes hold of the machine.

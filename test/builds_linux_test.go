@@ -94,7 +94,6 @@ type stage struct {
 	rootless, plain                 bool
 	before                          map[string]string
 	flags, env                      []string // further ones for ebb
-	stdout                          bytes.Buffer
 }
 
 const user = 65533 // a user of the rootless mode: nobody's
@@ -219,8 +218,8 @@ func (s *stage) up() string {
 	ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := s.command(ctx, append([]string{"up", "--no-watch", "--listen", "127.0.0.1:0", "--json"}, s.flags...)...)
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	var said, warned bytes.Buffer
+	cmd.Stderr = &warned
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -235,6 +234,7 @@ func (s *stage) up() string {
 	}
 	_ = cmd.Process.Signal(syscall.SIGINT)
 	_ = cmd.Wait()
+	said.Write(warned.Bytes())
 	if !ready && !s.plain { // there the project is not what it was
 		s.t.Fatalf("ebb up did not become ready:\n%s", said.String())
 	}

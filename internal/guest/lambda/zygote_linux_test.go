@@ -118,6 +118,21 @@ func (n *nursery) call(u *guest.Unit, copied bool) string {
 	return a.String()
 }
 
+// copied is the answer of an Instance that was a copy: on a busy machine a zygote may be given up, and the Instance is executed.
+func (n *nursery) copied(u *guest.Unit) string {
+	n.t.Helper()
+	for range 20 {
+		answer := n.call(u, true)
+		for len(n.log.lines) > 0 {
+			if strings.Contains(<-n.log.lines, "is a copy") {
+				return answer
+			}
+		}
+	}
+	n.t.Fatal("no Instance is a copy")
+	return ""
+}
+
 // ready starts a function so that its zygote is brought up, and waits for that.
 func (n *nursery) ready(u *guest.Unit) {
 	n.t.Helper()
@@ -199,8 +214,7 @@ func TestZygote_CopyFindsWhatAnExecutedGuestFinds(t *testing.T) {
 			n := newNursery(t)
 			u := n.unit(dump, env...)
 			n.ready(u)
-			copied := decode(t, n.call(u, true))
-			n.expect("is a copy")
+			copied := decode(t, n.copied(u))
 			executed := decode(t, n.call(u, false))
 			for what, want := range executed {
 				if got := copied[what]; got != want {
@@ -238,14 +252,13 @@ def handler(e, c):
 	n.ready(u)
 	seen := map[string]bool{}
 	for range 5 {
-		for what, value := range decode(t, n.call(u, true)) {
+		for what, value := range decode(t, n.copied(u)) {
 			key := fmt.Sprintf("%s %s", what, value)
 			if seen[key] && what != "pid" {
 				t.Errorf("two copies have the same %s: %s", what, value)
 			}
 			seen[key] = true
 		}
-		n.expect("is a copy")
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 type pretended struct {
 	over  chan struct{} // closed by die
 	quit  chan struct{} // closed by claim or end
-	dead  bool
 	once  atomic.Bool
 	ended *atomic.Int32
 }
