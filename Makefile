@@ -56,6 +56,7 @@ docs:
 # The rootless run is a part of it, so this is for root.
 isolation-table:
 	scripts/runsc
+	@mkdir -p bin
 	go test -count 1 -short ./internal/sandbox/oci -run 'TestDriver_Conforms' -args -sandboxtest.verdicts $(CURDIR)/bin/strong.verdicts
 	go test -count 1 -short ./internal/sandbox/process -run 'TestDriver_Conforms' -args -sandboxtest.table $(CURDIR)/docs/isolation.md -sandboxtest.include $(CURDIR)/bin/strong.verdicts
 	go test -count 1 ./test -run 'TestGuests_Hostile' -args -guests.page $(CURDIR)/docs/isolation.md

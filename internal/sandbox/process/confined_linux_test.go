@@ -12,6 +12,38 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox/sandboxtest"
 )
 
+// TestSandbox_ConfinedHasTheSharedTmp is run by TestDriver_ConformsWhereNamespacesAreDenied.
+func TestSandbox_ConfinedHasTheSharedTmp(t *testing.T) {
+	if os.Getenv("EBB_TEST_DENIED") == "" {
+		t.Skip("namespaces are not denied to this process")
+	}
+	data, err := os.MkdirTemp("/var/tmp", "ebb-confined-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(data) })
+	secret := filepath.Join(data, "seal.key")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := newDriver(t, process.Options{Dir: filepath.Join(data, "run")})
+	out := &sandboxtest.Output{}
+	s, err := d.Prepare(t.Context(), sandbox.Spec{ID: "one", Output: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(0)
+	script := `f=/tmp/` + filepath.Base(data) + `; echo written >$f && cat $f && rm $f; (cat ` + secret + `) 2>/dev/null && echo read; echo through`
+	if _, err := s.Start(t.Context(), sandbox.Code{Command: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}}); err != nil {
+		t.Fatal(err)
+	}
+	<-s.Done()
+	s.Flush()
+	if text := out.String(); text != "written\nthrough\n" {
+		t.Errorf("the guest says %q", text)
+	}
+}
+
 // TestSandbox_ConfinedToItsFiles is run by TestDriver_ConformsWhereNamespacesAreDenied.
 func TestSandbox_ConfinedToItsFiles(t *testing.T) {
 	if os.Getenv("EBB_TEST_DENIED") == "" {

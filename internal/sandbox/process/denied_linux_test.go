@@ -75,12 +75,12 @@ func TestDriver_ConformsWhereNamespacesAreDenied(t *testing.T) {
 	}
 	t.Parallel()
 	program, dir := copyOfSelf(t)
-	cmd := exec.CommandContext(t.Context(), program, asDenied, "-test.run", "^(TestDriver_ConformsDenied|TestSandbox_ConfinedToItsFiles)$", "-test.v", "-test.short", "-sandboxtest.verdicts", filepath.Join(dir, "verdicts"))
+	cmd := exec.CommandContext(t.Context(), program, asDenied, "-test.run", "^(TestDriver_ConformsDenied|TestSandbox_ConfinedToItsFiles|TestSandbox_ConfinedHasTheSharedTmp)$", "-test.v", "-test.short", "-sandboxtest.verdicts", filepath.Join(dir, "verdicts"))
 	cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir, "EBB_TEST_DENIED=1"}
 	const nobody = 65534
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()
-	if err != nil || strings.Count(string(out), "\n--- PASS: Test") != 2 {
+	if err != nil || strings.Count(string(out), "\n--- PASS: Test") != 3 {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if err := book.Include(filepath.Join(dir, "verdicts")); err != nil {

@@ -44,6 +44,8 @@ func (w *walls) close() {}
 
 func (w *walls) files() bool { return false }
 
+func (w *walls) tmp() string { return "" }
+
 func (w *walls) scoped() bool { return false }
 
 func (w *walls) start(*box, sandbox.Code, []uintptr) (*guest, error) { return nil, errNoIsolation }

@@ -68,7 +68,7 @@ func (d *Driver) Confined() bool { return d.walls != nil && d.walls.files() }
 // wallProtections are those of guests without namespaces.
 func (d *Driver) wallProtections() []Protection {
 	files := Protection{Name: "files", Mechanism: "landlock", Strong: true,
-		Note: "functions see the system's programs, their code and their temp folder, which TMPDIR names: /tmp is not there"}
+		Note: "functions see the system's programs, their code and their temp folder, which TMPDIR names; " + d.walls.tmp()}
 	if !d.walls.files() {
 		files = Protection{Name: "files", Mechanism: "none", Note: "this kernel has no Landlock: functions can read and write whatever this user can"}
 	}

@@ -18,7 +18,14 @@ import (
 
 // walls confine guests where a host denies namespaces: with what every process may do to itself. The helper gives up rights as in a namespace,
 // then becomes the guest.
-type walls struct{ i *isolation }
+type walls struct {
+	i      *isolation
+	shared string // /tmp, where guests may write there; else empty
+}
+
+// sharedTmp is where programs write what is to be gone some day. Handlers name it: without it hardly a function would run as it does on Lambda.
+// So it is theirs to write, with all that functions and others leave there, unless what ebb keeps is in it.
+const sharedTmp = "/tmp"
 
 // openWalls readies and tries them; nil where they do not work.
 func openWalls(d *Driver) *walls {
@@ -30,7 +37,10 @@ func openWalls(d *Driver) *walls {
 		i.close()
 		return nil
 	}
-	w := &walls{i}
+	w := &walls{i: i}
+	if !strings.HasPrefix(d.opts.Dir+"/", sharedTmp+"/") {
+		w.shared = sharedTmp
+	}
 	if err := w.try(d); err != nil {
 		i.close()
 		return nil
@@ -44,6 +54,14 @@ func (w *walls) close() { w.i.close() }
 func (w *walls) files() bool {
 	rules, _ := confine.LandlockFiles(w.i.abi, nil, nil)
 	return rules != nil
+}
+
+// tmp says what of the shared folder guests have.
+func (w *walls) tmp() string {
+	if w.shared == "" {
+		return "/tmp, where ebb's data is, is not there"
+	}
+	return "they share /tmp with each other and this machine"
 }
 
 // scoped reports whether guests can signal only themselves: Landlock's version 6.
@@ -74,7 +92,7 @@ var nameFiles = []string{"/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf",
 func (w *walls) start(box *box, c sandbox.Code, files []uintptr) (*guest, error) {
 	b := &birth{i: w.i, spec: box.spec, code: c, box: box}
 	b.files = func() ([]byte, []confine.Rule) {
-		return confine.LandlockFiles(w.i.abi, w.readable(c), []string{box.tmp})
+		return confine.LandlockFiles(w.i.abi, w.readable(c), w.writable(box))
 	}
 	b.renounce()
 	l := &b.list
@@ -132,6 +150,14 @@ func (w *walls) readable(c sandbox.Code) []string {
 		add(m.Source)
 	}
 	return all
+}
+
+// writable lists what a guest may write.
+func (w *walls) writable(box *box) []string {
+	if w.shared == "" {
+		return []string{box.tmp}
+	}
+	return []string{box.tmp, w.shared}
 }
 
 // become starts the helper with the list and waits until it has become the guest, or has failed.

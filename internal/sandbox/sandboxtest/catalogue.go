@@ -158,7 +158,8 @@ tests last; ` + "`ebb doctor`" + ` says what holds on yours.
 
 The modes: *isolated* is ebb as root; *rootless*, ebb as a user without rights; *copies*, guests that are
 copies of a process that was ready, as Python functions are; *cgroups v1* and *no cgroups*, root on machines with only these, or
-none; *namespaces denied*, a user without rights on a machine that allows no namespaces, as in a container with its engine's default profile;
+none; *namespaces denied*, a user without rights on a machine that allows no namespaces, as in a container with its engine's default profile, and
+ebb's data in /tmp, which is closed to functions then; where it is elsewhere /tmp is everybody's;
 *plain*, ` + "`--isolation none`" + `; *strong*, ` + "`--isolation strong`" + ` with gVisor's runsc.
 `
 
