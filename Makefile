@@ -30,7 +30,7 @@ darwin:
 
 # -short leaves out the long fault rounds, which `make test` runs.
 race: deps
-	CGO_ENABLED=1 go test -race -shuffle=on -short -timeout 8m -json ./... | go run ./internal/testkit/testsum
+	CGO_ENABLED=1 go test -race -shuffle=on -short -timeout 15m -json ./... | go run ./internal/testkit/testsum
 
 test: deps runsc
 	go test -timeout 20m -json ./... | go run ./internal/testkit/testsum

@@ -19,7 +19,7 @@ import (
 // Ways to start a guest.
 const (
 	wayEbb   = "ebb"
-	wayStem  = "ebb, from a stem cell"
+	wayStem  = "ebb, readied"
 	wayPlain = "ebb, --isolation none"
 	wayBare  = "fork and exec"
 	wayBwrap = "bubblewrap"

@@ -46,7 +46,7 @@ func (r *report) concludeCold() {
 			add(h.what+": cold start, p50, without pools", p50, h.target, "ms")
 		}
 		if h.pooled > 0 && h.pooled != h.target {
-			add(h.what+": cold start, p50, from a stem cell", quantile(r.coldOf(h.name, wayStem).All, 0.5), h.pooled, "ms")
+			add(h.what+": cold start, p50, readied", quantile(r.coldOf(h.name, wayStem).All, 0.5), h.pooled, "ms")
 		}
 		if stem := r.coldOf(h.name, wayStem); len(stem.All) > 0 {
 			p50 = quantile(stem.All, 0.5) // what is served comes from there too

@@ -136,7 +136,10 @@ func newStage(t *testing.T, mode string, bomb bool, out string, files map[string
 	}
 	s.bin = filepath.Join(dir, "bin", "ebb")
 	write(t, s.bin, "#!")
-	if err := os.WriteFile(s.bin, program, 0o755); err != nil {
+	syscall.ForkLock.RLock() // or a child that another test forks has it open, and nobody can run it
+	err = os.WriteFile(s.bin, program, 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	if s.rootless {

@@ -260,6 +260,9 @@ def handler(e, c):
 			seen[key] = true
 		}
 	}
+	if ready, bytes, started := n.driver.Templates(); ready == 0 || bytes < 1<<20 || started < 5 || n.driver.ReadyFor(u.Runtime) == 0 {
+		t.Errorf("the driver tells of %d that are ready, with %d bytes, and %d starts", ready, bytes, started)
+	}
 }
 
 func debugLog(w io.Writer) *slog.Logger {

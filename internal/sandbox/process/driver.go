@@ -60,7 +60,7 @@ type Options struct {
 	Log *slog.Logger
 	// Plain makes the driver run guests as plain processes where it could isolate them.
 	Plain bool
-	// Ready bounds the memory of Templates that are held ready, in bytes: a sixteenth of the machine's when zero, none below.
+	// Ready bounds the memory of Templates of kind Waiting, in bytes: a sixteenth of the machine's when zero; below, none of any kind is held ready.
 	Ready int64
 	// OneUser makes all Sandboxes the same user outside, one for each Dir, so that what they are given to write can be kept for the next.
 	OneUser bool

@@ -341,14 +341,20 @@ func (s *stems) checkLocked(now time.Time) {
 func (d *Driver) Readied() int {
 	d.stems.mu.Lock()
 	defer d.stems.mu.Unlock()
+	if d.iso != nil {
+		return d.stems.mu.given + d.iso.copied()
+	}
 	return d.stems.mu.given
 }
 
-// ReadyFor is how many Templates of a name are ready.
+// ReadyFor is how many Templates of a name are ready, to become a guest or to be copied.
 func (d *Driver) ReadyFor(name string) int {
 	d.stems.mu.Lock()
 	defer d.stems.mu.Unlock()
 	count := 0
+	if d.iso != nil {
+		count, _ = d.iso.copiedFrom(func(of string) bool { return of == name })
+	}
 	for _, p := range d.stems.mu.pools {
 		if p.seed.template.Name == name {
 			count += len(p.ready)
@@ -360,6 +366,10 @@ func (d *Driver) ReadyFor(name string) int {
 // Templates says how many Templates are ready, what memory they use, and how many Sandboxes came from one.
 func (d *Driver) Templates() (ready int, bytes int64, started int) {
 	ready, bytes = d.stems.held()
+	if d.iso != nil {
+		n, more := d.iso.copiedFrom(func(string) bool { return true })
+		ready, bytes = ready+n, bytes+more
+	}
 	return ready, bytes, d.Readied()
 }
 

@@ -85,7 +85,7 @@ func (i *isolation) retire() {
 
 // start makes the guest a copy of a zygote where there is one that is ready; else the guest is nil. A zygote that is missing is started.
 func (z *zygotes) start(box *box, c sandbox.Code, files []uintptr) (*guest, []*os.File, []capture.Socket) {
-	if !z.i.templates() || c.Template == nil || c.Template.Kind != sandbox.Copied || box.spec.Transport != sandbox.Stream || box.spec.Beside > 0 || len(c.Template.Command) == 0 {
+	if !z.i.templates() || z.d.opts.Ready < 0 || c.Template == nil || c.Template.Kind != sandbox.Copied || box.spec.Transport != sandbox.Stream || box.spec.Beside > 0 || len(c.Template.Command) == 0 {
 		return nil, nil, nil
 	}
 	one := z.take(c.Template)
@@ -103,6 +103,23 @@ func (z *zygotes) start(box *box, c sandbox.Code, files []uintptr) (*guest, []*o
 	z.copies.Add(1)
 	z.say("a guest is a copy of the template", c.Template.Name, "sandbox", box.spec.ID, "took", time.Since(began))
 	return g, received, b.plan
+}
+
+// copied is how many guests were copies.
+func (i *isolation) copied() int { return int(i.zygotes.copies.Load()) }
+
+// copiedFrom counts the zygotes that are ready of Templates with names that are wanted, and their share of the memory that they have.
+func (i *isolation) copiedFrom(wanted func(name string) bool) (count int, bytes int64) {
+	z := i.zygotes
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, one := range z.mu.ready {
+		if wanted(one.name) {
+			count++
+			bytes += proportional([]proc{{pid: one.guest.pid}})
+		}
+	}
+	return count, bytes
 }
 
 func (z *zygotes) say(what, name string, more ...any) {
@@ -202,6 +219,7 @@ func (z *zygotes) attend(key string, one *zygote) {
 
 // zygote is one process.
 type zygote struct {
+	name    string // of its Template
 	guest   *guest // the process
 	conn    *net.UnixConn
 	footing footing
@@ -282,7 +300,7 @@ func (z *zygotes) bear(t sandbox.Template) (*zygote, error) {
 		return nil, err
 	}
 	go out.run()
-	one := &zygote{guest: g, conn: host, out: out, turn: make(chan struct{}, 1)}
+	one := &zygote{name: t.Name, guest: g, conn: host, out: out, turn: make(chan struct{}, 1)}
 	z.mu.Lock()
 	z.mu.coming[one] = struct{}{}
 	closed := z.mu.closed
