@@ -306,8 +306,18 @@ func field(text []byte, name string) int64 {
 	return 0
 }
 
-// kill kills everything inside once. What forks meanwhile is clear's.
-func (c *fence) kill() { c.killOnce(c.hunt()) }
+// kill kills everything inside once. What forks meanwhile is clear's. After remove it does nothing: the cgroups' names may be another's then.
+func (c *fence) kill() {
+	if len(c.dirs) == 0 {
+		c.killOnce(c.hunt())
+		return
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if !c.mu.closed {
+		killCgroups(c.dirs)
+	}
+}
 
 // killOnce reports whether nothing is left, as far as it looks.
 func (c *fence) killOnce(h *hunt) bool {
