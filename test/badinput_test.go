@@ -208,16 +208,16 @@ func TestHang_TheProcessIsGoneWhenTheAnswerIsThere(t *testing.T) {
 	})
 }
 
-// instanceProcesses lists the processes of a server's Instances: those it has started, without interpreters that wait for a function or are copied.
+// instanceProcesses lists the processes of a server's Instances that were executed: not those of interpreters that wait for a function, are
+// copied, or are about to be either.
 func instanceProcesses(t *testing.T, pid int) []int {
 	t.Helper()
 	var all []int
 	for _, child := range children(t, pid) {
 		tree := append(below(t, child), child)
-		if !slices.ContainsFunc(tree, func(pid int) bool {
+		if slices.ContainsFunc(tree, func(pid int) bool {
 			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-			args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			return strings.Contains(string(env), "_EBB_TEMPLATE=") || strings.Contains(string(args), "python-zygote.py")
+			return strings.Contains(string(env), "LAMBDA_TASK_ROOT=")
 		}) {
 			all = append(all, tree...)
 		}
