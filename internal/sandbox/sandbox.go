@@ -39,12 +39,13 @@ type Driver interface {
 
 // Traits are what a driver's Sandboxes can do.
 type Traits struct {
-	Concurrency int  // Invocations a Sandbox can take at once; 0 means that the protocol decides
-	Freezable   bool // Freeze and Thaw work; both fail where it is not set
-	Shared      bool // several Units may live in one
-	FreshMemory bool // each Invocation starts from the same memory
-	Mounts      bool // has its own files: Code's paths are those inside, where Code.Mounts are to be seen
-	Alone       bool // takes no programs beside the main one, although it has Mounts
+	Concurrency int   // Invocations a Sandbox can take at once; 0 means that the protocol decides
+	Freezable   bool  // Freeze and Thaw work; both fail where it is not set
+	Shared      bool  // several Units may live in one
+	FreshMemory bool  // each Invocation starts from the same memory
+	Mounts      bool  // has its own files: Code's paths are those inside, where Code.Mounts are to be seen
+	OwnBytes    int64 // memory that a Sandbox takes on top of its Limits
+	Alone       bool  // takes no programs beside the main one, although it has Mounts
 }
 
 // Transport is how host and guest talk.

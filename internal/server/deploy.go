@@ -443,10 +443,12 @@ const tmpCounts = 8
 
 // declares is what an Instance of a Function takes of the Node's memory budget, in MB.
 func (s *Server) declares(f *app.Function) int {
-	if !s.driverOf(f).Traits().Mounts {
-		return f.MemoryMB
+	t := s.driverOf(f).Traits()
+	mb := f.MemoryMB + int(t.OwnBytes>>20)
+	if t.Mounts {
+		mb += tmpMB(f) / tmpCounts
 	}
-	return f.MemoryMB + tmpMB(f)/tmpCounts
+	return mb
 }
 
 const (

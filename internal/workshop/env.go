@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ebb-run/ebb/internal/build"
+	"github.com/ebb-run/ebb/internal/runtimes"
 )
 
 var (
@@ -166,7 +167,7 @@ func programs(s build.Step) []string {
 // installation is the folder that belongs to a program in a folder bin: the one above, where that is not somebody's home; else "".
 func installation(program string) string {
 	dir := filepath.Dir(program)
-	if up := filepath.Dir(dir); filepath.Base(dir) == "bin" && up != "/" && !personal(up) {
+	if up := filepath.Dir(dir); filepath.Base(dir) == "bin" && up != "/" && !runtimes.Personal(up) {
 		return up
 	}
 	return ""
@@ -195,20 +196,6 @@ func within(path string, dirs ...string) bool {
 	return slices.ContainsFunc(dirs, func(dir string) bool { return path == dir || under(path, dir) })
 }
 
-// personal reports whether a folder is a home, one above homes, or the ~/.local of one: not all there is a program's.
-func personal(dir string) bool {
-	homes := []string{"/root"}
-	if h, err := os.UserHomeDir(); err == nil {
-		homes = append(homes, filepath.Clean(h))
-	}
-	if parent := filepath.Dir(dir); parent == "/home" || parent == "/Users" {
-		return true
-	}
-	return slices.ContainsFunc(homes, func(h string) bool {
-		return dir == h || dir == filepath.Join(h, ".local") || within(h, dir)
-	})
-}
-
 // trusted are files and folders that variables name, by which tools trust registries, or find packages on this machine.
 func trusted(env []string) []string {
 	var all []string
@@ -223,7 +210,7 @@ func trusted(env []string) []string {
 			if u, err := url.Parse(word); err == nil && u.Scheme == "file" {
 				word = u.Path
 			}
-			if _, err := os.Stat(word); err == nil && filepath.IsAbs(word) && !within(word, "/usr", "/etc/ssl/certs") && !personal(word) && word != "/" {
+			if _, err := os.Stat(word); err == nil && filepath.IsAbs(word) && !within(word, "/usr", "/etc/ssl/certs") && !runtimes.Personal(word) && word != "/" {
 				all = append(all, filepath.Clean(word))
 			}
 		}

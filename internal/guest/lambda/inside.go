@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/runtimes"
 	"github.com/ebb-run/ebb/internal/sandbox"
 )
 
@@ -101,7 +102,7 @@ func installation(program string) []sandbox.Mount {
 		switch {
 		case filepath.Base(dir) != "bin" || up == "/":
 			show(dir)
-		case !personal(up):
+		case !runtimes.Personal(up):
 			show(up)
 		default:
 			show(dir)
@@ -113,22 +114,4 @@ func installation(program string) []sandbox.Mount {
 		}
 	}
 	return all
-}
-
-// personal says whether a folder is a home, one above homes, or the ~/.local of one.
-func personal(dir string) bool {
-	homes := []string{"/root"}
-	if h, err := os.UserHomeDir(); err == nil {
-		homes = append(homes, filepath.Clean(h))
-		if real, err := filepath.EvalSymlinks(h); err == nil {
-			homes = append(homes, real)
-		}
-	}
-	if parent := filepath.Dir(dir); parent == "/home" || parent == "/Users" {
-		return true
-	}
-	return filepath.Base(dir) == ".local" || slices.ContainsFunc(homes, func(h string) bool {
-		_, above := below(h, dir)
-		return above
-	})
 }

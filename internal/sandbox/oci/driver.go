@@ -77,7 +77,7 @@ func (d *Driver) Name() string { return "oci" }
 // Traits say that Sandboxes have files of their own. They cannot be frozen: the runtime's own processes do not bear to be interrupted
 // where they wait, which ends the guest.
 func (d *Driver) Traits() sandbox.Traits {
-	return sandbox.Traits{Mounts: true, Alone: true}
+	return sandbox.Traits{Mounts: true, Alone: true, OwnBytes: ownMemory}
 }
 
 // Sweep ends what earlier processes left.

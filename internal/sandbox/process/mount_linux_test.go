@@ -33,17 +33,17 @@ func TestMounts_WritableIsWhatSaysSo(t *testing.T) {
 	if err := os.WriteFile(file, []byte("before"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	script := `echo own > /work/made && mv /work/made /work/moved && ln -s /etc/passwd /work/link && mkdir /work/sub && cp /work/moved /work/sub/copy || echo "writable: refused"
-cp /bin/true /work/suid && chmod 4755 /work/suid
-( echo x > /work/nested/x ) 2>/dev/null && echo "nested: written"
+	script := `echo own > /given/made && mv /given/made /given/moved && ln -s /etc/passwd /given/link && mkdir /given/sub && cp /given/moved /given/sub/copy || echo "writable: refused"
+cp /bin/true /given/suid && chmod 4755 /given/suid
+( echo x > /given/nested/x ) 2>/dev/null && echo "nested: written"
 ( echo x > /shut/x ) 2>/dev/null && echo "shut: written"
-( mknod /work/null c 1 3 ) 2>/dev/null && echo "device: made"
-[ -d /work/nested ] || echo "nested: not there"
-grep ' /work ' /proc/self/mountinfo | grep -q nosuid || echo "set-user-id: allowed"
-grep ' /work ' /proc/self/mountinfo | grep -q nodev || echo "devices: allowed"
+( mknod /given/null c 1 3 ) 2>/dev/null && echo "device: made"
+[ -d /given/nested ] || echo "nested: not there"
+grep ' /given ' /proc/self/mountinfo | grep -q nosuid || echo "set-user-id: allowed"
+grep ' /given ' /proc/self/mountinfo | grep -q nodev || echo "devices: allowed"
 `
 	out, exit := mounted(t, d, script, []sandbox.Mount{
-		{Source: open, Target: "/work", Writable: true}, {Source: filepath.Join(shut), Target: "/work/nested"}, {Source: shut, Target: "/shut"},
+		{Source: open, Target: "/given", Writable: true}, {Source: filepath.Join(shut), Target: "/given/nested"}, {Source: shut, Target: "/shut"},
 	})
 	if out != "" || exit.Code != 0 {
 		t.Errorf("got %v:\n%s", exit, out)
@@ -59,7 +59,7 @@ grep ' /work ' /proc/self/mountinfo | grep -q nodev || echo "devices: allowed"
 	if again.User() != d.User() {
 		t.Errorf("another Driver of the folder has the user %d, not %d", again.User(), d.User())
 	}
-	if out, exit := mounted(t, again, "echo more >> /work/moved", []sandbox.Mount{{Source: open, Target: "/work", Writable: true}}); out != "" || exit.Code != 0 {
+	if out, exit := mounted(t, again, "echo more >> /given/moved", []sandbox.Mount{{Source: open, Target: "/given", Writable: true}}); out != "" || exit.Code != 0 {
 		t.Errorf("got %v:\n%s", exit, out)
 	}
 }

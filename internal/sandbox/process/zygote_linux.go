@@ -111,15 +111,15 @@ func (i *isolation) copied() int { return int(i.zygotes.copies.Load()) }
 // copiedFrom counts the zygotes that are ready of Templates with names that are wanted, and their share of the memory that they have.
 func (i *isolation) copiedFrom(wanted func(name string) bool) (count int, bytes int64) {
 	z := i.zygotes
+	var found []proc
 	z.mu.Lock()
-	defer z.mu.Unlock()
 	for _, one := range z.mu.ready {
 		if wanted(one.name) {
-			count++
-			bytes += proportional([]proc{{pid: one.guest.pid}})
+			found = append(found, proc{pid: one.guest.pid})
 		}
 	}
-	return count, bytes
+	z.mu.Unlock() // reading takes a while, and starts wait for the mutex
+	return len(found), proportional(found)
 }
 
 func (z *zygotes) say(what, name string, more ...any) {
