@@ -91,6 +91,7 @@ func (b *bench) cold(ctx context.Context, out io.Writer) error {
 		}
 	}
 	b.report.concludeCold()
+	b.report.Took = time.Since(since).Seconds()
 	b.report.printCold(out, b.o.markdown)
 	return nil
 }
