@@ -105,10 +105,12 @@ type Code struct {
 // It finds descriptor [TemplateFD] open, a Unix socket of the kind SOCK_SEQPACKET, says "ready" on it, and reads one [Assignment] as JSON for each
 // program that it becomes (Waiting: one, Copied: any number), then goes on as what Command is. One that waits says "taken" and closes the
 // descriptor before any of the code runs; what it cannot become it does not say that of, but ends. Code.Mounts that are not Template.Mounts
-// are there when it is assigned.
+// are there when it is assigned. With Ahead, copies are also made before they are needed: one whose Assignment says so waits as one of the
+// kind Waiting does.
 type Template struct {
 	Name    string // for people: "nodejs22.x"
 	Kind    TemplateKind
+	Ahead   bool     // Copied: its copies can wait
 	Command []string // as Code's; with Env and Mounts what tells one Template from another
 	Env     []string // the whole environment
 	Mounts  []Mount  // as Code's; what it needs beside the system's before it is assigned
@@ -154,6 +156,7 @@ type Assignment struct {
 	Command []string `json:"command"`
 	Env     []string `json:"env"`
 	Dir     string   `json:"dir"`
+	Wait    bool     `json:"wait,omitempty"` // of a copy: there is more to come on its own TemplateFD, and nothing else is said here
 }
 
 // Program is one of Code.Beside.

@@ -24,7 +24,7 @@ func (p *Protocol) copied(u *guest.Unit, c *sandbox.Code) *sandbox.Template {
 	if !u.Mounts || len(c.Beside) > 0 {
 		return nil
 	}
-	t := &sandbox.Template{Name: u.Runtime, Kind: sandbox.Copied, Mounts: []sandbox.Mount{{Source: p.dir, Target: runtimeDir}}}
+	t := &sandbox.Template{Name: u.Runtime, Kind: sandbox.Copied, Ahead: true, Mounts: []sandbox.Mount{{Source: p.dir, Target: runtimeDir}}}
 	for _, kv := range c.Env {
 		name, value, _ := strings.Cut(kv, "=")
 		of := func(prefix string) bool { return strings.HasPrefix(name, prefix) }

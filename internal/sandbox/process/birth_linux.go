@@ -20,7 +20,7 @@ type birth struct {
 	i       *isolation
 	spec    sandbox.Spec
 	code    sandbox.Code
-	box     *box   // nil for the trial
+	box     *box   // nil for the trial, and where a Template waits
 	outside uint32 // the user outside
 	list    helper.List
 	plan    []capture.Socket

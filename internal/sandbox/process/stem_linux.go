@@ -95,7 +95,7 @@ func (d *Driver) debug(msg string, args ...any) {
 // seedOf is the kind of stem that could become the code in this Sandbox; nil where none can.
 func (b *box) seedOf(c sandbox.Code) *seed {
 	t := c.Template
-	if t == nil || t.Kind != sandbox.Waiting || b.d.iso == nil || b.spec.Transport != sandbox.Stream || b.spec.Beside > 0 || len(t.Command) == 0 {
+	if t == nil || t.Kind == sandbox.Copied && !t.Ahead || b.d.iso == nil || b.spec.Transport != sandbox.Stream || b.spec.Beside > 0 || len(t.Command) == 0 {
 		return nil
 	}
 	k := &seed{
@@ -266,10 +266,17 @@ func (s *stemCell) start(k *seed) error {
 		spec: sandbox.Spec{Transport: sandbox.Stream, Limits: sandbox.Limits{TmpBytes: k.tmp}},
 		code: sandbox.Code{Command: k.template.Command, Env: k.template.Env, Mounts: k.template.Mounts},
 	}
-	b.write()
-	b.run()
-	null := d.null.Fd()
-	if s.guest, s.files, err = b.start(d, []uintptr{null, uintptr(write), uintptr(write), uintptr(three)}, four, s.fence); err != nil {
+	files, owner := []uintptr{d.null.Fd(), uintptr(write), uintptr(write), uintptr(three)}, 0
+	if k.template.Kind == sandbox.Copied {
+		s.guest, s.files, owner, err = d.iso.zygotes.wait(b, &k.template, s.fence, append(files, uintptr(four)))
+	} else {
+		b.write()
+		b.run()
+		if s.guest, s.files, err = b.start(d, files, four, s.fence); err == nil {
+			owner = s.guest.pid
+		}
+	}
+	if err != nil {
 		return err
 	}
 	s.fence.guard(s.guest.pid, "", func() {
@@ -277,7 +284,7 @@ func (s *stemCell) start(k *seed) error {
 			b.memoryExceeded()
 		}
 	})
-	s.spaces, err = openNamespaces(s.guest.pid, d.iso.rooted)
+	s.spaces, err = openNamespaces(s.guest.pid, owner, d.iso.rooted)
 	return err
 }
 

@@ -22,19 +22,19 @@ type namespaces struct {
 
 var noNamespaces = namespaces{user: -1, mnt: -1}
 
-// openNamespaces opens those of a Sandbox by its helper.
-func openNamespaces(pid int, rooted bool) (namespaces, error) {
+// openNamespaces opens those of a Sandbox by its helper, and by the process in whose user namespace its mounts were made.
+func openNamespaces(pid, owner int, rooted bool) (namespaces, error) {
 	n := noNamespaces
-	dir := "/proc/" + strconv.Itoa(pid) + "/ns/"
+	of := func(pid int, kind string) string { return "/proc/" + strconv.Itoa(pid) + "/ns/" + kind }
 	var err error
-	if n.mnt, err = unix.Open(dir+"mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+	if n.mnt, err = unix.Open(of(pid, "mnt"), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		n.mnt = -1
 		return n, fmt.Errorf("open its mounts: %w", err)
 	}
 	if rooted {
 		return n, nil
 	}
-	if n.user, err = unix.Open(dir+"user", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+	if n.user, err = unix.Open(of(owner, "user"), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		n.user = -1
 		return n, fmt.Errorf("open its users: %w", err)
 	}

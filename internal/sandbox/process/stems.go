@@ -347,14 +347,10 @@ func (d *Driver) Readied() int {
 	return d.stems.mu.given
 }
 
-// ReadyFor is how many Templates of a name are ready, to become a guest or to be copied.
-func (d *Driver) ReadyFor(name string) int {
+// ReadyFor is how many Templates of a name are ready to become a guest.
+func (d *Driver) ReadyFor(name string) (count int) {
 	d.stems.mu.Lock()
 	defer d.stems.mu.Unlock()
-	count := 0
-	if d.iso != nil {
-		count, _ = d.iso.copiedFrom(func(of string) bool { return of == name })
-	}
 	for _, p := range d.stems.mu.pools {
 		if p.seed.template.Name == name {
 			count += len(p.ready)

@@ -94,7 +94,7 @@ func (z *zygotes) start(box *box, c sandbox.Code, files []uintptr) (*guest, []*o
 	}
 	began := time.Now()
 	b := &birth{i: z.i, spec: box.spec, code: c, box: box, outside: z.i.user(box.number), plan: z.i.plan(box.d.opts.Egress, box.spec.Owner)}
-	g, received, err := one.copy(b, files)
+	g, received, err := one.copy(b, sandbox.Assignment{Command: c.Command, Env: append([]string{}, c.Env...), Dir: c.Dir}, box.fence, files)
 	if err != nil {
 		z.say("a guest is not copied from the template", c.Template.Name, "sandbox", box.spec.ID, "err", err)
 		return nil, nil, nil
@@ -103,6 +103,19 @@ func (z *zygotes) start(box *box, c sandbox.Code, files []uintptr) (*guest, []*o
 	z.copies.Add(1)
 	z.say("a guest is a copy of the template", c.Template.Name, "sandbox", box.spec.ID, "took", time.Since(began))
 	return g, received, b.plan
+}
+
+// wait has a copy made that waits for its Assignment. owner is the process to whose users its mounts belong.
+func (z *zygotes) wait(b *birth, t *sandbox.Template, f *fence, files []uintptr) (g *guest, received []*os.File, owner int, err error) {
+	one := z.take(t)
+	if one == nil {
+		return nil, nil, 0, errors.New("it cannot be copied yet")
+	}
+	if g, received, err = one.copy(b, sandbox.Assignment{Wait: true}, f, files); err != nil {
+		return nil, nil, 0, err
+	}
+	f.entered()
+	return g, received, one.guest.pid, nil
 }
 
 // copied is how many guests were copies.
@@ -369,15 +382,15 @@ func trusted(t sandbox.Template) error {
 	return nil
 }
 
-// copy makes a copy that is the guest. files become 0, 1, 2 and 3.
-func (one *zygote) copy(b *birth, files []uintptr) (*guest, []*os.File, error) {
+// copy makes a copy that is the guest. files become 0, 1, 2, 3 and, where it waits, TemplateFD.
+func (one *zygote) copy(b *birth, a sandbox.Assignment, f *fence, files []uintptr) (*guest, []*os.File, error) {
 	end := time.NewTimer(copyPatience)
 	defer end.Stop()
 	until := time.Now().Add(copyPatience)
 	one.births.RLock()
 	defer one.births.RUnlock()
 	b.copied, b.list = &one.footing, helper.ListAt(one.footing.At)
-	joins, dir := b.box.fence.entries()
+	joins, dir := f.entries()
 	b.writeCopy(len(joins), dir >= 0)
 	list, err := b.listFile()
 	if err != nil {
@@ -389,6 +402,9 @@ func (one *zygote) copy(b *birth, files []uintptr) (*guest, []*os.File, error) {
 		return nil, nil, err
 	}
 	given := []int{int(list.Fd()), int(files[0]), int(files[1]), int(files[3]), theirs}
+	for _, more := range files[sandbox.TemplateFD:] {
+		given = append(given, int(more))
+	}
 	given = append(given, joins...)
 	if dir >= 0 {
 		given = append(given, dir)
@@ -396,7 +412,7 @@ func (one *zygote) copy(b *birth, files []uintptr) (*guest, []*os.File, error) {
 	pid := 0
 	select {
 	case one.turn <- struct{}{}:
-		pid, err = one.ask(b.code, given, until)
+		pid, err = one.ask(a, given, until)
 		<-one.turn
 	case <-end.C:
 		err = errors.New("it makes other copies")
@@ -410,8 +426,8 @@ func (one *zygote) copy(b *birth, files []uintptr) (*guest, []*os.File, error) {
 }
 
 // ask has the process make a copy and gives its number. A process that does not answer is ended.
-func (one *zygote) ask(c sandbox.Code, given []int, until time.Time) (int, error) {
-	text, err := json.Marshal(sandbox.Assignment{Command: c.Command, Env: append([]string{}, c.Env...), Dir: c.Dir})
+func (one *zygote) ask(a sandbox.Assignment, given []int, until time.Time) (int, error) {
+	text, err := json.Marshal(a)
 	if err != nil {
 		return 0, err
 	}

@@ -76,31 +76,38 @@ const (
 	givenOutput
 	givenLine
 	givenControl
-	givenJoins
+	givenMore // what it waits on as a Template, if it does
 )
 
 // writeCopy makes out the list that a zygote calls the program with, for one copy. joins is how many version 1 cgroups it joins; tree says that
 // there is one of version 2 to be born in.
 func (b *birth) writeCopy(joins int, tree bool) {
 	l := &b.list
+	first := givenMore
+	if b.template {
+		first++
+	}
 	args := make([]uint64, 11) // struct clone_args
 	// Its parent is that of the zygote, which waits for it as for any other guest.
 	args[0] = unix.CLONE_PARENT | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS
 	if tree {
 		args[0] |= unix.CLONE_INTO_CGROUP
-		args[10] = uint64(givenJoins + joins)
+		args[10] = uint64(first + joins)
 	}
 	clone := l.Try("make its namespaces", unix.SYS_CLONE3, l.Bytes(words(args...)), helper.Int(8*len(args)))
 	l.IfZero(clone, func() {
 		l.Try("take the control line", unix.SYS_DUP3, helper.Int(givenControl), helper.Int(helper.ControlFD), helper.Int(0))
 		l.Call("end with the host", unix.SYS_PRCTL, helper.Int(unix.PR_SET_PDEATHSIG), helper.Int(uint64(unix.SIGKILL)), helper.Int(0), helper.Int(0), helper.Int(0))
 		for n := range joins {
-			l.Call("enter cgroup", unix.SYS_WRITE, helper.Int(givenJoins+n), l.Text("0"), helper.Int(1))
+			l.Call("enter cgroup", unix.SYS_WRITE, helper.Int(first+n), l.Text("0"), helper.Int(1))
 		}
 		for to, from := range []int{givenNull, givenOutput, givenOutput, givenLine} {
 			l.Call("take descriptors", unix.SYS_DUP3, helper.Int(from), helper.Int(to), helper.Int(0))
 		}
 		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(helper.ListFD), helper.Int(helper.ListFD), helper.Int(0))
+		if b.template {
+			l.Call("take the template's line", unix.SYS_DUP3, helper.Int(givenMore), helper.Int(sandbox.TemplateFD), helper.Int(0))
+		}
 		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(helper.ControlFD+1), helper.Int(uint64(1)<<32-1), helper.Int(0))
 		l.Call("return to the host's root", unix.SYS_PIVOT_ROOT, l.Text("."), l.Text("."))
 		l.Call("leave the zygote's root", unix.SYS_UMOUNT2, l.Text("."), helper.Int(unix.MNT_DETACH))
@@ -141,6 +148,10 @@ func (b *birth) runCopy() {
 		dir = "/"
 	}
 	l.Call("enter "+dir, unix.SYS_CHDIR, l.Text(dir)) // here, where a failure can still be told
+	last := helper.ListFD
+	if b.template {
+		last = sandbox.TemplateFD + 1
+	}
 	const flags = uint64(unix.CLONE_CHILD_SETTID) | unix.CLONE_CHILD_CLEARTID | uint64(unix.SIGCHLD)
 	args := []helper.Arg{helper.Int(flags), helper.Int(0), helper.Int(0), helper.Int(b.copied.TID), helper.Int(0)}
 	if runtime.GOARCH != "amd64" {
@@ -150,7 +161,7 @@ func (b *birth) runCopy() {
 		l.Call("begin a session", unix.SYS_SETSID)
 		l.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), l.Bytes(make([]byte, 8)), helper.Int(0), helper.Int(8))
 		l.Call("be what execve makes", unix.SYS_PRCTL, helper.Int(unix.PR_SET_DUMPABLE), helper.Int(1), helper.Int(0), helper.Int(0), helper.Int(0))
-		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(helper.ListFD), helper.Int(uint64(1)<<32-1), helper.Int(0))
+		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(last), helper.Int(uint64(1)<<32-1), helper.Int(0))
 		l.Return(helper.Int(0))
 	})
 	l.Call("say that it runs", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(isRunning), helper.Int(1))
