@@ -3,6 +3,7 @@ package process_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/sandbox/process"
@@ -21,6 +23,7 @@ import (
 type copying struct {
 	*process.Driver
 	template *sandbox.Template
+	ahead    bool // each is made before it is needed
 }
 
 type copyingSandbox struct {
@@ -51,9 +54,20 @@ func (b copyingSandbox) Start(ctx context.Context, c sandbox.Code) (sandbox.Conn
 			return nil, err
 		}
 	}
+	waits := false
+	if c.Template != nil && b.from.ahead {
+		var err error
+		if waits, err = process.ReadyStem(b.Sandbox, c); err != nil {
+			return nil, fmt.Errorf("have a copy wait: %w", err)
+		}
+	}
 	conn, err := b.Sandbox.Start(ctx, c)
 	if err == nil && c.Template != nil {
 		wanted.Add(1)
+	}
+	if err == nil && waits && !process.FromTemplate(b.Sandbox) {
+		b.Stop(time.Second)
+		return nil, errors.New("it was not the copy that waited")
 	}
 	return conn, err
 }
@@ -126,9 +140,10 @@ func executing() (*sandbox.Template, error) {
 	}}, nil
 }
 
-func openCopies(dir string) (sandbox.Driver, error) { return openCopiesTo(dir, nil) }
+func openCopies(dir string) (sandbox.Driver, error) { return openCopiesTo(dir, nil, false) }
+func openAhead(dir string) (sandbox.Driver, error)  { return openCopiesTo(dir, nil, true) }
 
-func openCopiesTo(dir string, e sandbox.Egress) (sandbox.Driver, error) {
+func openCopiesTo(dir string, e sandbox.Egress, ahead bool) (sandbox.Driver, error) {
 	t, err := executing()
 	if err != nil {
 		return nil, err
@@ -138,13 +153,15 @@ func openCopiesTo(dir string, e sandbox.Egress) (sandbox.Driver, error) {
 		return nil, err
 	}
 	if is, _ := d.Isolated(); is {
-		return copying{d, t}, nil
+		t.Ahead = ahead
+		return copying{d, t, ahead}, nil
 	}
 	return d, nil
 }
 
-// TestDriver_ConformsWithCopies runs the suite, the catalogue included, with guests that are copies of a zygote.
-func TestDriver_ConformsWithCopies(t *testing.T) {
+// canCopy skips the test where there are no copies.
+func canCopy(t *testing.T) {
+	t.Helper()
 	d, err := openCopies(t.TempDir())
 	if err != nil {
 		t.Skip(err)
@@ -159,6 +176,24 @@ func TestDriver_ConformsWithCopies(t *testing.T) {
 	if err != nil {
 		t.Skipf("no zygote can be had here: %v", err)
 	}
+}
+
+// TestDriver_ConformsWithCopiesAhead runs it with copies that waited.
+func TestDriver_ConformsWithCopiesAhead(t *testing.T) {
+	canCopy(t)
+	m := mechanisms(t)
+	o := walled(t, "", openAhead, sandboxtest.Options{
+		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: m["process limit"].Strong, Processors: m["cpu limit"].Strong,
+		Concealed: m["tree kill"].Strong, Dependent: true, Descriptors: true, Cycles: 200,
+	})
+	o.Book = nil
+	o.Connected = func(dir string, e sandbox.Egress) (sandbox.Driver, error) { return openCopiesTo(dir, e, true) }
+	sandboxtest.Run(t, "ahead", openAhead, o)
+}
+
+// TestDriver_ConformsWithCopies runs the suite, the catalogue included, with guests that are copies of a zygote.
+func TestDriver_ConformsWithCopies(t *testing.T) {
+	canCopy(t)
 	m := mechanisms(t)
 	mode := "copies"
 	if os.Geteuid() != 0 {
@@ -168,7 +203,7 @@ func TestDriver_ConformsWithCopies(t *testing.T) {
 		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: m["process limit"].Strong, Processors: m["cpu limit"].Strong,
 		Concealed: m["tree kill"].Strong, Dependent: true, Descriptors: runtime.GOOS == "linux", Cycles: 300,
 	})
-	o.Connected = openCopiesTo
+	o.Connected = func(dir string, e sandbox.Egress) (sandbox.Driver, error) { return openCopiesTo(dir, e, false) }
 	sandboxtest.Run(t, "copies", openCopies, o)
 	if w, m := wanted.Load(), made.Load(); w < 50 || m < w*9/10 { // on a machine that has much to do some are not waited for
 		t.Errorf("of %d guests %d were copies", w, m)

@@ -75,7 +75,7 @@ func TestMain(m *testing.M) {
 		contain()
 	}
 	sandboxtest.Main(m, map[string]sandboxtest.Open{
-		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1, "copies": openCopies, "stem": openStemmed,
+		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1, "copies": openCopies, "ahead": openAhead, "stem": openStemmed,
 	})
 }
 
