@@ -97,6 +97,8 @@ type Code struct {
 	// Template is a program to take the main one from, where a Driver keeps some that are ready; nil where Command is to be run in any case.
 	// What comes from a Template behaves as if Command had been run with Env in Dir, and one that is not ready is not waited for.
 	Template *Template
+	// Patient has one of the kind Copied waited for while it boots: nobody waits for this guest, which takes less memory as a copy.
+	Patient bool
 }
 
 // Template is a program that is readied before the code is known that needs it: a language's runtime, booted, its libraries loaded. It is the

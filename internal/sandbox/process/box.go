@@ -131,7 +131,7 @@ func (b *box) Start(ctx context.Context, c sandbox.Code) (sandbox.Conn, error) {
 	b.mu.phase = starting
 	b.mu.Unlock()
 
-	g, out, err := b.launch(c)
+	g, out, err := b.launch(ctx, c)
 
 	b.mu.Lock()
 	b.mu.phase = failed
@@ -154,7 +154,7 @@ func (b *box) Start(ctx context.Context, c sandbox.Code) (sandbox.Conn, error) {
 }
 
 // launch makes the guest's descriptors and its main process.
-func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
+func (b *box) launch(ctx context.Context, c sandbox.Code) (*guest, *output, error) {
 	if len(c.Command) == 0 || !filepath.IsAbs(c.Command[0]) {
 		return nil, nil, errs.New(errs.Invalid, "the program must be an absolute path, not %q", strings.Join(c.Command, " "))
 	}
@@ -186,7 +186,7 @@ func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
 	}
 	if b.d.iso != nil {
 		b.fence.contained()
-		g, err := b.d.iso.start(b, c, files)
+		g, err := b.d.iso.start(ctx, b, c, files)
 		if err != nil {
 			_ = out.pipe.Close()
 			return nil, nil, err

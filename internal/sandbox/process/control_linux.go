@@ -130,6 +130,12 @@ func (b *birth) mapUsers(pid int) error {
 	return writeFile(proc+"gid_map", fmt.Sprintf("%d %d 1", b.i.gid, b.outside))
 }
 
+// running gives what tells how the guest ended. The list, many times as large as all else about a guest that runs, is needed no more.
+func (c *control) running() func() (unix.WaitStatus, bool) {
+	c.list = nil
+	return c.status
+}
+
 // status is how the guest ended, once the helper has; false where the helper could not say. It ends the line.
 func (c *control) status() (unix.WaitStatus, bool) {
 	defer c.conn.Close()

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -221,8 +222,8 @@ func (i *isolation) own(s sandbox.Spec) int {
 func listens(s sandbox.Spec) bool { return s.Transport == sandbox.Listen || s.Beside > 0 }
 
 // start starts the code in a Sandbox of its own; files become 0, 1, 2 and, with a line, 3.
-func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, error) {
-	if g, received, plan := i.zygotes.start(box, c, files); g != nil {
+func (i *isolation) start(ctx context.Context, box *box, c sandbox.Code, files []uintptr) (*guest, error) {
+	if g, received, plan := i.zygotes.start(ctx, box, c, files); g != nil {
 		if err := box.settle(g, plan, received); err != nil {
 			return nil, err
 		}
@@ -340,9 +341,11 @@ func (b *birth) start(d *Driver, files []uintptr, sockets int, f *fence) (*guest
 		g.wait()
 		return nil, nil, err
 	}
-	g.told, g.first = ctl.status, b.i.keeps
+	g.first = b.i.keeps
 	if b.spec.Beside > 0 {
 		g.told = b.watch(ctl)
+	} else {
+		g.told = ctl.running()
 	}
 	return g, received, nil
 }

@@ -37,7 +37,10 @@ func (i *isolation) addr(sandbox.Spec) string { return "" }
 
 func (i *isolation) own(sandbox.Spec) int { return 0 }
 
-func (i *isolation) start(*box, sandbox.Code, []uintptr) (*guest, error) { return nil, errNoIsolation }
+func (i *isolation) start(context.Context, *box, sandbox.Code, []uintptr) (*guest, error) {
+	return nil, errNoIsolation
+}
+
 
 // walls exist on Linux alone.
 type walls struct{}

@@ -84,11 +84,14 @@ func (i *isolation) retire() {
 }
 
 // start makes the guest a copy of a zygote where there is one that is ready; else the guest is nil. A zygote that is missing is started.
-func (z *zygotes) start(box *box, c sandbox.Code, files []uintptr) (*guest, []*os.File, []capture.Socket) {
+func (z *zygotes) start(ctx context.Context, box *box, c sandbox.Code, files []uintptr) (*guest, []*os.File, []capture.Socket) {
 	if !z.i.templates() || z.d.opts.Ready < 0 || c.Template == nil || c.Template.Kind != sandbox.Copied || box.spec.Transport != sandbox.Stream || box.spec.Beside > 0 || len(c.Template.Command) == 0 {
 		return nil, nil, nil
 	}
 	one := z.take(c.Template)
+	if one == nil && c.Patient {
+		one = z.await(ctx, c.Template)
+	}
 	if one == nil {
 		return nil, nil, nil
 	}
@@ -156,6 +159,10 @@ func (z *zygotes) take(t *sandbox.Template) *zygote {
 	key := keyOf(t)
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	return z.takeLocked(key, t)
+}
+
+func (z *zygotes) takeLocked(key string, t *sandbox.Template) *zygote {
 	one := z.mu.ready[key]
 	if one != nil {
 		one.made++
@@ -167,6 +174,25 @@ func (z *zygotes) take(t *sandbox.Template) *zygote {
 		z.boot.Go(func() { z.bring(key, *t) })
 	}
 	return one
+}
+
+// await is take, but waits as long as a zygote boots.
+func (z *zygotes) await(ctx context.Context, t *sandbox.Template) *zygote {
+	key := keyOf(t)
+	for {
+		z.mu.Lock()
+		one := z.takeLocked(key, t)
+		booting, changed := z.mu.booting[key], z.mu.changed
+		z.mu.Unlock()
+		if one != nil || !booting {
+			return one
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // bring starts a zygote and puts it in the place of the one before.
@@ -477,7 +503,7 @@ func (one *zygote) raise(b *birth, ctl *control, pid int) (*guest, []*os.File, e
 		}
 		if err == nil {
 			_ = ctl.conn.SetReadDeadline(time.Time{})
-			g.told = ctl.status
+			g.told = ctl.running()
 			return g, received, nil
 		}
 		closeAll(received)

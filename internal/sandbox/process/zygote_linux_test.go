@@ -60,6 +60,38 @@ func answers(t *testing.T, c sandbox.Conn) {
 	}
 }
 
+func TestZygote_IsWaitedForByThePatient(t *testing.T) {
+	t.Parallel()
+	mother(t) // skips
+	d, err := openCopies(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	c := d.(copying)
+	b, err := c.Driver.Prepare(t.Context(), sandbox.Spec{ID: "patient", Transport: sandbox.Stream, Output: io.Discard, Limits: sandbox.Limits{Processes: 50}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Stop(0)
+	if _, err := b.Start(t.Context(), sandbox.Code{Command: []string{"/bin/true"}, Template: c.template, Patient: true}); err != nil {
+		t.Fatal(err)
+	}
+	if n := process.Copies(c.Driver); n != 1 {
+		t.Errorf("%d copies, want 1", n)
+	}
+	bad := *c.template
+	bad.Command = []string{bad.Command[0], "-c", "import socket; socket.socket(fileno=4).send(b'unfit here')"}
+	last, err := c.Driver.Prepare(t.Context(), sandbox.Spec{ID: "executed", Transport: sandbox.Stream, Output: io.Discard, Limits: sandbox.Limits{Processes: 50}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Stop(0)
+	if _, err := last.Start(t.Context(), sandbox.Code{Command: []string{"/bin/true"}, Template: &bad, Patient: true}); err != nil {
+		t.Errorf("where there is no zygote: %v", err)
+	}
+}
+
 func TestZygote_KilledLeavesItsCopies(t *testing.T) {
 	t.Parallel()
 	d, from := mother(t)

@@ -17,6 +17,7 @@ HEAD, BODY, END, READY, FAILED = 1, 2, 3, 4, 5
 LAST = 1  # flag: the guest ends after this answer
 FRAME = Struct("<IBBH")
 LINE = 3  # the descriptor
+ROOM = 16 << 10  # bytes of events, until one is longer
 
 call = 0  # number of the Invocation in progress
 request_id = ""
@@ -26,7 +27,7 @@ class Line:
     """Reads and writes frames."""
 
     def __init__(self):
-        self.buf = bytearray(64 << 10)
+        self.buf = bytearray(ROOM)
         self.view = memoryview(self.buf)
         self.lo = self.hi = 0
 
@@ -60,7 +61,7 @@ class Line:
     def shrink(self):
         """Lets go of a buffer that one large event needed."""
         if len(self.buf) > 1 << 20 and self.lo == self.hi:
-            self.buf = bytearray(64 << 10)
+            self.buf = bytearray(ROOM)
             self.view = memoryview(self.buf)
             self.lo = self.hi = 0
 

@@ -28,7 +28,7 @@ const (
 
 // servePackets answers DNS over UDP until the socket is closed.
 func (n *Net) servePackets(c net.PacketConn) {
-	in := make([]byte, question)
+	in := make([]byte, packet) // questions are much shorter
 	for {
 		size, from, err := c.ReadFrom(in)
 		if errors.Is(err, net.ErrClosed) || n.ctx.Err() != nil {
