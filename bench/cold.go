@@ -23,15 +23,16 @@ type handler struct {
 	entry   string
 	target  float64 // of ebb's p50, in ms; 0 for none
 	pooled  float64 // the same once there are pools to take Instances from
+	ready   int     // programs that ebb holds ready when one of them becomes the next Instance; a zygote is one, its copy another
 }
 
 func handlers() []handler {
 	return []handler{
-		{"go", "Go (aws-lambda-go)", "provided.al2023", "bootstrap", 10, 10},
-		{"go-http", "Go (net/http alone)", "provided.al2023", "bootstrap", 10, 10},
-		{"python", "Python", "python3.13", "handler.hello", 40, 8},
-		{"node", "Node", "nodejs22.x", "handler.hello", 70, 10},
-		{"node-sdk", "Node + AWS SDK", "nodejs22.x", "handler.hello", 0, 90},
+		{"go", "Go (aws-lambda-go)", "provided.al2023", "bootstrap", 10, 10, 0},
+		{"go-http", "Go (net/http alone)", "provided.al2023", "bootstrap", 10, 10, 0},
+		{"python", "Python", "python3.13", "handler.hello", 40, 8, 2},
+		{"node", "Node", "nodejs22.x", "handler.hello", 70, 10, 1},
+		{"node-sdk", "Node + AWS SDK", "nodejs22.x", "handler.hello", 0, 90, 1},
 	}
 }
 

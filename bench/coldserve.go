@@ -57,7 +57,7 @@ func (b *bench) servedCold(ctx context.Context, h handler, row *Cold) error {
 		return err
 	}
 	for n := range b.o.starts + 1 {
-		if err := s.empty(ctx, api, strings.TrimSpace(string(token)), n > 0 && h.pooled != h.target); err != nil {
+		if err := s.empty(ctx, api, strings.TrimSpace(string(token)), n > 0, h.ready); err != nil {
 			return err
 		}
 		took, err := firstByte(s.addr, s.path)
@@ -73,7 +73,7 @@ func (b *bench) servedCold(ctx context.Context, h handler, row *Cold) error {
 }
 
 // empty waits until the server runs no Instance, and where it may hold programs ready for some time until it does; then a little.
-func (s *server) empty(ctx context.Context, api, token string, ready bool) error {
+func (s *server) empty(ctx context.Context, api, token string, again bool, ready int) error {
 	for begun := time.Now(); ; {
 		instances, err := metric(api, token, "ebb_instances")
 		if err != nil {
@@ -83,7 +83,7 @@ func (s *server) empty(ctx context.Context, api, token string, ready bool) error
 		if err != nil {
 			return err
 		}
-		if instances == 0 && (!ready || held > 0 || time.Since(begun) > 2*time.Second) {
+		if instances == 0 && (!again || int(held) >= ready || time.Since(begun) > 2*time.Second) {
 			return s.pause(ctx, time.Now().Add(soon), quiet)
 		}
 		if err := s.pause(ctx, begun.Add(soon), 10*time.Millisecond); err != nil {
