@@ -10,9 +10,10 @@ import (
 	"github.com/ebb-run/ebb/internal/guest"
 )
 
-// Node.js keeps what V8 has compiled in files, and a function with megabytes of libraries starts in half the time from them. The first Init of
-// a Unit makes them, inside its Sandbox and before any request came near it, and sends them in one frameKept: nobody who calls a function can
-// leave something to its next Instance. They are shown read-only to all others. V8 checks them and does without those that do not fit.
+// Node.js keeps what V8 has compiled in files, and Python its bytecode; a function with megabytes of libraries starts in half the time from them.
+// The first Init of a Unit makes them, inside its Sandbox and before any request came near it, and sends them in one frameKept: nobody who calls a
+// function can leave something to its next Instance. They are shown read-only to all others. V8 and Python check them and do without those that do
+// not fit.
 
 const (
 	// keepArg tells the bootstrap that compiled code is wanted.
@@ -30,7 +31,7 @@ func hasCompiled(u *guest.Unit) bool { return u.Compiled != "" && isDir(u.Compil
 // in each Sandbox.
 func compiledArg(u *guest.Unit) string {
 	switch {
-	case u.Compiled == "" || !u.Mounts || familyOf(u.Runtime) != node:
+	case u.Compiled == "" || !u.Mounts || familyOf(u.Runtime) != node && familyOf(u.Runtime) != python:
 		return ""
 	case hasCompiled(u):
 		return compiledDir
@@ -40,7 +41,7 @@ func compiledArg(u *guest.Unit) string {
 
 var errCompiled = errors.New("the guest's compiled code makes no sense")
 
-// compiledName is how Node.js calls such files: a folder for its version, processor and flags, in it one for each module.
+// compiledName is how they are called: a folder for the interpreter's version and what else counts, in it one file for each module.
 var compiledName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$`)
 
 // compiledFile is one of them.

@@ -51,7 +51,7 @@ func TestCompiled_IsKeptAsAWholeAndOnce(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(u.Compiled, "v22-x64", "1.cache")); err != nil || string(b) != "one" {
 		t.Errorf("%q, %v", b, err)
 	}
-	for _, other := range []*guest.Unit{{Runtime: "nodejs22.x", Mounts: true}, {Runtime: "nodejs22.x", Compiled: "/x"}, {Runtime: "python3.13", Mounts: true, Compiled: "/x"}} {
+	for _, other := range []*guest.Unit{{Runtime: "nodejs22.x", Mounts: true}, {Runtime: "nodejs22.x", Compiled: "/x"}, {Runtime: "provided.al2023", Mounts: true, Compiled: "/x"}} {
 		if arg := compiledArg(other); arg != "" {
 			t.Errorf("%+v: argument %q", other, arg)
 		}

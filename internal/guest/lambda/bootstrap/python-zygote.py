@@ -233,6 +233,9 @@ def load():
     names.update(__file__=path, __doc__=None, __loader__=type(own.__loader__)("__main__", path), __waiting__=True)
     with open(path, "rb") as f:
         exec(compile(f.read(), path, "exec"), names)
+    from importlib import import_module
+
+    import_module("python_compiled")  # for python.py; it is next to this file
     return module
 
 

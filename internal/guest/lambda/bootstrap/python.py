@@ -1,7 +1,7 @@
 """The guest's side of a Python function: it loads the handler, then serves Invocations as frames on descriptor 3.
 
-Arguments: supplied SDK folder or "", then the layers' folder if there is one; behind a wrapper script they come in _EBB_BOOTSTRAP, by
-line. Runs on Python 3.8 and later. Imports cost start-up time: what only some functions need is imported by them or on first use.
+Arguments, the last ones perhaps missing: supplied SDK folder or "", the layers' folder or "", the folder with bytecode or "keep" where it is to
+be collected; behind a wrapper script they come in _EBB_BOOTSTRAP, by line. Runs on Python 3.8 and later. Imports cost start-up time: what only some functions need is imported by them or on first use.
 
 A frame is length (uint32, little endian), kind (uint8), flags (uint8), call (uint16), then length bytes. An Invocation is HEAD, any
 number of BODY, END; so is its answer.
@@ -13,7 +13,7 @@ import json
 import time
 from struct import Struct
 
-HEAD, BODY, END, READY, FAILED = 1, 2, 3, 4, 5
+HEAD, BODY, END, READY, FAILED, KEPT = 1, 2, 3, 4, 5, 8
 LAST = 1  # flag: the guest ends after this answer
 FRAME = Struct("<IBBH")
 LINE = 3  # the descriptor
@@ -363,10 +363,10 @@ def load(name):
 
 
 def set_up_path():
-    """The code, the layers and the supplied SDKs, in this order, before the standard library."""
+    """The code, the layers and the supplied SDKs, in this order, before the standard library. Gives what collects bytecode, or None."""
     given = os.environ.pop("_EBB_BOOTSTRAP", None)
     args = sys.argv[1:] if given is None else given.split("\n")
-    supplied, layers = args[0], args[1:]
+    supplied, layers, compiled = args[0], [p for p in args[1:2] if p], args[2:]
     root = os.environ["LAMBDA_TASK_ROOT"]
     first = [root]
     for layer in layers:
@@ -385,6 +385,16 @@ def set_up_path():
         rest.insert(at, folder)
     sys.path[:] = first + rest
     sys.argv[:] = [sys.argv[0]]
+    module = sys.modules.pop("python_compiled", None)  # python-zygote.py has loaded it
+    if not compiled:
+        return None
+    if module is None:
+        from importlib import import_module
+
+        sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+        module = import_module("python_compiled")
+        del sys.path[0], sys.modules["python_compiled"]
+    return module.use(compiled[0], tuple(p + "/" for p in [root, supplied] + layers if p))
 
 
 def configure():
@@ -403,7 +413,7 @@ def main():
     configure()
     # The code's folder is shared and never written.
     sys.dont_write_bytecode = True
-    set_up_path()
+    collect = set_up_path()
     for f in (sys.stdout, sys.stderr):
         f.reconfigure(line_buffering=True, encoding="utf-8", errors="backslashreplace")
     os.set_inheritable(LINE, False)
@@ -421,7 +431,11 @@ def main():
         flush()
         send(((FAILED, LAST, encoded(doc)),))
         os._exit(1)
-    send(((READY, 0, b"%d" % ((clock() - loading) * 1e6)),))
+    took = (clock() - loading) * 1e6
+    compiled = collect and collect()
+    if compiled:
+        send(((KEPT, 0, compiled),))
+    send(((READY, 0, b"%d" % took),))
     serve(handler)
 
 
