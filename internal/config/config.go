@@ -42,6 +42,7 @@ type Config struct {
 	Overcommit       int           // how many times MemoryMB the Instances may declare together
 	KeepAlive        time.Duration // how long an Instance may stay Idle
 	FreezeAfter      time.Duration // how long an Instance is Idle before it is frozen; negative means never
+	CompileAhead     string        // On or Off
 	CPULimits        string        // CPUNone, CPUShared or CPUProportional
 	LearnKeepAlive   bool          // from when each Unit is called; KeepAlive where that says nothing
 	QueueTimeout     time.Duration // how long an Invocation may wait for an Instance
@@ -58,6 +59,12 @@ type Config struct {
 	AllowUnprotected bool          // serve routes whose protection is not active yet
 	Account          string        // AWS account id shown to functions
 }
+
+// What is or is not.
+const (
+	On  = "on"
+	Off = "off"
+)
 
 // What an Instance's memory says about processors.
 const (
@@ -118,6 +125,8 @@ func Settings() []Setting {
 			}
 			return nil
 		}},
+		one("compile-ahead", On, []string{On, Off},
+			"run the init of functions with much code once after their deploy, without a network, to have it compiled before the first cold start", func(c *Config) *string { return &c.CompileAhead }),
 		one("cpu-limits", CPUNone, []string{CPUNone, CPUShared, CPUProportional},
 			"processors by memory, 1,769 MB for each: shared counts only while they are contended, proportional also holds each Instance to its part", func(c *Config) *string { return &c.CPULimits }),
 		{Name: "keep-alive-policy", Default: "fixed", Help: "fixed, or learned: each function's own from when it is called, with Instances started just before; keep-alive where that says nothing", set: func(c *Config, s string) error {

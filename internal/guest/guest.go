@@ -45,6 +45,12 @@ func (e *CutError) Unwrap() error { return e.Err }
 // ending its work.
 const Farewell = time.Second
 
+// Compiler is a Protocol whose guests compile code at their first Init, for those after it to load.
+type Compiler interface {
+	// Compiles says whether the next Init of the Unit does so.
+	Compiles(u *Unit) bool
+}
+
 // Unit is what an Instance runs, ready to start: paths exist, references are resolved.
 type Unit struct {
 	Function    string // full name

@@ -69,7 +69,9 @@ type Spec struct {
 	// Beside is how many programs Code.Beside will have. With any the host listens at Sandbox.Addr also where the Transport is Stream.
 	// Dial takes none, and no Sandbox without Traits.Mounts or with Traits.Alone does.
 	Beside int
-	Limits Limits
+	// Offline guests reach nothing, whatever Egress allows. A Driver that cannot hold them back refuses: errs.Unsupported.
+	Offline bool
+	Limits  Limits
 	// Output takes what the guest writes to standard output and standard error, in order, from one goroutine at a time.
 	Output io.Writer
 }

@@ -206,6 +206,7 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 		return nil, err
 	}
 	s.unpack(ctx, d)
+	s.rehearse(d, changed)
 	s.metrics.Deploy("ok")
 	out := s.deployed(d, before.Deployment, changed, start)
 	for _, fail := range staged.Failures() {

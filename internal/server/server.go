@@ -58,29 +58,30 @@ type Options struct {
 
 // Server is one Node.
 type Server struct {
-	o         Options
-	started   time.Time
-	lock      *dataLock
-	token     identity.Token
-	nats      *nats.Conn
-	state     *state.Store
-	artifacts *artifact.Store
-	logs      *telemetry.Logs
-	metrics   *telemetry.Metrics
-	runtimes  *runtimes.Finder
-	egress    *egress.Egress
-	driver    sandbox.Driver // of functions that ask for nothing else
-	drivers   all.Set
-	checks    []api.Check
-	protocol  *lambda.Protocol
-	observer  *observer
-	engine    *engine.Engine
-	gateway   *gateway.Gateway
-	stacks    stackTable
-	trash     trash
-	key       []byte // seals records, and keys Revisions
-	ready     atomic.Bool
-	following context.Context // ends when followers of logs are to end
+	o          Options
+	started    time.Time
+	lock       *dataLock
+	token      identity.Token
+	nats       *nats.Conn
+	state      *state.Store
+	artifacts  *artifact.Store
+	logs       *telemetry.Logs
+	metrics    *telemetry.Metrics
+	runtimes   *runtimes.Finder
+	egress     *egress.Egress
+	driver     sandbox.Driver // of functions that ask for nothing else
+	drivers    all.Set
+	checks     []api.Check
+	protocol   *lambda.Protocol
+	observer   *observer
+	engine     *engine.Engine
+	gateway    *gateway.Gateway
+	stacks     stackTable
+	rehearsals rehearsals
+	trash      trash
+	key        []byte // seals records, and keys Revisions
+	ready      atomic.Bool
+	following  context.Context // ends when followers of logs are to end
 
 	stopFollowers context.CancelFunc
 
@@ -199,6 +200,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 	}
 	s.engine = engine.New(o)
 	s.closing(s.engine.Close)
+	s.openRehearsals()
 	s.gateway = gateway.New(gateway.Options{
 		Log: s.o.Log, Invoker: invoker{s}, AllowUnprotected: s.o.Config.AllowUnprotected,
 		MaxBody: int64(s.o.Config.MaxBodyMB) << 20, Access: s.access,

@@ -39,6 +39,9 @@ func compiledArg(u *guest.Unit) string {
 	return keepArg
 }
 
+// Compiles says whether the next Init of the Unit compiles its code for those after it.
+func (p *Protocol) Compiles(u *guest.Unit) bool { return compiledArg(u) == keepArg }
+
 var errCompiled = errors.New("the guest's compiled code makes no sense")
 
 // compiledName is how they are called: a folder for the interpreter's version and what else counts, in it one file for each module.

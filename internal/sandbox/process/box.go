@@ -81,6 +81,9 @@ func newBox(d *Driver, s sandbox.Spec, n int) (_ *box, err error) {
 		return nil, errs.New(errs.Unsupported, "programs beside the main one need an isolated sandbox that does not listen itself").
 			WithHint("ebb doctor says what this machine allows.")
 	}
+	if s.Offline && d.iso == nil {
+		return nil, errs.New(errs.Unsupported, "a guest can be kept from the network only in an isolated sandbox").WithHint("ebb doctor says what this machine allows.")
+	}
 	number := strconv.Itoa(n)
 	b := &box{
 		d: d, spec: s, number: n, name: d.key + "-" + d.run + "-" + number,

@@ -229,7 +229,7 @@ func (i *isolation) start(ctx context.Context, box *box, c sandbox.Code, files [
 		}
 		return g, nil
 	}
-	b := &birth{i: i, spec: box.spec, code: c, box: box, outside: i.user(box.number), plan: i.plan(box.d.opts.Egress, box.spec.Owner)}
+	b := &birth{i: i, spec: box.spec, code: c, box: box, outside: i.user(box.number), plan: i.planOf(box)}
 	b.write()
 	for n, p := range c.Beside {
 		b.accompany(n, p)

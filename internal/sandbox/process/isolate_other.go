@@ -41,7 +41,6 @@ func (i *isolation) start(context.Context, *box, sandbox.Code, []uintptr) (*gues
 	return nil, errNoIsolation
 }
 
-
 // walls exist on Linux alone.
 type walls struct{}
 

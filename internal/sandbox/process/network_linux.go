@@ -110,6 +110,14 @@ func (i *isolation) outcomes(answers []byte) error {
 	return nil
 }
 
+// planOf lists the sockets of a box's network.
+func (i *isolation) planOf(b *box) []capture.Socket {
+	if b.spec.Offline {
+		return nil
+	}
+	return i.plan(b.d.opts.Egress, b.spec.Owner)
+}
+
 // plan lists the sockets of a Sandbox's network, none where nothing can be reached.
 func (i *isolation) plan(e sandbox.Egress, owner string) []capture.Socket {
 	if e == nil {

@@ -100,7 +100,7 @@ func (b *box) seedOf(c sandbox.Code) *seed {
 	}
 	k := &seed{
 		template: *t, limits: b.fence.limits, tmp: b.spec.Limits.TmpBytes, heap: b.fence.heap,
-		plan: b.d.iso.plan(b.d.opts.Egress, b.spec.Owner),
+		plan: b.d.iso.planOf(b),
 	}
 	for _, m := range t.Mounts {
 		if !slices.Contains(c.Mounts, m) {

@@ -96,7 +96,7 @@ func (z *zygotes) start(ctx context.Context, box *box, c sandbox.Code, files []u
 		return nil, nil, nil
 	}
 	began := time.Now()
-	b := &birth{i: z.i, spec: box.spec, code: c, box: box, outside: z.i.user(box.number), plan: z.i.plan(box.d.opts.Egress, box.spec.Owner)}
+	b := &birth{i: z.i, spec: box.spec, code: c, box: box, outside: z.i.user(box.number), plan: z.i.planOf(box)}
 	g, received, err := one.copy(b, sandbox.Assignment{Command: c.Command, Env: append([]string{}, c.Env...), Dir: c.Dir}, box.fence, files)
 	if err != nil {
 		z.say("a guest is not copied from the template", c.Template.Name, "sandbox", box.spec.ID, "err", err)

@@ -314,6 +314,12 @@ func rowNoNetwork(t *testing.T, c *catalogue) []string {
 		go greet(l, &accepted)
 		at = append(at, l.Addr().String())
 	}
-	_, broken := c.attack(t, sandbox.Spec{}, "network", append(at, "["+"2001:db8::1]:80", public+":80")...)
+	at = append(at, "["+"2001:db8::1]:80", public+":80")
+	_, broken := c.attack(t, sandbox.Spec{}, "network", at...)
+	if c.o.Connected != nil {
+		w := &world{answer: func(string, int64) []netip.Addr { return []netip.Addr{netip.MustParseAddr(public)} }}
+		offline := c.launch(t, c.connected(t, w), sandbox.Spec{Owner: "f", Offline: true}, nil, "network", append(at, "public.example:80")...).report()
+		broken = append(append(broken, offline.broken...), w.outside()...)
+	}
 	return broken
 }
