@@ -359,19 +359,27 @@ var builders = []struct {
 	{"configuration that is a program", "node", "out", map[string]string{
 		"serverless.yml": "service: shop\nprovider: {name: aws, runtime: nodejs20.x}\nfunctions: {f: {handler: h.f, environment: {REPORT: '${file(./attack.js):report}'}}}\n",
 		"h.js":           "exports.f = async () => 1", "attack.js": "@ATTACK@\nconst attack = module.exports; module.exports = async () => ({ report: JSON.stringify(await attack()) })\n",
-	}, func(s *stage) []byte {
-		out, err := s.command(s.t.Context(), "inspect", "--json").Output()
-		if err != nil {
-			s.t.Fatalf("ebb inspect: %v\n%s", err, out)
-		}
-		var a struct {
-			Functions []struct{ Env map[string]any }
-		}
-		if err := json.Unmarshal(out, &a); err != nil || len(a.Functions) != 1 {
-			s.t.Fatalf("got %s (%v)", out, err)
-		}
-		return []byte(fmt.Sprint(a.Functions[0].Env["REPORT"]))
-	}},
+	}, inspected},
+	{"project file in TypeScript", "node", "out", map[string]string{
+		"serverless.ts": "const attack: any = require('./attack.js');\ninterface Report { REPORT: string }\nmodule.exports = (async () => {\n  const environment: Report = { REPORT: JSON.stringify(await attack()) };\n" +
+			"  return { service: 'shop', provider: { name: 'aws', runtime: 'nodejs20.x' }, functions: { f: { handler: 'h.f', environment } } };\n})();\n",
+		"h.js": "exports.f = async () => 1", "attack.js": "@ATTACK@",
+	}, inspected},
+}
+
+// inspected gives the report that a project file has put into an environment.
+func inspected(s *stage) []byte {
+	out, err := s.command(s.t.Context(), "inspect", "--json").Output()
+	if err != nil {
+		s.t.Fatalf("ebb inspect: %v\n%s", err, out)
+	}
+	var a struct {
+		Functions []struct{ Env map[string]any }
+	}
+	if err := json.Unmarshal(out, &a); err != nil || len(a.Functions) != 1 {
+		s.t.Fatalf("got %s (%v)", out, err)
+	}
+	return []byte(fmt.Sprint(a.Functions[0].Env["REPORT"]))
 }
 
 func TestBuilds_HostileScriptsReachNothing(t *testing.T) {

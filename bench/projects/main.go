@@ -28,6 +28,7 @@ type options struct {
 	start     time.Duration // for a project to come up
 	call      time.Duration // for an answer
 	plain     bool
+	again     int // direct calls of each function, after the others
 	json      string
 }
 
@@ -49,6 +50,7 @@ func main() {
 	flag.DurationVar(&o.start, "start", 3*time.Minute, "how long a project may take to come up")
 	flag.DurationVar(&o.call, "call", 10*time.Second, "how long an answer may take")
 	flag.BoolVar(&o.plain, "plain", true, "run them without isolation too, and compare")
+	flag.IntVar(&o.again, "again", 0, "call each function so often again, every time as a cold start: Instances are not kept then")
 	flag.StringVar(&o.json, "json", "", "write everything that was seen to this file")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: go run ./bench/projects [flags] DIR")
@@ -180,10 +182,10 @@ func (r result) String() string {
 	return fmt.Sprintf("%-60s %s", r.Project, text)
 }
 
-// conclude prints the totals, and the slowest cold starts with their parts.
+// conclude prints the totals and the cold starts.
 func conclude(all []result) {
 	var isolated, plain, differing int
-	var cold []start
+	var cold, later []start
 	for _, r := range all {
 		if r.Isolated.Up {
 			isolated++
@@ -194,15 +196,27 @@ func conclude(all []result) {
 		if len(r.Differs) > 0 {
 			differing++
 		}
-		cold = append(cold, r.Isolated.Cold...)
+		cold, later = append(cold, r.Isolated.Cold...), append(later, r.Isolated.Later...)
 	}
 	fmt.Printf("\n%d projects; %d come up isolated, %d without isolation; %d differ\n", len(all), isolated, plain, differing)
+	slowest("the first cold starts, of each function", cold)
+	slowest("the cold starts after those", later)
+}
+
+// slowest prints how long cold starts took, and the parts of the slowest.
+func slowest(what string, cold []start) {
 	if len(cold) == 0 {
 		return
 	}
 	slices.SortFunc(cold, func(a, b start) int { return int((a.total() - b.total()) * 1000) })
 	rank := func(p float64) float64 { return cold[int(p*float64(len(cold)-1)+0.5)].total() }
-	fmt.Printf("cold starts of %d functions, isolated: p50 %.0f ms, p95 %.0f ms, most %.0f ms; the slowest:\n", len(cold), rank(0.5), rank(0.95), rank(1))
+	under := 0
+	for _, s := range cold {
+		if s.total() <= 100 {
+			under++
+		}
+	}
+	fmt.Printf("%s: %d, isolated; p50 %.0f ms, p95 %.0f ms, most %.0f ms; %d in at most 100 ms; the slowest:\n", what, len(cold), rank(0.5), rank(0.95), rank(1), under)
 	fmt.Printf("%9s %9s %9s %9s %9s\n", "all, ms", "queue", "sandbox", "runtime", "handler")
 	for i := range min(10, len(cold)) {
 		s := cold[len(cold)-1-i]

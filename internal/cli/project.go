@@ -110,7 +110,7 @@ func (c *command) layerFiles(given []string) (map[string]string, error) {
 
 // find says whether the folder holds a project. It only looks, so that nothing is made in a folder that is none.
 func (p *project) find() (frontend.Frontend, frontend.Project, error) {
-	return all.Frontends().Find(frontend.Project{Root: p.root, Env: p.c.Env, Exec: p.exec})
+	return all.Frontends().Find(frontend.Project{Root: p.root, Env: p.c.Env, Exec: p.exec, Script: build.Script})
 }
 
 // load reads the project file and shows what it has to say.
