@@ -8,7 +8,7 @@ const LINE = 4;
 
 // wanted are the parts of Node that are loaded before: those that SDKs and frameworks load anyway.
 const wanted = ['async_hooks', 'buffer', 'child_process', 'crypto', 'diagnostics_channel', 'dns', 'events', 'fs/promises', 'http', 'https', 'module', 'net', 'os', 'path',
-  'perf_hooks', 'querystring', 'stream', 'stream/promises', 'string_decoder', 'timers', 'timers/promises', 'tls', 'tty', 'url', 'util', 'zlib'];
+  'perf_hooks', 'querystring', 'stream', 'stream/promises', 'string_decoder', 'timers', 'timers/promises', 'tls', 'tty', 'url', 'util', 'vm', 'zlib'];
 
 module.exports = function template() {
   for (const name of wanted) {

@@ -568,8 +568,8 @@ function initFailed(err, title = 'Uncaught Exception', code = 1) {
   drained(() => frames([[FAILED, LAST, errorDocument(err)]], () => process.exit(code)));
 }
 
-// What V8 compiles of the code is kept for the next Instances (Node 22.10 and later): only until here has no request been seen.
-const kept = compiled ? require('./node-compiled.cjs')(compiled) : null;
+// What is compiled of the code is kept for the next Instances: only until here has no request been seen.
+const kept = compiled ? require('./node-compiled.cjs')(compiled, [env.LAMBDA_TASK_ROOT, layers, supplied].filter(Boolean).map((dir) => dir + path.sep)) : null;
 
 patchConsole();
 line.unref();
