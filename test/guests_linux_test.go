@@ -38,6 +38,7 @@ var guestRows = []guestRow{
 	{"a former Version", "what a Version left in files, environment, processes and sockets is not there for the next one of the same function."},
 	{"another app", "what a function left is not there for a function of another app on the same server."},
 	{"a deleted function", "what a function left is not there for one of the same name that is deployed after it was deleted."},
+	{rowDraws, "Instances that come from one program that was ready, as copies or otherwise, draw nothing twice: random numbers of every kind, identifiers, keys, names of files, at their init or later. Python's seed of string hashes, which it draws once for each process, is what copies share."},
 }
 
 // guestRuntimes are the ways in which guests are spoken to.
@@ -106,6 +107,7 @@ func TestGuests_HostileOnesHarmOnlyThemselves(t *testing.T) {
 		t.Parallel()
 		testLiars(t, v)
 		testCanaries(t, v)
+		testDraws(t, v)
 	})
 	t.Cleanup(func() { // when the parallel rows have ended
 		if *guestsPage == "" {
