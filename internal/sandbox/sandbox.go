@@ -114,10 +114,16 @@ type Code struct {
 type Template struct {
 	Name    string // for people: "nodejs22.x"
 	Kind    TemplateKind
-	Ahead   bool     // Copied: its copies can wait
+	Ahead   *Ahead   // Copied: its copies can wait; else nil
 	Command []string // as Code's; with Env and Mounts what tells one Template from another
 	Env     []string // the whole environment
 	Mounts  []Mount  // as Code's; what it needs beside the system's before it is assigned
+}
+
+// Ahead is what copies that wait have beyond others.
+type Ahead struct {
+	Mounts []Mount  // they see from their start; of Code.Mounts
+	Env    []string // as Assignment.Env of that which says that they wait
 }
 
 // TemplateKind is how a Template becomes a program.

@@ -2,10 +2,8 @@ package server
 
 import (
 	"context"
-	"errors"
 	"io"
-	"io/fs"
-	"path/filepath"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -71,6 +69,13 @@ func (s *Server) rehearse(d *state.Deployment, changed []string) {
 	if s.o.Config.CompileAhead == config.Off || !s.drivers.Process().Traits().Mounts {
 		return
 	}
+	var worth []rehearsal
+	known := map[string]int64{}
+	for _, u := range d.Units {
+		if slices.Contains(changed, u.Key) && s.worthwhile(u, known) {
+			worth = append(worth, rehearsal{d, u.Key})
+		}
+	}
 	r := &s.rehearsals
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,9 +84,7 @@ func (s *Server) rehearse(d *state.Deployment, changed []string) {
 	}
 	// Those of the Deployment before it are of no use any more.
 	r.mu.queue = slices.DeleteFunc(r.mu.queue, func(q rehearsal) bool { return q.d.Stack == d.Stack })
-	for _, key := range changed {
-		r.mu.queue = append(r.mu.queue, rehearsal{d, key})
-	}
+	r.mu.queue = append(r.mu.queue, worth...)
 	if !r.mu.busy && len(r.mu.queue) > 0 {
 		r.mu.busy = true
 		r.wg.Go(s.rehearseAll)
@@ -123,7 +126,7 @@ func (s *Server) rehearseOne(ctx context.Context, r rehearsal) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if p := guest.Protocol(s.protocol); !p.(guest.Compiler).Compiles(g) || p.Beside(g) > 0 || !muchSource(g) {
+	if p := guest.Protocol(s.protocol); !p.(guest.Compiler).Compiles(g) || p.Beside(g) > 0 {
 		return false, nil
 	}
 	limits := s.limits(f)
@@ -144,7 +147,7 @@ func (s *Server) rehearseOne(ctx context.Context, r rehearsal) (bool, error) {
 		code.Template = nil // or more of its kind would be readied, without a network
 	} else if t != nil {
 		own := *t
-		own.Ahead = false
+		own.Ahead = nil
 		code.Template = &own
 	}
 	conn, err := sb.Start(ctx, code)
@@ -159,29 +162,26 @@ func (s *Server) rehearseOne(ctx context.Context, r rehearsal) (bool, error) {
 	return true, session.Close()
 }
 
-// muchSource says whether a Unit brings so much source that it is worth a rehearsal.
-func muchSource(g *guest.Unit) bool {
-	enough := errors.New("enough")
-	var size int64
-	for _, dir := range []string{g.Root, g.Layers, g.Supplied} {
-		if dir == "" {
-			continue
-		}
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || !slices.Contains(sources, filepath.Ext(path)) {
-				return nil // what cannot be read counts nothing
-			}
-			if info, err := d.Info(); err == nil {
-				size += info.Size()
-			}
-			if size >= worthRehearsing {
-				return enough
-			}
-			return nil
-		})
-		if err != nil {
-			return true
-		}
+// worthwhile says whether a Unit brings so much source, its layers and SDKs included, that it is worth a rehearsal. known has what Artifacts bring.
+func (s *Server) worthwhile(u state.Unit, known map[string]int64) bool {
+	opt, err := s.opt(u)
+	if err != nil {
+		return false // the start of an Instance tells it, as what follows
 	}
-	return false
+	var size int64
+	for _, digest := range []string{u.Code, opt, u.Supplied} {
+		if _, ok := known[digest]; !ok && digest != "" {
+			m, err := s.artifacts.Manifest(digest)
+			if err != nil {
+				return false
+			}
+			for _, e := range m.Entries {
+				if slices.Contains(sources, path.Ext(e.Path)) {
+					known[digest] += e.Size
+				}
+			}
+		}
+		size += known[digest]
+	}
+	return size >= worthRehearsing
 }

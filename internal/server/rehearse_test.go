@@ -83,26 +83,28 @@ func TestRehearsal_IsOfFunctionsThatAreWorthIt(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		ahead string
+		size  int
 		want  int
-	}{{"on", 1}, {"off", 0}} {
+	}{{"on", 100, 0}, {"on", 100_000, 1}, {"off", 100_000, 0}} {
 		n := openWith(t, filepath.Join(t.TempDir(), "data"), map[string]string{"compile-ahead": c.ahead})
 		if !n.Mounts() {
 			t.Skip("this machine isolates no functions, so nothing is rehearsed")
 		}
-		a, tree := pythonShop("127.0.0.1:1", 100)
+		a, tree := pythonShop("127.0.0.1:1", c.size)
 		if _, err := n.deploy(t, a, tree); err != nil {
 			t.Fatal(err)
 		}
 		if got := server.Rehearsals(n.Server); got != c.want {
-			t.Errorf("%s: %d to be rehearsed, want %d", c.ahead, got, c.want)
+			t.Errorf("%s, %d bytes: %d to be rehearsed, want %d", c.ahead, c.size, got, c.want)
 		}
 		for end := time.Now().Add(time.Minute); server.Rehearsals(n.Server) > 0; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatal("rehearsals have no end")
 			}
 		}
-		if files, _ := filepath.Glob(filepath.Join(n.dir, "compiled", "*", "*", "*", "*.pyc")); len(files) > 0 || strings.Contains(n.log.String(), "rehearsed") {
-			t.Errorf("%s: a small function was rehearsed: %v\n%s", c.ahead, files, n.log)
+		files, err := filepath.Glob(filepath.Join(n.dir, "compiled", "*", "*", "*", "*.pyc"))
+		if err != nil || (len(files) > 0) != (c.want > 0) || strings.Contains(n.log.String(), "rehearsed") != (c.want > 0) {
+			t.Errorf("%s, %d bytes: %v\n%s", c.ahead, c.size, files, n.log)
 		}
 	}
 }

@@ -19,12 +19,15 @@ var bootVars = []string{"LD_", "GLIBC_", "MALLOC_", "GCONV_", "LOCPATH", "NLSPAT
 // localeVars are those by which the interpreter chooses encodings, and HOME, in which it looks for packages. A template has the Unit's own.
 var localeVars = []string{"LANG", "LANGUAGE", "LC_", "HOME"}
 
+// preloadVar tells a copy that waits where SDKs are that it may load.
+const preloadVar = "_EBB_PRELOAD"
+
 // copied is what a Python function's program can be a copy of, or nil.
 func (p *Protocol) copied(u *guest.Unit, c *sandbox.Code) *sandbox.Template {
 	if !u.Mounts || len(c.Beside) > 0 {
 		return nil
 	}
-	t := &sandbox.Template{Name: u.Runtime, Kind: sandbox.Copied, Ahead: true, Mounts: []sandbox.Mount{{Source: p.dir, Target: runtimeDir}}}
+	t := &sandbox.Template{Name: u.Runtime, Kind: sandbox.Copied, Ahead: &sandbox.Ahead{}, Mounts: []sandbox.Mount{{Source: p.dir, Target: runtimeDir}}}
 	for _, kv := range c.Env {
 		name, value, _ := strings.Cut(kv, "=")
 		of := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
@@ -37,6 +40,11 @@ func (p *Protocol) copied(u *guest.Unit, c *sandbox.Code) *sandbox.Template {
 	}
 	t.Command = append(slices.Clone(u.Interpreter), p.bootstrap(u, "python-zygote.py"))
 	t.Mounts = append(t.Mounts, installation(u.Interpreter[0])...)
+	if u.Supplied != "" {
+		// Not in the zygote, which has rights that a deployment's files must not come near: a copy that waits has none left.
+		t.Ahead.Mounts = []sandbox.Mount{{Source: u.Supplied, Target: suppliedDir}}
+		t.Ahead.Env = []string{preloadVar + "=" + suppliedDir + "/python"}
+	}
 	return t
 }
 

@@ -99,7 +99,9 @@ func (n *nursery) call(u *guest.Unit, how string) string {
 	if code.Template == nil {
 		n.t.Fatal("the function has no template")
 	}
-	code.Template.Ahead = how == ahead
+	if how != ahead {
+		code.Template.Ahead = nil
+	}
 	if how == executed {
 		code.Template = nil
 	}

@@ -153,7 +153,9 @@ func openCopiesTo(dir string, e sandbox.Egress, ahead bool) (sandbox.Driver, err
 		return nil, err
 	}
 	if is, _ := d.Isolated(); is {
-		t.Ahead = ahead
+		if ahead {
+			t.Ahead = &sandbox.Ahead{}
+		}
 		return copying{d, t, ahead}, nil
 	}
 	return d, nil

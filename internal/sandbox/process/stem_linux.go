@@ -95,14 +95,14 @@ func (d *Driver) debug(msg string, args ...any) {
 // seedOf is the kind of stem that could become the code in this Sandbox; nil where none can.
 func (b *box) seedOf(c sandbox.Code) *seed {
 	t := c.Template
-	if t == nil || t.Kind == sandbox.Copied && !t.Ahead || b.d.iso == nil || b.spec.Transport != sandbox.Stream || b.spec.Beside > 0 || len(t.Command) == 0 {
+	if t == nil || t.Kind == sandbox.Copied && t.Ahead == nil || b.d.iso == nil || b.spec.Transport != sandbox.Stream || b.spec.Beside > 0 || len(t.Command) == 0 {
 		return nil
 	}
 	k := &seed{
 		template: *t, limits: b.fence.limits, tmp: b.spec.Limits.TmpBytes, heap: b.fence.heap,
 		plan: b.d.iso.planOf(b),
 	}
-	for _, m := range t.Mounts {
+	for _, m := range early(t) {
 		if !slices.Contains(c.Mounts, m) {
 			return nil // it would show more than the Command sees
 		}
@@ -121,9 +121,17 @@ func (b *box) seedOf(c sandbox.Code) *seed {
 	return k
 }
 
+// early are the mounts that a Template has that waits.
+func early(t *sandbox.Template) []sandbox.Mount {
+	if t.Ahead == nil {
+		return t.Mounts
+	}
+	return slices.Concat(t.Mounts, t.Ahead.Mounts)
+}
+
 // lateMounts are what the Code has beyond its Template, sorted.
 func lateMounts(i *isolation, c sandbox.Code) []sandbox.Mount {
-	all := slices.DeleteFunc((&birth{i: i, code: c}).needed(), func(m sandbox.Mount) bool { return slices.Contains(c.Template.Mounts, m) })
+	all := slices.DeleteFunc((&birth{i: i, code: c}).needed(), func(m sandbox.Mount) bool { return slices.Contains(early(c.Template), m) })
 	slices.SortFunc(all, func(x, y sandbox.Mount) int { return strings.Compare(x.Target, y.Target) })
 	return all
 }
@@ -264,7 +272,7 @@ func (s *stemCell) start(k *seed) error {
 	b := &birth{
 		i: d.iso, outside: d.iso.user(s.number), plan: k.plan, template: true, late: k.late,
 		spec: sandbox.Spec{Transport: sandbox.Stream, Limits: sandbox.Limits{TmpBytes: k.tmp}},
-		code: sandbox.Code{Command: k.template.Command, Env: k.template.Env, Mounts: k.template.Mounts},
+		code: sandbox.Code{Command: k.template.Command, Env: k.template.Env, Mounts: early(&k.template)},
 	}
 	files, owner := []uintptr{d.null.Fd(), uintptr(write), uintptr(write), uintptr(three)}, 0
 	if k.template.Kind == sandbox.Copied {

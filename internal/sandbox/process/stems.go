@@ -40,7 +40,7 @@ type seed struct {
 
 // name gives the seed its key: what is the same for two Sandboxes can come from one kind of stem.
 func (s *seed) name() {
-	text, _ := json.Marshal([]any{s.template.Command, s.template.Env, s.template.Mounts, s.limits, s.tmp, s.heap, s.late, s.plan}) // plain data
+	text, _ := json.Marshal([]any{s.template.Command, s.template.Env, s.template.Mounts, s.template.Ahead, s.limits, s.tmp, s.heap, s.late, s.plan}) // plain data
 	s.key = string(text)
 }
 

@@ -114,7 +114,7 @@ func (z *zygotes) wait(b *birth, t *sandbox.Template, f *fence, files []uintptr)
 	if one == nil {
 		return nil, nil, 0, errors.New("it cannot be copied yet")
 	}
-	if g, received, err = one.copy(b, sandbox.Assignment{Wait: true}, f, files); err != nil {
+	if g, received, err = one.copy(b, sandbox.Assignment{Wait: true, Env: t.Ahead.Env}, f, files); err != nil {
 		return nil, nil, 0, err
 	}
 	f.entered()

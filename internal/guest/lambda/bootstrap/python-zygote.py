@@ -18,6 +18,13 @@ PRELOADED = """
 """
 
 
+# What is supplied to functions that import it, and what its first use imports.
+SUPPLIED = """
+    boto3 boto3.dynamodb.conditions boto3.dynamodb.transform boto3.dynamodb.types boto3.s3.constants boto3.s3.inject boto3.s3.transfer s3transfer.subscribers
+    botocore.client botocore.loaders
+"""
+
+
 class Unfit(Exception):
     """Why copies cannot be made here."""
 
@@ -109,21 +116,25 @@ class Mother:
         self.line.detach()  # closed already
 
 
-def preload():
+def preload(names):
     from importlib import import_module
 
-    for name in PRELOADED.split():
+    for name in names.split():
         try:
             import_module(name)
         except ImportError:
             pass  # not in this version, or not built
 
 
-def await_more():
+def await_more(env=()):
     """Waits in the Sandbox until it is known for which function."""
     import json
     import os
 
+    for kv in env:
+        name, _, value = kv.partition("=")
+        if name == "_EBB_PRELOAD":
+            preload_supplied(value)
     os.write(TEMPLATE, b"ready")
     data = os.read(TEMPLATE, 128 << 10)
     if not data:
@@ -133,6 +144,38 @@ def await_more():
     os.write(TEMPLATE, b"taken")
     os.close(TEMPLATE)
     return told
+
+
+def preload_supplied(folder):
+    """Loads the SDK that functions are supplied with."""
+    sys.path.insert(0, folder)
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    try:
+        preload(SUPPLIED)
+        remember_services(sys.modules["botocore.loaders"])
+    except Exception:
+        pass  # the function finds out itself
+    sys.dont_write_bytecode = before
+    sys.path.remove(folder)
+    sys.path_importer_cache.pop(folder, None)
+
+
+def remember_services(loaders):
+    """Looks once through the SDK's folder for what services it knows, hundreds of folders which it goes through three times for the first client."""
+    import os
+
+    Loader = loaders.Loader
+    find, own = Loader.list_available_services, Loader.BUILTIN_DATA_PATH
+    loader = Loader([own], include_default_search_paths=False)
+    known = {kind: tuple(find(loader, kind)) for kind in ("service-2", "resources-1", "endpoint-rule-set-1")}
+
+    def list_available_services(self, type_name):
+        shipped = type(self) is Loader and type(self.file_loader) is loaders.JSONFileLoader and own in self.search_paths
+        if shipped and type_name in known and not any(p != own and os.path.isdir(p) for p in self.search_paths):
+            return list(known[type_name])
+        return find(self, type_name)
+
+    Loader.list_available_services = list_available_services
 
 
 def become(told):
@@ -239,6 +282,29 @@ def load():
     return module
 
 
+def give_way(early):
+    """Forgets what was loaded ahead under a name that the function's own modules have, which come first."""
+    import os
+
+    supplied = sys.argv[1] + "/python"
+    folders = [os.environ["LAMBDA_TASK_ROOT"]] + [p for p in os.environ.get("PYTHONPATH", "").split(":") if p not in ("", supplied)]
+    for layer in filter(None, sys.argv[2:3]):
+        folders += [layer + "/python", layer + "/python/lib/python%d.%d/site-packages" % sys.version_info[:2]]
+    own = set()
+    for folder in folders:
+        try:
+            own.update(name.partition(".")[0] for name in os.listdir(folder))
+        except OSError:
+            pass
+    loaded = {name.partition(".")[0] for name in sys.modules if name not in early}
+    own &= loaded
+    if own & {name.partition(".")[0] for name in SUPPLIED.split()} or own & {"urllib3", "jmespath", "dateutil", "six"}:
+        own |= {"boto3", "botocore", "s3transfer", "urllib3", "jmespath", "dateutil", "six"}  # they are of one piece
+    for name in list(sys.modules):
+        if name not in early and name.partition(".")[0] in own:
+            del sys.modules[name]
+
+
 def rehearse(module):
     """Does once what every copy will do: what the interpreter notes at that, copies need not note again, each in pages of its own."""
     import json
@@ -270,7 +336,9 @@ def rehearse(module):
 def main():
     try:
         sys.dont_write_bytecode = True
-        preload()
+        early = set(sys.modules)
+        early.update(("json", "time", "struct"))  # python.py's own
+        preload(PRELOADED)
         module = load()
         for _ in range(3):
             rehearse(module)
@@ -289,8 +357,9 @@ def main():
         os._exit(1)
     told = mother.serve()
     if told.get("wait"):
-        told = await_more()
+        told = await_more(told["env"] or ())
     become(told)
+    give_way(early)
     shown.show(told["command"], told["env"])
     sys.modules["__main__"] = module
     return module.main
