@@ -107,7 +107,7 @@ func up(ctx context.Context, o options, work, dir, isolation string) outcome {
 }
 
 // between lies between two cold starts that are measured, so that the end of one is over and what was taken for it is there again.
-const between = 250 * time.Millisecond
+const between = 600 * time.Millisecond
 
 // reason finds what ended ebb among what it said.
 func reason(said string) string {

@@ -3,6 +3,7 @@ package lambda_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/ebb-run/ebb/internal/guest"
@@ -53,7 +54,7 @@ func supplied(t *testing.T, u *guest.Unit) {
 	putFiles(t, u.Supplied, map[string]string{
 		"python/boto3/__init__.py":    "import os, botocore.loaders, urllib3\nsaw = sorted(k for k in os.environ if k.startswith(('AWS', 'MINE')))\n",
 		"python/botocore/__init__.py": "", "python/botocore/client.py": "", "python/urllib3/__init__.py": "whose = 'supplied'",
-		"python/botocore/data/x": "",
+		"python/botocore/data/x": "", "python/boto3/data/x": "",
 		"python/botocore/loaders.py": `
 import os
 calls = 0
@@ -62,11 +63,11 @@ class Loader:
     BUILTIN_DATA_PATH = os.path.join(os.path.dirname(__file__), 'data')
     def __init__(self, extra_search_paths=None, file_loader=None, cache=None, include_default_search_paths=True):
         self.file_loader = file_loader or JSONFileLoader()
-        self.search_paths = list(extra_search_paths or []) + ([self.BUILTIN_DATA_PATH, '/nowhere'] if include_default_search_paths else [])
+        self.search_paths = list(extra_search_paths or []) + ([self.BUILTIN_DATA_PATH, '/nowhere', '/var/supplied/python/boto3/data'] if include_default_search_paths else [])
     def list_available_services(self, type_name):
         global calls
         calls += 1
-        return [type_name, *self.search_paths[:1]]
+        return sorted(type_name + p for p in self.search_paths if os.path.isdir(p))
 `,
 	})
 }
@@ -84,14 +85,17 @@ before = loaders.calls
 def handler(e, c):
     list = loaders.Loader().list_available_services
     return {'loaded': loaded, 'saw': boto3.saw, 'file': boto3.__file__, 'path': sys.path, 'whose': urllib3.whose,
-            'services': [list('service-2'), list(type_name='resources-1'), list('others')[:1], loaders.Loader(['/tmp']).list_available_services('service-2')], 'calls': [before, loaders.calls]}
+            'services': [list('service-2'), list(type_name='resources-1'), list('others'), loaders.Loader(['/tmp']).list_available_services('service-2')], 'calls': [before, loaders.calls]}
 `, "MINE=1")
 	supplied(t, u)
 	n.ready(u)
-	data := `"/var/supplied/python/botocore/data"`
-	services := `[["service-2", ` + data + `], ["resources-1", ` + data + `], ["others"], ["service-2", "/tmp"]]`
+	of := func(kind string, paths ...string) string {
+		return `["` + kind + strings.Join(paths, `", "`+kind) + `"]`
+	}
+	boto, core := "/var/supplied/python/boto3/data", "/var/supplied/python/botocore/data"
+	services := "[" + strings.Join([]string{of("service-2", boto, core), of("resources-1", boto, core), of("others", boto, core), of("service-2", "/tmp", boto, core)}, ", ") + "]"
 	first := decode(t, n.came(u, executed))
-	for how, want := range map[string][2]string{executed: {"false", "[0, 4]"}, copied: {"false", "[0, 4]"}, ahead: {"true", "[3, 5]"}} {
+	for how, want := range map[string][2]string{executed: {"false", "[0, 4]"}, copied: {"false", "[0, 4]"}, ahead: {"true", "[6, 8]"}} {
 		found := decode(t, n.came(u, how))
 		if found["loaded"] != want[0] || found["services"] != services || found["calls"] != want[1] || found["path"] != first["path"] || found["whose"] != `"supplied"` ||
 			found["file"] != `"/var/supplied/python/boto3/__init__.py"` || how == ahead && found["saw"] != "[]" {

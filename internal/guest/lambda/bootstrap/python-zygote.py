@@ -152,7 +152,7 @@ def preload_supplied(folder):
     sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
     try:
         preload(SUPPLIED)
-        remember_services(sys.modules["botocore.loaders"])
+        remember_services(sys.modules["botocore.loaders"], [folder + "/botocore/data", folder + "/boto3/data"])
     except Exception:
         pass  # the function finds out itself
     sys.dont_write_bytecode = before
@@ -160,19 +160,18 @@ def preload_supplied(folder):
     sys.path_importer_cache.pop(folder, None)
 
 
-def remember_services(loaders):
-    """Looks once through the SDK's folder for what services it knows, hundreds of folders which it goes through three times for the first client."""
+def remember_services(loaders, folders):
+    """Looks once through the SDK's folders for what services it knows: hundreds, which it goes through three times for the first client."""
     import os
 
     Loader = loaders.Loader
-    find, own = Loader.list_available_services, Loader.BUILTIN_DATA_PATH
-    loader = Loader([own], include_default_search_paths=False)
-    known = {kind: tuple(find(loader, kind)) for kind in ("service-2", "resources-1", "endpoint-rule-set-1")}
+    find = Loader.list_available_services
+    known = {(folder, kind): find(Loader([folder], include_default_search_paths=False), kind) for folder in folders for kind in ("service-2", "resources-1", "endpoint-rule-set-1")}
 
     def list_available_services(self, type_name):
-        shipped = type(self) is Loader and type(self.file_loader) is loaders.JSONFileLoader and own in self.search_paths
-        if shipped and type_name in known and not any(p != own and os.path.isdir(p) for p in self.search_paths):
-            return list(known[type_name])
+        paths = [p for p in self.search_paths if p in folders or os.path.isdir(p)]
+        if type(self) is Loader and type(self.file_loader) is loaders.JSONFileLoader and all((p, type_name) in known for p in paths):
+            return sorted({name for p in paths for name in known[p, type_name]})
         return find(self, type_name)
 
     Loader.list_available_services = list_available_services
