@@ -28,8 +28,8 @@ func Script(file string) (string, error) {
 		Define:  map[string]string{"import.meta.url": "__ebbURL"},
 		Plugins: []api.Plugin{{Name: "places", Setup: givePlaces}},
 	})
-	for _, m := range r.Errors {
-		at := ""
+	if len(r.Errors) > 0 {
+		m, at := r.Errors[0], ""
 		if l := m.Location; l != nil {
 			at = fmt.Sprintf("%s:%d:%d: ", l.File, l.Line, l.Column+1)
 		}
