@@ -27,15 +27,18 @@ func TestZygote_OwnModulesComeFirst(t *testing.T) {
 	t.Parallel()
 	n := newNursery(t)
 	u := n.unit(`
-import calendar, csv, html, html.parts, queue, random, secrets, uuid
+import sys
+ahead = 'email.message' in sys.modules
+kept = sys.modules.get('email')
+import calendar, csv, email, html, html.parts, queue, random, secrets, uuid
 def handler(e, c):
     return {'secrets': secrets.mine, 'calendar': calendar.mine, 'html': [html.mine, html.parts.mine], 'csv': csv.mine, 'queue': queue.mine,
-            'others': [random.random() < 1, len(str(uuid.uuid4()))]}
+            'kept': not ahead or kept is email, 'others': [random.random() < 1, len(str(uuid.uuid4()))]}
 `, "PYTHONPATH=/var/task/vendored")
-	putFiles(t, u.Root, map[string]string{"secrets.py": "mine = 1", "calendar.py": "mine = 2", "html/__init__.py": "mine = 3", "html/parts.py": "mine = 4", "vendored/csv.py": "mine = 5"})
+	putFiles(t, u.Root, map[string]string{"secrets.py": "mine = 1", "calendar.py": "mine = 2", "html/__init__.py": "mine = 3", "html/parts.py": "mine = 4", "vendored/csv.py": "mine = 5", "email/letter.txt": "no module"})
 	u.Layers = public(t)
 	putFiles(t, u.Layers, map[string]string{"python/queue.py": "mine = 6"})
-	want := map[string]string{"secrets": "1", "calendar": "2", "html": "[3, 4]", "csv": "5", "queue": "6", "others": "[true, 36]"}
+	want := map[string]string{"secrets": "1", "calendar": "2", "html": "[3, 4]", "csv": "5", "queue": "6", "kept": "true", "others": "[true, 36]"}
 	n.ready(u)
 	for _, how := range []string{executed, copied, ahead} {
 		found := decode(t, n.came(u, how))

@@ -23,7 +23,7 @@ func (i *isolation) retire() {}
 
 func (i *isolation) copied() int { return 0 }
 
-func (i *isolation) copiedFrom(func(name string) bool) (count int, bytes int64) { return 0, 0 }
+func (i *isolation) mothers() (count int, bytes int64) { return 0, 0 }
 
 func (i *isolation) separateUsers() bool { return false }
 

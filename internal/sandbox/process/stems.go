@@ -363,7 +363,7 @@ func (d *Driver) ReadyFor(name string) (count int) {
 func (d *Driver) Templates() (ready int, bytes int64, started int) {
 	ready, bytes = d.stems.held()
 	if d.iso != nil {
-		n, more := d.iso.copiedFrom(func(string) bool { return true })
+		n, more := d.iso.mothers()
 		ready, bytes = ready+n, bytes+more
 	}
 	return ready, bytes, d.Readied()

@@ -124,15 +124,13 @@ func (z *zygotes) wait(b *birth, t *sandbox.Template, f *fence, files []uintptr)
 // copied is how many guests were copies.
 func (i *isolation) copied() int { return int(i.zygotes.copies.Load()) }
 
-// copiedFrom counts the zygotes that are ready of Templates with names that are wanted, and their share of the memory that they have.
-func (i *isolation) copiedFrom(wanted func(name string) bool) (count int, bytes int64) {
+// mothers counts the zygotes that are ready, and their share of the memory that they have.
+func (i *isolation) mothers() (count int, bytes int64) {
 	z := i.zygotes
 	var found []proc
 	z.mu.Lock()
 	for _, one := range z.mu.ready {
-		if wanted(one.name) {
-			found = append(found, proc{pid: one.guest.pid})
-		}
+		found = append(found, proc{pid: one.guest.pid})
 	}
 	z.mu.Unlock() // reading takes a while, and starts wait for the mutex
 	return len(found), proportional(found)

@@ -289,14 +289,18 @@ def give_way(early):
     folders = [os.environ["LAMBDA_TASK_ROOT"]] + [p for p in os.environ.get("PYTHONPATH", "").split(":") if p not in ("", supplied)]
     for layer in filter(None, sys.argv[2:3]):
         folders += [layer + "/python", layer + "/python/lib/python%d.%d/site-packages" % sys.version_info[:2]]
+    loaded = {name.partition(".")[0] for name in sys.modules if name not in early}
     own = set()
     for folder in folders:
         try:
-            own.update(name.partition(".")[0] for name in os.listdir(folder))
+            entries = os.listdir(folder)
         except OSError:
-            pass
-    loaded = {name.partition(".")[0] for name in sys.modules if name not in early}
-    own &= loaded
+            continue
+        for entry in entries:
+            name, _, end = entry.partition(".")
+            # A folder that is no package comes after all that is one.
+            if name in loaded and (end in ("py", "pyc") or end.endswith("so") or not end and os.path.exists("%s/%s/__init__.py" % (folder, name))):
+                own.add(name)
     if own & {name.partition(".")[0] for name in SUPPLIED.split()} or own & {"urllib3", "jmespath", "dateutil", "six"}:
         own |= {"boto3", "botocore", "s3transfer", "urllib3", "jmespath", "dateutil", "six"}  # they are of one piece
     for name in list(sys.modules):
