@@ -11,6 +11,7 @@ import (
 	"github.com/evanw/esbuild/pkg/api"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/runtimes"
 )
 
 // maxScript bounds what Script gives, in bytes.
@@ -26,7 +27,7 @@ func Script(file string) (string, error) {
 		EntryPoints: []string{file}, Bundle: true, Platform: api.PlatformNode, Format: api.FormatCommonJS, Target: api.ES2022, Packages: api.PackagesExternal,
 		AbsWorkingDir: filepath.Dir(file), Charset: api.CharsetUTF8, LogLevel: api.LogLevelSilent, Outdir: filepath.Dir(file), Write: false,
 		Define:  map[string]string{"import.meta.url": "__ebbURL"},
-		Plugins: []api.Plugin{{Name: "places", Setup: givePlaces}},
+		Plugins: []api.Plugin{{Name: "places", Setup: func(b api.PluginBuild) { givePlaces(b, home(filepath.Dir(file))) }}},
 	})
 	if len(r.Errors) > 0 {
 		m, at := r.Errors[0], ""
@@ -41,8 +42,31 @@ func Script(file string) (string, error) {
 	return string(r.OutputFiles[0].Contents), nil
 }
 
+// home is the folder that holds all of a project: that with its repository, or its own where there is none. It has no links in its path.
+func home(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	for at := dir; !runtimes.Personal(at) && at != filepath.Dir(at); at = filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, ".git")); err == nil {
+			return at
+		}
+	}
+	return dir
+}
+
 // givePlaces writes the names that depend on a module's place in front of it, on its first line, so that lines keep their numbers.
-func givePlaces(b api.PluginBuild) {
+// Files outside of root are refused: they are read here, before anything runs in a sandbox that would not show them.
+func givePlaces(b api.PluginBuild, root string) {
+	refused := func(p string) error {
+		if within(p, root) {
+			return nil
+		}
+		return errs.New(errs.Forbidden, "%s is outside of %s", p, root)
+	}
+	b.OnLoad(api.OnLoadOptions{Filter: `.*`}, func(a api.OnLoadArgs) (api.OnLoadResult, error) {
+		return api.OnLoadResult{}, refused(a.Path)
+	})
 	b.OnLoad(api.OnLoadOptions{Filter: `\.[cm]?[jt]sx?$`}, func(a api.OnLoadArgs) (api.OnLoadResult, error) {
 		if strings.Contains(filepath.ToSlash(a.Path), "/node_modules/") {
 			return api.OnLoadResult{}, nil

@@ -1,6 +1,7 @@
 package build_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,6 +66,32 @@ func TestScript_FaultsHaveTheirPlace(t *testing.T) {
 		if text, err := build.Script(file); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, %d bytes (%s)", name, err, len(text), errs.CodeOf(err))
 		}
+	}
+	outside := filepath.Join(t.TempDir(), "secret.json")
+	project := filepath.Join(dir, "project")
+	if err := errors.Join(os.WriteFile(outside, []byte(`{"key": "canary"}`), 0o644), os.Mkdir(project, 0o755), os.WriteFile(filepath.Join(dir, "shared.ts"), []byte("export default 1"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(project, "link.json")); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{"import x from '" + outside + "'; export default x": "is outside of", "import x from './link.json'; export default x": "is outside of", "import x from '../shared'; export default x": "is outside of"} {
+		file := filepath.Join(project, "serverless.ts")
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := build.Script(file); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "canary") {
+			t.Errorf("%s: %v, %s", text, err, got)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, ".git"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(project, "serverless.ts"), []byte("import x from '../shared'; export default x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := build.Script(filepath.Join(project, "serverless.ts")); err != nil {
+		t.Errorf("of the same repository: %v", err)
 	}
 	if _, err := build.Script(filepath.Join(dir, "none.ts")); err == nil {
 		t.Error("a file that is not there is a module")

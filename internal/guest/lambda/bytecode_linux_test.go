@@ -68,6 +68,25 @@ def handler(e, c):
 	}
 }
 
+// TestBytecode_ThatIsTooMuchIsLeftOut: what fits is kept, and nobody tries again.
+func TestBytecode_ThatIsTooMuchIsLeftOut(t *testing.T) {
+	t.Parallel()
+	n := newNursery(t)
+	u := n.unit("import sys, huge\nfirst = not sys.dont_write_bytecode\ndef handler(e, c): return {'first': first}")
+	if err := os.WriteFile(filepath.Join(u.Root, "huge.py"), []byte("x = '"+strings.Repeat("x", 17<<20)+"'"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	u.Compiled = filepath.Join(public(t), "code", "way")
+	for _, want := range []string{"true", "false"} {
+		if got := decode(t, n.call(u, executed))["first"]; got != want {
+			t.Errorf("makes bytecode: %s, want %s", got, want)
+		}
+	}
+	if files, err := filepath.Glob(filepath.Join(u.Compiled, "*", "*.pyc")); err != nil || len(files) != 1 {
+		t.Errorf("%v, %v", files, err)
+	}
+}
+
 // TestBytecode_OfItsOwnIsUsed: what a project brings in __pycache__ is not made again.
 func TestBytecode_OfItsOwnIsUsed(t *testing.T) {
 	t.Parallel()

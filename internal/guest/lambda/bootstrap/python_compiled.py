@@ -49,14 +49,22 @@ def use(where, roots):
         sys.dont_write_bytecode = True
         machinery.cache_from_source = find
         try:
-            parts = []
+            parts, size = [], 0
+
+            def add(at, data):
+                nonlocal size
+                more = 6 + len(at) + len(data)
+                if size + more <= MOST:
+                    parts.extend((pack("<H", len(at)), at, pack("<I", len(data)), data))
+                    size += more
+
             for folder in os.listdir(where):
                 for file in os.listdir(where + "/" + folder):
                     with open("%s/%s/%s" % (where, folder, file), "rb") as f:
-                        data = f.read()
-                    at = ("%s/%s" % (folder, file)).encode()
-                    parts += (pack("<H", len(at)), at, pack("<I", len(data)), data)
-            return b"".join(parts) if 0 < sum(map(len, parts)) <= MOST else None
+                        add(("%s/%s" % (folder, file)).encode(), f.read())
+            if not parts:  # nobody has to try again
+                add(b"%s/none" % sys.implementation.cache_tag.encode(), b"")
+            return b"".join(parts)
         except OSError:
             return None
         finally:
