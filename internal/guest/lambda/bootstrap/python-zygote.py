@@ -126,15 +126,11 @@ def preload(names):
             pass  # not in this version, or not built
 
 
-def await_more(env=()):
+def await_more():
     """Waits in the Sandbox until it is known for which function."""
     import json
     import os
 
-    for kv in env:
-        name, _, value = kv.partition("=")
-        if name == "_EBB_PRELOAD":
-            preload_supplied(value)
     os.write(TEMPLATE, b"ready")
     data = os.read(TEMPLATE, 128 << 10)
     if not data:
@@ -144,6 +140,14 @@ def await_more(env=()):
     os.write(TEMPLATE, b"taken")
     os.close(TEMPLATE)
     return told
+
+
+def preload_asked(env):
+    """Loads what env asks for, before it is known for which function; whether there was any."""
+    asked = [kv.partition("=")[2] for kv in env if kv.startswith("_EBB_PRELOAD=")]
+    for folder in asked:
+        preload_supplied(folder)
+    return bool(asked)
 
 
 def preload_supplied(folder):
@@ -281,15 +285,22 @@ def load():
     return module
 
 
-def give_way(early):
-    """Forgets what was loaded ahead under a name that the function's own modules have, which come first."""
+def names_beside(early):
+    """The names, up to their first dot, of what is loaded beside early."""
+    return frozenset(name.partition(".")[0] for name in sys.modules if name not in early)
+
+
+def give_way(early, loaded):
+    """Forgets what was loaded ahead under a name that the function's own modules have, which come first.
+
+    loaded is names_beside(early), not made here because to go through sys.modules writes to a page of each name, shared with the zygote until then.
+    """
     import os
 
     supplied = sys.argv[1] + "/python"
     folders = [os.environ["LAMBDA_TASK_ROOT"]] + [p for p in os.environ.get("PYTHONPATH", "").split(":") if p not in ("", supplied)]
     for layer in filter(None, sys.argv[2:3]):
         folders += [layer + "/python", layer + "/python/lib/python%d.%d/site-packages" % sys.version_info[:2]]
-    loaded = {name.partition(".")[0] for name in sys.modules if name not in early}
     own = set()
     for folder in folders:
         try:
@@ -301,6 +312,8 @@ def give_way(early):
             # A folder that is no package comes after all that is one.
             if name in loaded and (end in ("py", "pyc") or end.endswith("so") or not end and os.path.exists("%s/%s/__init__.py" % (folder, name))):
                 own.add(name)
+    if not own:
+        return
     if own & {name.partition(".")[0] for name in SUPPLIED.split()} or own & {"urllib3", "jmespath", "dateutil", "six"}:
         own |= {"boto3", "botocore", "s3transfer", "urllib3", "jmespath", "dateutil", "six"}  # they are of one piece
     for name in list(sys.modules):
@@ -351,6 +364,7 @@ def main():
         import posix  # used in copies
 
         sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+        loaded = names_beside(early)
         gc.collect()
         gc.freeze()
     except Exception as e:
@@ -360,9 +374,11 @@ def main():
         os._exit(1)
     told = mother.serve()
     if told.get("wait"):
-        told = await_more(told["env"] or ())
+        if preload_asked(told["env"] or ()):
+            loaded = names_beside(early)
+        told = await_more()
     become(told)
-    give_way(early)
+    give_way(early, loaded)
     shown.show(told["command"], told["env"])
     sys.modules["__main__"] = module
     return module.main
