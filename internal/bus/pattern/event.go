@@ -38,7 +38,7 @@ var events = sync.Pool{New: func() any {
 
 // release gives the memory back, but for what an unusual event took.
 func (f *flat) release() {
-	if cap(f.leaves) > 4096 || cap(f.places) > 16384 || len(f.tried) > 4096 {
+	if cap(f.leaves) > 4096 || cap(f.places) > 16384 || len(f.tried) > 4096 || cap(f.join.found) > 4096 {
 		return
 	}
 	for i := range f.leaves { // a value's folded form stays for the next; the event's bytes must not
