@@ -15,7 +15,7 @@ import (
 
 var (
 	operators    = []string{"prefix", "suffix", "anything-but", "numeric", "cidr", "exists", "wildcard", "equals-ignore-case"} // never written
-	butOperators = []string{"prefix", "suffix", "equals-ignore-case", "wildcard"}                                             // never written
+	butOperators = []string{"prefix", "suffix", "equals-ignore-case", "wildcard"}                                              // never written
 	// reserved are names that EventBridge's matcher does not take for fields within $or.
 	reserved = append(slices.Clone(operators), "exactly", "=", "<", "<=", ">", ">=", "regex", "not-wildcard", "not-equals-ignore-case", "date-after",
 		"date-on-or-after", "date-before", "date-on-or-before", "in-date-range", "ip-address-in-range", "ip-address-not-in-range") // never written

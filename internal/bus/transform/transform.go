@@ -353,9 +353,9 @@ func (c *compiler) template(t *Transform, text string, names []string) {
 			}
 			t.event = t.event || name == varEvent
 			t.pieces = append(t.pieces, piece{text: text[start:i], name: name, path: at, quoted: quoted})
-			filler := bytes.Repeat([]byte{' '}, end+1-i)
-			if filler[0] = '0'; quoted {
-				filler = bytes.Repeat([]byte{'x'}, end+1-i)
+			filler := bytes.Repeat([]byte{'x'}, end+1-i)
+			if !quoted { // a list can neither be a key nor run into what stands beside it
+				filler = append(append([]byte{'['}, bytes.Repeat([]byte{' '}, end-1-i)...), ']')
 			}
 			copy(sample[i:], filler)
 			i, start = end, end+1

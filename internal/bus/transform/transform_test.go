@@ -142,8 +142,9 @@ func TestCompile_SaysWhereAndWhatIsWrong(t *testing.T) {
 		{tmpl(`"<x>"`, "x", "a"), "1:1 input-path InputPathsMap.x: the path must begin with $", ""},
 		{tmpl(``), "1:1 input-template InputTemplate has 0 bytes; 1 to 8192 are allowed", ""},
 		{tmpl(`{"a": 1,}`), "1:9 input-template InputTemplate is not JSON: a key in quotes is wanted, not '}'", ""},
-		{tmpl(`{<x>: 1}`, "x", "$.a"), "1:2 input-template InputTemplate is not JSON: a key in quotes is wanted, not '0'", "not as a key"},
-		{tmpl(`{"a": <x><x>}`, "x", "$.a"), "1:10 input-template InputTemplate is not JSON: a comma or '}' is wanted, not '0'", ""},
+		{tmpl(`{<x>: 1}`, "x", "$.a"), "1:2 input-template InputTemplate is not JSON: a key in quotes is wanted, not '['", "not as a key"},
+		{tmpl(`{"a": <x><x>}`, "x", "$.a"), "1:10 input-template InputTemplate is not JSON: a comma or '}' is wanted, not '['", ""},
+		{tmpl(`[1<x>]`, "x", "$.a"), "1:3 input-template InputTemplate is not JSON: a comma or ']' is wanted, not '['", ""},
 		{tmpl(`["a]`), "1:2 input-template InputTemplate is not JSON: a string without its end", ""},
 	} {
 		tr, list := transform.Compile(c.spec, "")
