@@ -52,22 +52,25 @@ func CompilePolicy(source []byte, scope Scope, file string) (*Policy, diag.List)
 	if strings.Join(strings.Fields(string(source)), "") == "{}" {
 		return &Policy{scope: scope}, nil
 	}
-	p, list := pattern.Compile(source, pattern.Options{File: file, MaxBytes: maxPolicyBytes, MaxCombinations: maxPolicyCombinations, NumberLimit: maxPolicyNumber})
-	if p == nil {
-		return nil, list
+	if len(source) > maxPolicyBytes {
+		c.errorf(0, "policy-too-large", "", "the filter policy has %d bytes; %d are allowed", len(source), maxPolicyBytes)
+		return nil, c.list
 	}
 	if n := c.object(1, 1); n > maxPolicyCombinations {
 		c.errorf(0, "policy-combinations", "They are the numbers of values multiplied with each other and, in nested fields, with the depth.",
 			"the values make %d combinations; %d are allowed", n, maxPolicyCombinations)
 	}
-	list = append(list, c.list...)
-	if list.HasErrors() {
-		return nil, list.Sorted()
+	if len(c.list) > 0 {
+		return nil, c.list.Sorted()
+	}
+	p, list := pattern.Compile(source, pattern.Options{File: file, MaxBytes: maxPolicyBytes, MaxCombinations: maxPolicyCombinations, NumberLimit: maxPolicyNumber})
+	if p == nil {
+		return nil, list
 	}
 	return &Policy{scope: scope, pattern: p}, list
 }
 
-// policyChecker counts what SNS limits in a policy whose syntax is known to be right.
+// policyChecker counts what SNS limits, before the policy is compiled; where the syntax is wrong it stops counting.
 type policyChecker struct {
 	places
 	scope Scope

@@ -28,6 +28,7 @@ type compiler struct {
 	list diag.List
 	at   []string // the JSON path of what is read
 	path []string // the event's path
+	full bool     // the pattern is over a limit; the rest is read for its syntax
 }
 
 func newCompiler(source []byte, o Options) *compiler {
@@ -145,15 +146,34 @@ func (c *compiler) leaf(at int, alts []conj) ([]conj, error) {
 	if len(one.tests) == 0 && !one.absent && !c.list.HasErrors() {
 		c.errorf(start, "pattern-empty", `To match whatever has the field, write [{"exists": true}].`, "an empty list matches nothing")
 	}
-	out := make([]conj, len(alts))
-	for i, a := range alts {
+	if c.full {
+		return alts, nil
+	}
+	total := 0
+	for i := range alts {
+		a := &alts[i]
 		if slices.ContainsFunc(a.conds, func(o cond) bool { return o.path == one.path }) {
 			c.errorf(at, "pattern-twice", "Put all values into one list; a $or may not repeat a field from outside it.", "the field %q is tested twice", one.path)
 			return alts, nil
 		}
-		out[i].conds = append(slices.Clip(a.conds), one)
+		a.conds = append(a.conds, one)
+		total += len(a.conds)
+		if len(a.conds) > maxFields || total > maxConditions {
+			c.full = true
+			c.errorf(at, "pattern-fields", "Use several rules instead.", "the pattern tests too many fields: %d, or %d over all combinations of $or branches, are allowed", maxFields, maxConditions)
+			return alts, nil
+		}
 	}
-	return out, nil
+	return alts, nil
+}
+
+// split copies alternatives, so that a branch can add to them.
+func split(alts []conj) []conj {
+	out := slices.Clone(alts)
+	for i := range out {
+		out[i].conds = slices.Clone(out[i].conds)
+	}
+	return out
 }
 
 // or reads the list of a $or.
@@ -167,7 +187,7 @@ func (c *compiler) or(at int, alts []conj) ([]conj, error) {
 		return alts, err
 	}
 	var all []conj
-	n, full := 0, false
+	n, full := 0, c.full
 	err := c.r.Array(func(i int) error {
 		return c.inside("["+strconv.Itoa(i)+"]", func() error {
 			n++
@@ -182,9 +202,9 @@ func (c *compiler) or(at int, alts []conj) ([]conj, error) {
 				}
 				return nil
 			}
-			branch, err := c.object(start, alts, true)
+			branch, err := c.object(start, split(alts), true)
 			all = append(all, branch...)
-			full = full || len(all) > c.o.MaxCombinations
+			full = full || c.full || len(all) > c.o.MaxCombinations
 			return err
 		})
 	})
@@ -193,9 +213,12 @@ func (c *compiler) or(at int, alts []conj) ([]conj, error) {
 		return nil, err
 	case n < 2:
 		c.errorf(at, "pattern-or", hint, "$or needs two alternatives")
+	case c.full:
+		return alts, nil
 	case full:
+		c.full = true
 		c.errorf(at, "pattern-combinations", "Branches of several $or multiply; use several rules instead.", "more than %d combinations of $or branches", c.o.MaxCombinations)
-		return alts[:min(1, len(alts))], nil
+		return alts, nil
 	}
 	return all, nil
 }

@@ -42,7 +42,9 @@ func (f *flat) release() {
 		return
 	}
 	for i := range f.leaves { // a value's folded form stays for the next; the event's bytes must not
-		f.leaves[i].text = nil
+		if f.leaves[i].text = nil; cap(f.leaves[i].fold) > 256 {
+			f.leaves[i].fold = nil
+		}
 	}
 	f.leaves, f.places, f.inside = f.leaves[:0], f.places[:0], f.inside[:0]
 	f.arrays, f.nested = 0, false

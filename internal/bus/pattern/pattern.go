@@ -36,6 +36,8 @@ const (
 	MaxCombinations = 1000    // of $or branches: EventBridge, "Or matching"
 	MaxEventBytes   = 2 << 20 // twice what the bus carries inline
 	maxEventDepth   = 512
+	maxFields       = 2000  // of one combination of $or branches; ebb's own, as is the next
+	maxConditions   = 50000 // of all combinations
 )
 
 // Options say how a pattern is read.

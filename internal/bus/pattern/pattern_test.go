@@ -302,6 +302,30 @@ func TestCompile_BoundsCombinations(t *testing.T) {
 	}
 }
 
+// What a pattern costs must not be its fields multiplied by its combinations.
+func TestCompile_BoundsConditions(t *testing.T) {
+	t.Parallel()
+	fields := func(n int) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprintf(`"g%d":[1]`, i))
+		}
+		return strings.Join(all, ",")
+	}
+	or := func(name string) string {
+		return `"` + name + `":{"$or":[` + strings.TrimSuffix(strings.Repeat(`{"x":[1]},`, 10), ",") + `]},`
+	}
+	o := pattern.Options{MaxBytes: 1 << 20}
+	if p, list := pattern.Compile([]byte(`{`+fields(2000)+`}`), o); p == nil {
+		t.Error(list)
+	}
+	for _, source := range []string{`{` + fields(2001) + `}`, `{` + or("a") + or("b") + or("c") + fields(1000) + `}`, `{` + fields(1000) + `,` + or("a") + or("b") + or("c") + `"z":[1]}`} {
+		if p, list := pattern.Compile([]byte(source), o); p != nil || len(list) != 1 || list[0].Code != "pattern-fields" {
+			t.Error(list)
+		}
+	}
+}
+
 func TestCompile_WarnsOfNumbersBeyondWhatAWSDocuments(t *testing.T) {
 	t.Parallel()
 	p, list := pattern.Compile([]byte(`{"a":[{"numeric":["<",6e9]}]}`), pattern.Options{})
