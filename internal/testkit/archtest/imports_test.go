@@ -70,7 +70,7 @@ func sources(t *testing.T) []source {
 }
 
 var (
-	pure      = []string{"internal/app", "internal/event", "internal/invocation", "internal/diag", "internal/errs", "internal/arn"}
+	pure = []string{"internal/app", "internal/event", "internal/invocation", "internal/diag", "internal/errs", "internal/arn"}
 	// languages are what subscribers say which events they want, and in which form: text in, an answer out.
 	languages = []string{"internal/bus/rawjson", "internal/bus/cesql", "internal/bus/pattern", "internal/bus/transform", "internal/bus/filter"}
 	contracts = []string{"internal/frontend", "internal/sandbox", "internal/guest", "internal/store", "internal/target"}
