@@ -100,12 +100,10 @@ func substring(a []Value, at int) (Value, *Error) {
 	switch {
 	case pos > n || pos < -n:
 		return String(""), failed(FunctionEvaluationError, at, "SUBSTRING from %d of a string of %d characters", pos, n)
-	case pos == 0:
-		return String(""), nil
 	case pos > 0:
 		pos--
 	default:
-		pos += n
+		pos += n // 0 is behind the end
 	}
 	rest := s[offset(s, pos):]
 	return String(rest[:offset(rest, size)]), nil

@@ -322,22 +322,27 @@ func unescape(raw []byte) []byte {
 
 // Literal reads a number, true, false or null and returns its text, which belongs to Data.
 func (r *Reader) Literal() ([]byte, error) {
+	k := r.Peek()
 	start := r.Pos
-	switch k := r.Peek(); k {
-	case True, False, Null:
-		word := map[Kind]string{True: "true", False: "false", Null: "null"}[k]
-		if start = r.Pos; len(r.Data)-start < len(word) || string(r.Data[start:start+len(word)]) != word {
-			return nil, r.Unexpected("a value")
-		}
-		r.Pos += len(word)
+	word := ""
+	switch k {
+	case True:
+		word = "true"
+	case False:
+		word = "false"
+	case Null:
+		word = "null"
 	case Number:
-		start = r.Pos
 		if err := r.number(); err != nil {
 			return nil, err
 		}
 	default:
 		return nil, r.Unexpected("a value")
 	}
+	if len(r.Data)-start < len(word) || word != "" && string(r.Data[start:start+len(word)]) != word {
+		return nil, r.Unexpected("a value")
+	}
+	r.Pos += len(word)
 	return r.Data[start:r.Pos:r.Pos], nil
 }
 

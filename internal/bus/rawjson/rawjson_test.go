@@ -105,17 +105,17 @@ func TestReader_ReadsWhatEncodingJSONReads(t *testing.T) {
 
 func TestReader_BoundsDepth(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		open, close string
-		n           int
-		ok          bool
-	}{{"[", "]", 512, true}, {"[", "]", 513, false}, {`{"a":`, "}", 511, true}, {`{"a":`, "}", 513, false}, {"[", "", 1 << 20, false}} {
-		r := rawjson.Reader{Data: []byte(strings.Repeat(c.open, c.n) + strings.TrimPrefix("{}", c.close[:0]) + strings.Repeat(c.close, c.n))}
-		if c.open == "[" {
-			r.Data = []byte(strings.Repeat(c.open, c.n) + strings.Repeat(c.close, c.n))
-		}
-		if _, err := r.Skip(); (err == nil) != c.ok {
-			t.Errorf("%d times %s: %v", c.n, c.open, err)
+	for text, ok := range map[string]bool{
+		strings.Repeat("[", 512) + strings.Repeat("]", 512):            true,
+		strings.Repeat("[", 513) + strings.Repeat("]", 513):            false,
+		strings.Repeat(`{"a":`, 511) + "{}" + strings.Repeat("}", 511): true,
+		strings.Repeat(`{"a":`, 512) + "{}" + strings.Repeat("}", 512): false,
+		strings.Repeat("[", 1<<20):                                     false,
+		"[" + strings.Repeat("[],", 1000) + "[]]":                      true, // beside each other is not within
+	} {
+		r := rawjson.Reader{Data: []byte(text)}
+		if _, err := r.Skip(); (err == nil) != ok {
+			t.Errorf("%.20s… of %d bytes: %v", text, len(text), err)
 		}
 	}
 }
