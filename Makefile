@@ -9,7 +9,7 @@ SHELL := /bin/bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: build check fmt vet static darwin race test deps bench dist docs isolation-table
+.PHONY: build check fmt vet static darwin race test deps runsc bench dist docs isolation-table
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/ebb ./cmd/ebb
@@ -30,10 +30,14 @@ darwin:
 
 # -short leaves out the long fault rounds, which `make test` runs.
 race: deps
-	CGO_ENABLED=1 go test -race -shuffle=on -short -timeout 8m -json ./... | go run ./internal/testkit/testsum
+	CGO_ENABLED=1 go test -race -shuffle=on -short -timeout 15m -json ./... | go run ./internal/testkit/testsum
 
-test: deps
+test: deps runsc
 	go test -timeout 20m -json ./... | go run ./internal/testkit/testsum
+
+# The tests of strong isolation run with it in `make test` and are left out where it cannot be built.
+runsc:
+	@scripts/runsc || echo "runsc cannot be built here; tests of strong isolation are left out"
 
 deps:
 	@scripts/test-deps
@@ -51,4 +55,9 @@ docs:
 
 # The rootless run is a part of it, so this is for root.
 isolation-table:
-	go test -count 1 -short ./internal/sandbox/process -run 'TestDriver_Conforms' -args -sandboxtest.table $(CURDIR)/docs/isolation.md
+	scripts/runsc
+	@mkdir -p bin
+	go test -count 1 -short ./internal/sandbox/oci -run 'TestDriver_Conforms' -args -sandboxtest.verdicts $(CURDIR)/bin/strong.verdicts
+	go test -count 1 -short ./internal/sandbox/process -run 'TestDriver_Conforms' -args -sandboxtest.table $(CURDIR)/docs/isolation.md -sandboxtest.include $(CURDIR)/bin/strong.verdicts
+	go test -count 1 ./test -run 'TestGuests_Hostile' -args -guests.page $(CURDIR)/docs/isolation.md
+	go test -count 1 ./test -run 'TestBuilds_HostileScriptsReachNothing' -args -builds.table $(CURDIR)/docs/isolation.md

@@ -23,16 +23,29 @@ type handler struct {
 	entry   string
 	target  float64 // of ebb's p50, in ms; 0 for none
 	pooled  float64 // the same once there are pools to take Instances from
+	ready   int     // programs that ebb holds ready when one of them becomes the next Instance; a zygote is one, its copy another
 }
 
 func handlers() []handler {
 	return []handler{
-		{"go", "Go (aws-lambda-go)", "provided.al2023", "bootstrap", 10, 10},
-		{"go-http", "Go (net/http alone)", "provided.al2023", "bootstrap", 10, 10},
-		{"python", "Python", "python3.13", "handler.hello", 40, 8},
-		{"node", "Node", "nodejs22.x", "handler.hello", 70, 10},
-		{"node-sdk", "Node + AWS SDK", "nodejs22.x", "handler.hello", 0, 90},
+		{"go", "Go (aws-lambda-go)", "provided.al2023", "bootstrap", 10, 10, 0},
+		{"go-http", "Go (net/http alone)", "provided.al2023", "bootstrap", 10, 10, 0},
+		{"python", "Python", "python3.13", "handler.hello", 40, 8, 2},
+		{"node", "Node", "nodejs22.x", "handler.hello", 70, 10, 1},
+		{"node-sdk", "Node + AWS SDK", "nodejs22.x", "handler.hello", 0, 90, 1},
 	}
+}
+
+func handlerNames() (all []string) {
+	for _, h := range handlers() {
+		all = append(all, h.name)
+	}
+	return all
+}
+
+// skipped reports whether a handler is not to be measured.
+func (b *bench) skipped(h handler) bool {
+	return len(b.o.only) > 0 && !slices.Contains(b.o.only, h.name)
 }
 
 // quiet lies between two cold starts, so that the end of one is not a part of the next.
@@ -79,6 +92,7 @@ func (b *bench) cold(ctx context.Context, out io.Writer) error {
 		}
 	}
 	b.report.concludeCold()
+	b.report.Took = time.Since(since).Seconds()
 	b.report.printCold(out, b.o.markdown)
 	return nil
 }
@@ -145,6 +159,9 @@ func (b *bench) unit(ctx context.Context, h handler, mounts bool) (*guest.Unit, 
 	}
 	found, err := runtimes.New(os.LookupEnv).Resolve(ctx, h.runtime)
 	u.Interpreter = found.Command
+	if mounts {
+		u.Compiled = filepath.Join(b.work, "compiled", h.name)
+	}
 	return u, err
 }
 

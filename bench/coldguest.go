@@ -19,6 +19,7 @@ import (
 // Ways to start a guest.
 const (
 	wayEbb   = "ebb"
+	wayStem  = "ebb, readied"
 	wayPlain = "ebb, --isolation none"
 	wayBare  = "fork and exec"
 	wayBwrap = "bubblewrap"
@@ -32,14 +33,16 @@ type nowhere struct{}
 func (nowhere) Dial(context.Context, sandbox.Destination) (net.Conn, error) {
 	return nil, errs.New(errs.Forbidden, "benchmarks connect to nothing")
 }
-func (nowhere) Resolves(sandbox.Destination) bool           { return false }
-func (nowhere) Declared(owner string) []sandbox.Destination { return nil }
+func (nowhere) Resolves(sandbox.Destination) bool                 { return false }
+func (nowhere) Missing(context.Context, sandbox.Destination) bool { return false }
+func (nowhere) Declared(owner string) []sandbox.Destination       { return nil }
 
 // coldGuests starts every handler in every way in turn, again and again, so that what drifts on the machine falls on all.
 func (b *bench) coldGuests(ctx context.Context, proto guest.Protocol) error {
 	var drivers []sandbox.Driver
-	for _, plain := range []bool{false, true} {
-		d, err := process.Open(process.Options{Dir: filepath.Join(b.work, fmt.Sprintf("run-%v", plain)), Plain: plain, Egress: nowhere{}})
+	for i, o := range []process.Options{{Ready: -1}, {Plain: true}, {}} {
+		o.Dir, o.Egress = filepath.Join(b.work, fmt.Sprintf("run-%d", i)), nowhere{}
+		d, err := process.Open(o)
 		if err != nil {
 			return err
 		}
@@ -54,6 +57,9 @@ func (b *bench) coldGuests(ctx context.Context, proto guest.Protocol) error {
 		{wayEbb, func(ctx context.Context, u *guest.Unit) (coldParts, error) {
 			return b.driven(ctx, drivers[0], proto, u)
 		}, drivers[0].Traits().Mounts},
+		{wayStem, func(ctx context.Context, u *guest.Unit) (coldParts, error) {
+			return b.readied(ctx, drivers[2].(*process.Driver), proto, u)
+		}, drivers[2].Traits().Mounts},
 		{wayPlain, func(ctx context.Context, u *guest.Unit) (coldParts, error) {
 			return b.driven(ctx, drivers[1], proto, u)
 		}, false},
@@ -66,10 +72,16 @@ func (b *bench) coldGuests(ctx context.Context, proto guest.Protocol) error {
 	}
 	for n := range b.o.starts + 1 {
 		for _, h := range handlers() {
+			if b.skipped(h) {
+				continue
+			}
 			for _, w := range ways {
 				row := b.report.coldOf(h.name, w.name)
 				if row.NotRun == "" {
 					row.NotRun = b.absent[h.name]
+				}
+				if w.name == wayStem && h.pooled == h.target {
+					row.NotRun = notPooled
 				}
 				if row.NotRun != "" {
 					continue
@@ -148,6 +160,35 @@ func talk(ctx context.Context, proto guest.Protocol, c sandbox.Conn, u *guest.Un
 	}
 	p.Invoke = f.at.Sub(t1).Seconds()
 	return f.bad
+}
+
+// notPooled says that a handler comes from no pool.
+const notPooled = "a native program has nothing to ready"
+
+// readied starts a guest from what the driver holds ready, and waits before until there is something: the first time it starts one to say what
+// is wanted.
+func (b *bench) readied(ctx context.Context, d *process.Driver, proto guest.Protocol, u *guest.Unit) (p coldParts, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for asked := false; d.ReadyFor(u.Runtime) == 0; {
+		if !asked {
+			if _, err := b.driven(ctx, d, proto, u); err != nil {
+				return p, err
+			}
+			asked = true
+		}
+		select {
+		case <-ctx.Done():
+			return p, errors.New("nothing was readied")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	before := d.Readied()
+	p, err = b.driven(ctx, d, proto, u)
+	if err == nil && d.Readied() == before {
+		err = errors.New("what was ready was not used")
+	}
+	return p, err
 }
 
 // driven starts a guest as the engine does.

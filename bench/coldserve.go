@@ -19,6 +19,9 @@ import (
 // coldServed measures cold starts through the gateway of a real `ebb serve` whose Instances are stopped as soon as they are idle.
 func (b *bench) coldServed(ctx context.Context) error {
 	for _, h := range handlers() {
+		if b.skipped(h) {
+			continue
+		}
 		row := b.report.coldOf(h.name, wayServe)
 		if row.NotRun = b.absent[h.name]; row.NotRun != "" {
 			continue
@@ -42,14 +45,19 @@ func (b *bench) servedCold(ctx context.Context, h handler, row *Cold) error {
 		return err
 	}
 	defer s.stop()
-	if _, err := s.event(ctx); err != nil {
+	api, err := s.event(ctx)
+	if err != nil {
 		return err
 	}
 	if err := b.command(ctx, "deploy", b.app(h.name), "--data", data); err != nil {
 		return err
 	}
+	token, err := os.ReadFile(filepath.Join(data, "token"))
+	if err != nil {
+		return err
+	}
 	for n := range b.o.starts + 1 {
-		if err := s.empty(ctx); err != nil {
+		if err := s.empty(ctx, api, strings.TrimSpace(string(token)), n > 0, h.ready); err != nil {
 			return err
 		}
 		took, err := firstByte(s.addr, s.path)
@@ -64,14 +72,24 @@ func (b *bench) servedCold(ctx context.Context, h handler, row *Cold) error {
 	return err
 }
 
-// empty waits until the server runs no Instance, and then a little.
-func (s *server) empty(ctx context.Context) error {
-	for deadline := time.Now().Add(soon); len(descendants(s.cmd.Process.Pid)) > 0; {
-		if err := s.pause(ctx, deadline, 5*time.Millisecond); err != nil {
+// empty waits until the server runs no Instance, and where it may hold programs ready for some time until it does; then a little.
+func (s *server) empty(ctx context.Context, api, token string, again bool, ready int) error {
+	for begun := time.Now(); ; {
+		instances, err := metric(api, token, "ebb_instances")
+		if err != nil {
+			return err
+		}
+		held, err := metric(api, token, "ebb_templates_ready")
+		if err != nil {
+			return err
+		}
+		if instances == 0 && (!again || int(held) >= ready || time.Since(begun) > 2*time.Second) {
+			return s.pause(ctx, time.Now().Add(soon), quiet)
+		}
+		if err := s.pause(ctx, begun.Add(soon), 10*time.Millisecond); err != nil {
 			return fmt.Errorf("wait for the end of an Instance: %w", err)
 		}
 	}
-	return s.pause(ctx, time.Now().Add(soon), quiet)
 }
 
 // firstByte asks over a connection that is there and gives the time to the first byte of a right answer.

@@ -88,9 +88,11 @@ func (b *bench) resting(ctx context.Context, what, data string, do func() error)
 		return err
 	}
 	i.Processes = len(descendants(s.cmd.Process.Pid))
-	if i.Goroutines, err = goroutines(api, strings.TrimSpace(string(token))); err != nil {
+	count, err := metric(api, strings.TrimSpace(string(token)), "go_goroutines")
+	if err != nil {
 		return err
 	}
+	i.Goroutines = int(count)
 	b.report.Idle = append(b.report.Idle, i)
 	return nil
 }

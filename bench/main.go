@@ -63,7 +63,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.SetOutput(usage)
 	var only string
 	fs.BoolVar(&o.quick, "quick", false, "two short repeats, for a first impression (under two minutes)")
-	fs.StringVar(&only, "only", "", "contenders to measure, separated by commas; bare always runs (names: "+strings.Join(names(), ", ")+")")
+	fs.StringVar(&only, "only", "", "contenders to measure, separated by commas; bare always runs (names: "+strings.Join(names(), ", ")+"); with -cold the handlers ("+strings.Join(handlerNames(), ", ")+")")
 	fs.IntVar(&o.repeats, "repeats", 5, "how often each contender is started and measured")
 	fs.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "length of each measurement")
 	fs.DurationVar(&o.warm, "warm", time.Second, "length of the load before the first measurement")
@@ -94,9 +94,13 @@ func parse(args []string, usage io.Writer) (options, error) {
 	}
 	if only != "" {
 		o.only = strings.Split(only, ",")
+		known := names()
+		if o.cold {
+			known = handlerNames()
+		}
 		for _, n := range o.only {
-			if !slices.Contains(names(), n) {
-				return o, fmt.Errorf("there is no contender %q; there are %s", n, strings.Join(names(), ", "))
+			if !slices.Contains(known, n) {
+				return o, fmt.Errorf("there is no contender %q; there are %s", n, strings.Join(known, ", "))
 			}
 		}
 	}

@@ -292,8 +292,8 @@ func memory(pid int) (pss, rss float64, err error) {
 	return pss, rss, nil
 }
 
-// goroutines reads how many there are from the metrics page of the control API.
-func goroutines(api, token string) (int, error) {
+// metric adds up the series of a metric on the control API's page.
+func metric(api, token, name string) (float64, error) {
 	req, err := http.NewRequest(http.MethodGet, api+"/metrics", nil)
 	if err != nil {
 		return 0, err
@@ -309,12 +309,21 @@ func goroutines(api, token string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read metrics: %w", err)
 	}
+	sum := 0.0
 	for line := range strings.Lines(string(text)) {
-		if v, ok := strings.CutPrefix(line, "go_goroutines "); ok {
-			return strconv.Atoi(strings.TrimSpace(v))
+		rest, ok := strings.CutPrefix(line, name)
+		if at := strings.LastIndexByte(rest, ' '); ok && at >= 0 && (rest[0] == ' ' || rest[0] == '{') {
+			v, err := strconv.ParseFloat(strings.TrimSpace(rest[at:]), 64)
+			if err != nil {
+				return 0, fmt.Errorf("read metric %s: %w", name, err)
+			}
+			sum += v
 		}
 	}
-	return 0, fmt.Errorf("metrics answered %s without go_goroutines", resp.Status)
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("metrics answered %s", resp.Status)
+	}
+	return sum, nil
 }
 
 func cpus() int { return runtime.NumCPU() }

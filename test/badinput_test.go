@@ -188,7 +188,7 @@ func TestHang_TheProcessIsGoneWhenTheAnswerIsThere(t *testing.T) {
 		if status, _ := get(http.DefaultClient, s.Ready.Gateway+"/hang?well=1"); status != 200 {
 			t.Fatalf("status %d", status)
 		}
-		guests := below(t, s.PID())
+		guests := instanceProcesses(t, s.PID())
 		if len(guests) == 0 {
 			t.Fatal("no process of a guest")
 		}
@@ -208,8 +208,34 @@ func TestHang_TheProcessIsGoneWhenTheAnswerIsThere(t *testing.T) {
 	})
 }
 
+// instanceProcesses lists the processes of a server's Instances that were executed: not those of interpreters that wait for a function, are
+// copied, or are about to be either.
+func instanceProcesses(t *testing.T, pid int) []int {
+	t.Helper()
+	var all []int
+	for _, child := range children(t, pid) {
+		tree := append(below(t, child), child)
+		if slices.ContainsFunc(tree, func(pid int) bool {
+			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+			return strings.Contains(string(env), "LAMBDA_TASK_ROOT=")
+		}) {
+			all = append(all, tree...)
+		}
+	}
+	return all
+}
+
 // below lists the processes that a process has started, and those that they have.
 func below(t *testing.T, pid int) []int {
+	t.Helper()
+	var all []int
+	for _, child := range children(t, pid) {
+		all = append(append(all, child), below(t, child)...)
+	}
+	return all
+}
+
+func children(t *testing.T, pid int) []int {
 	t.Helper()
 	var all []int
 	for _, task := range glob(t, fmt.Sprintf("/proc/%d/task/*/children", pid)) {
@@ -219,7 +245,7 @@ func below(t *testing.T, pid int) []int {
 			if err != nil {
 				t.Fatal(err)
 			}
-			all = append(append(all, child), below(t, child)...)
+			all = append(all, child)
 		}
 	}
 	return all

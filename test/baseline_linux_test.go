@@ -94,7 +94,7 @@ func TestTimeouts_LeaveEverythingAtItsBaseline(t *testing.T) {
 	var before, after map[string]int
 	eventually(t, "no processes after the first calls", func() bool {
 		before = held(t, s.PID(), data)
-		return before["processes"] == 0 && before["cgroups"] == 0
+		return before["processes"] <= slack["processes"] && before["cgroups"] <= slack["cgroups"]
 	})
 	timeOut(calls)
 	left := func() (more []string) {
@@ -121,9 +121,12 @@ func TestTimeouts_LeaveEverythingAtItsBaseline(t *testing.T) {
 
 // slack is what may come and go by itself.
 var slack = map[string]int{
-	"descriptors": 8, // the server's own files and connections
-	"threads":     24,
-	"data files":  4, // of the store
+	"threads":    24,
+	"data files": 4, // of the store
+	// An interpreter that copies are made of stays for some minutes, and is replaced after a number of them. Up to four copies wait in Sandboxes, of
+	// two processes and up to six cgroups each, which the host holds a dozen descriptors for; so does another one that is being made or ended.
+	"processes": 12, "cgroups": 32, "network namespaces of processes": 6,
+	"descriptors": 80, // the server's own files and connections too
 }
 
 // held counts what a server and its Sandboxes hold of the machine.

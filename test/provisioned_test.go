@@ -37,8 +37,8 @@ func TestProvisioned_InstancesAreReadyAndKnowIt(t *testing.T) {
 func TestColdStart_IsBrokenDown(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, runtime, file, code string }{
-		{"node", "nodejs22.x", "h.js", "const until = Date.now() + 60; while (Date.now() < until); exports.f = async () => ({ statusCode: 200 });\n"},
-		{"python", "python3.13", "h.py", "import time\ntime.sleep(0.06)\ndef f(event, context):\n    return {'statusCode': 200}\n"},
+		{"node", "nodejs22.x", "h.js", "const until = Date.now() + 62; while (Date.now() < until); exports.f = async () => ({ statusCode: 200 });\n"},
+		{"python", "python3.13", "h.py", "import time\ntime.sleep(0.062)\ndef f(event, context):\n    return {'statusCode': 200}\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,9 @@ functions:
   try:
     handler: handler.try
     events: [httpApi: GET /try]
+  packet:
+    handler: handler.packet
+    events: [httpApi: GET /packet]
   machine:
     handler: handler.machine
     events: [httpApi: GET /machine]
@@ -27,6 +31,10 @@ const os = require('os'), fs = require('fs'), cp = require('child_process')
 exports.try = async e => {
   try { return await (await fetch(e.queryStringParameters.url)).text() } catch (err) { console.log(err); return 'refused' }
 }
+exports.packet = async () => new Promise(done => {
+  const s = require('dgram').createSocket('udp4')
+  s.send('x', 123, '198.51.100.7', err => { s.close(); done(err ? err.code : 'sent') })
+})
 exports.machine = async () => {
   let home = 'written'
   try { fs.mkdirSync(os.homedir()) } catch (err) { home = err.code }
@@ -56,14 +64,19 @@ func TestSandbox_SaysWhyAConnectionFailedAndHowToAllowIt(t *testing.T) {
 	dir := project(t, map[string]string{"serverless.yml": sandboxYAML, "handler.js": sandboxJS})
 	data := t.TempDir()
 	s := ebb.Start(t, dir, data, "up", "--no-watch", "--listen", "127.0.0.1:0")
+	missing := "ebb: connection to no-such-name.invalid:80: "
+	var unknown *net.DNSError
+	if _, err := net.DefaultResolver.LookupHost(t.Context(), "no-such-name.invalid."); errors.As(err, &unknown) && unknown.IsNotFound {
+		missing = "ENOTFOUND no-such-name.invalid" // as the client says it: this machine's resolver knows
+	}
 	for url, want := range map[string]string{
 		"http://169.254.169.254/": "ebb: connection to 169.254.169.254:80 is not allowed: 169.254.169.254 is a link-local address, where clouds keep their metadata; " +
 			"allow it with --egress anything,169.254.169.254:80",
-		"http://no-such-name.invalid/": "ebb: connection to no-such-name.invalid:80: ",
+		"http://no-such-name.invalid/": missing,
 		"http://localhost:" + port:     "A server of this machine is reached where --egress names it: --egress anything,localhost:" + port,
 	} {
 		if status, body := get(http.DefaultClient, s.Ready.Gateway+"/try?url="+url); status != 200 || body != "refused" {
-			t.Errorf("%s: got %d %s", url, status, body)
+			t.Errorf("%s: got %d %s\n%s", url, status, body, s.Stderr())
 		}
 		eventually(t, want, func() bool { return strings.Contains(ebb.Run(t, dir, "logs", "--data", data).Stdout, want) })
 	}
@@ -73,6 +86,27 @@ func TestSandbox_SaysWhyAConnectionFailedAndHowToAllowIt(t *testing.T) {
 		if status, body := get(http.DefaultClient, s.Ready.Gateway+"/try?url=http://"+host+":"+port); status != 200 || body != "this machine" {
 			t.Errorf("%s, allowed: got %d %s", host, status, body)
 		}
+	}
+}
+
+func TestSandbox_SaysThatUDPIsRefused(t *testing.T) {
+	t.Parallel()
+	needIsolation(t)
+	dir := project(t, map[string]string{"serverless.yml": sandboxYAML, "handler.js": sandboxJS})
+	data := t.TempDir()
+	s := ebb.Start(t, dir, data, "up", "--no-watch", "--listen", "127.0.0.1:0")
+	for range 2 {
+		if status, body := get(http.DefaultClient, s.Ready.Gateway+"/packet"); status != 200 || body != "EPERM" {
+			t.Fatalf("got %d %s", status, body)
+		}
+	}
+	logs := ""
+	eventually(t, "the log says so", func() bool {
+		logs = ebb.Run(t, dir, "logs", "--data", data).Stdout
+		return strings.Contains(logs, "ebb: UDP to 198.51.100.7:123 is refused")
+	})
+	if n := strings.Count(logs, "ebb: UDP to "); n != 1 {
+		t.Errorf("it says so %d times:\n%s", n, logs)
 	}
 }
 

@@ -69,11 +69,15 @@ type Function struct {
 	Reserved    *int              `json:"reserved,omitempty"`    // reserved concurrency; 0 means never run
 	Provisioned int               `json:"provisioned,omitempty"` // Instances kept initialised
 	Schedule    []Scaling         `json:"schedule,omitempty"`    // when Provisioned changes
+	Isolation   string            `json:"isolation,omitempty"`   // Strong, or empty for what the server gives
 	URL         *URL              `json:"url,omitempty"`
 	Async       *Async            `json:"async,omitempty"`
 	Tags        map[string]string `json:"tags,omitempty"`
 	Extra       map[string]any    `json:"extra,omitempty"` // declared properties without a meaning here, for targets
 }
+
+// Strong is the Isolation of a Function that is to have a kernel of its own.
+const Strong = "strong"
 
 // Scaling sets the Provisioned of a Function at certain times.
 type Scaling struct {
@@ -291,6 +295,9 @@ func (a *App) Validate() []string {
 				bad("functions %q and %q share the name %q", other, f.Key, n)
 			}
 			seen[n] = f.Key
+		}
+		if f.Isolation != "" && f.Isolation != Strong {
+			bad("function %q: isolation %q is not known", f.Key, f.Isolation)
 		}
 		if f.MemoryMB < 1 || f.MemoryMB > 1<<20 {
 			bad("function %q: memory %d MiB is out of range", f.Key, f.MemoryMB)

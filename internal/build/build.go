@@ -9,7 +9,7 @@
 //  2. Nothing is run or read again that has not changed: a second Build of an unchanged project runs no tool. A compiler or Makefile
 //     runs again when any file has that its module, or a local module or requirement it uses, may be made of.
 //  3. A tool gets a cleaned environment (see childEnv), never the user's cloud credentials or tokens; cancelling the context ends it
-//     with everything it started.
+//     with everything it started. With Options.Runner every tool goes through that, as Jobs that say what may be written and what comes back.
 //  4. A project whose dependencies are installed builds without network.
 //  5. Functions with equal code share one Tree, unless they are packaged alone.
 //  6. Nothing in the project's folder is written but node_modules and what the project's own Makefile or scripts write; the rest
@@ -44,12 +44,14 @@ type Options struct {
 	Env      func(string) (string, bool) // the user's environment
 	Environ  func() []string             // the same as a list, "K=V"; nil is os.Environ
 	Finder   *runtimes.Finder
-	Progress func(Progress)    // called from one goroutine at a time; may be nil
-	Arch     string            // "x86_64" or "arm64": the processor of the place that runs the code; empty is this machine's
-	Stdout   io.Writer         // takes the output of tools that fail; may be nil
-	Verbose  bool              // all tools' output goes to Stdout
-	Layers   map[string]string // folders or zips in the place of layers from elsewhere, as app.App.LayerFiles; before those
-	Skip     []fs.FileInfo     // files of the project that are in no package and decide no build: what ebb itself writes to
+	Progress func(Progress)         // called from one goroutine at a time; may be nil
+	Arch     string                 // "x86_64" or "arm64": the processor of the place that runs the code; empty is this machine's
+	Stdout   io.Writer              // takes the output of tools that fail; may be nil
+	Verbose  bool                   // all tools' output goes to Stdout
+	Layers   map[string]string      // folders or zips in the place of layers from elsewhere, as app.App.LayerFiles; before those
+	Runner   func() (Runner, error) // gives what runs tools where they can do no harm, with the first tool; without it, or where it gives nil, they are plain programs of this machine
+	Pass     []string               // names of further variables that tools see
+	Skip     []fs.FileInfo          // files of the project that are in no package and decide no build: what ebb itself writes to
 }
 
 // Progress is one step's begin, or its end when Done is set.
@@ -104,20 +106,23 @@ func Build(ctx context.Context, root string, a *app.App, o Options) (*Result, di
 
 // builder is one run of Build.
 type builder struct {
-	ctx    context.Context
-	root   string // absolute, no links
-	app    *app.App
-	o      Options
-	files  *artifact.ScanCache
-	notes  *memo
-	built  map[string]*Built
-	watch  map[string]bool
-	diags  diag.List
-	said   map[string]bool // diagnostics given, to give each once
-	trees  map[string]*artifact.Tree
-	sets   map[string]packageSet        // Node packages installed in this run, by key
-	broken map[string]error             // folders that could not be made in this run
-	below  map[string]map[string]string // filesBelow's results
+	ctx      context.Context
+	root     string // absolute, no links
+	app      *app.App
+	o        Options
+	files    *artifact.ScanCache
+	notes    *memo
+	built    map[string]*Built
+	watch    map[string]bool
+	diags    diag.List
+	said     map[string]bool // diagnostics given, to give each once
+	trees    map[string]*artifact.Tree
+	sets     map[string]packageSet // Node packages installed in this run, by key
+	broken   map[string]error      // folders that could not be made in this run
+	runner   Runner                // once asked for; nil where tools are plain programs
+	asked    bool
+	noRunner error
+	below    map[string]map[string]string // filesBelow's results
 }
 
 func newBuilder(ctx context.Context, root string, a *app.App, o Options) (*builder, error) {

@@ -21,7 +21,7 @@ import (
 type bundled struct {
 	Inputs  map[string]string `json:"inputs"` // absolute file → digest
 	Files   []string          `json:"files"`  // names below the bundle's folder
-	Native  []external        `json:"native"` // packages that stay packages: they hold machine code
+	Native  []external        `json:"native"` // packages that stay packages: they hold machine code, or the like
 	Missing []external        `json:"missing"`
 	Dev     map[string]string `json:"dev"` // development dependencies that the code imports, with their version ranges
 }
@@ -243,11 +243,14 @@ func addExternal(list []external, x external) []external {
 	return append(list, x)
 }
 
-// isNative says whether a package loads machine code or files of its own folder by computed names.
+// isNative says whether a package loads machine code or files of its own folder by computed names, or is more in a bundle than in its files.
 func isNative(dir string) bool {
 	p, err := readPackage(dir)
 	if err != nil {
 		return false
+	}
+	if p.Name == "aws-sdk" { // version 2 loads the descriptions of services one by one; a bundle has all, in 24 MB
+		return true
 	}
 	if p.Gyp || len(p.Binary) > 0 {
 		return true

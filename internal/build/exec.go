@@ -24,6 +24,16 @@ type command struct {
 	args []string
 	env  []string // further variables, over the cleaned environment
 	pass []string // further names to let through
+
+	// What a Runner needs to know; see Job and Step.
+	fetches bool
+	outside bool // nothing of the project is needed
+	plain   bool // a program of this machine that touches nothing of the project's
+	shows   []string
+	writes  []string
+	results []string
+	modules bool
+	then    []Step
 }
 
 // run runs a tool to its end and returns what it printed, standard output and error together.
@@ -35,6 +45,14 @@ func (b *builder) runContext(ctx context.Context, c command) (string, error) {
 	name, err := b.lookPath(c.name)
 	if err != nil {
 		return "", err
+	}
+	if !c.plain {
+		if b.confined() {
+			return b.runJob(ctx, name, c)
+		}
+		if b.noRunner != nil {
+			return "", b.noRunner
+		}
 	}
 	cmd := exec.CommandContext(ctx, name, c.args...)
 	cmd.Dir = c.dir

@@ -63,7 +63,27 @@ func (b *builder) goProgram(f *app.Function, base string, src []string, state st
 }
 
 func (b *builder) goRun(dir, arch string, args ...string) (string, error) {
-	return b.run(command{dir: dir, name: "go", args: args, env: []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch, "GOWORK=" + b.goWork(dir)}})
+	// It compiles, with nothing of the project or its dependencies running: no cgo, no generators.
+	c := command{dir: dir, name: "go", args: args, env: []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch, "GOWORK=" + b.goWork(dir)}, fetches: true}
+	if within(dir, b.o.Work) {
+		c.outside, c.writes = true, []string{dir}
+	}
+	for i, a := range args {
+		if file, ok := strings.CutPrefix(a, "-modfile="); ok && within(file, b.o.Work) {
+			c.writes = append(c.writes, filepath.Dir(file))
+		}
+		if a == "-o" {
+			c.writes = append(c.writes, filepath.Dir(args[i+1]))
+		}
+	}
+	if b.confined() {
+		for _, d := range b.goModules(dir) {
+			if !within(d, b.root) {
+				c.shows = append(c.shows, d)
+			}
+		}
+	}
+	return b.run(c)
 }
 
 // goWork keeps a workspace file above the project from deciding how it is built.

@@ -157,7 +157,7 @@ func (b *builder) installWith(tool, dir string, p *packageJSON, data []byte, loc
 		} else if !have {
 			args = append(args, "--prod")
 		}
-		out, err := b.run(command{dir: dir, name: tool, args: args, env: []string{"CI=1", "YARN_NODE_LINKER=node-modules"}, pass: b.npmSecrets(dir)})
+		out, err := b.run(command{dir: dir, name: tool, args: args, env: []string{"CI=1", "YARN_NODE_LINKER=node-modules"}, pass: b.npmSecrets(dir), modules: true})
 		if err == nil {
 			return nil
 		}
@@ -180,7 +180,7 @@ func (b *builder) installWith(tool, dir string, p *packageJSON, data []byte, loc
 		case !locked:
 			args = append(args, "--no-package-lock")
 		}
-		out, err := b.npm(dir, args)
+		out, err := b.npmInstall(dir, p, args, lifecycle)
 		if err == nil {
 			return nil
 		}
@@ -206,7 +206,7 @@ func (b *builder) installStaged(dir string, p *packageJSON, data []byte, quiet [
 		if err := b.stagePackage(stage, dir, p, data, drop); err != nil {
 			return fmt.Errorf("stage dependencies: %w", err)
 		}
-		out, err := b.npm(stage, append([]string{"install", "--omit=dev", "--no-package-lock"}, quiet...))
+		out, err := b.npmInstall(stage, p, append([]string{"install", "--omit=dev", "--no-package-lock"}, quiet...), nil)
 		if err == nil {
 			break
 		}
@@ -230,7 +230,7 @@ func (b *builder) installStaged(dir string, p *packageJSON, data []byte, quiet [
 		return fmt.Errorf("put node_modules in its place: %w", err)
 	}
 	if script := p.Scripts["postinstall"]; script != "" {
-		if out, err := b.npm(dir, []string{"run", "--silent", "postinstall"}); err != nil {
+		if out, err := b.run(b.npmCommand(dir, []string{"run", "--silent", "postinstall"})); err != nil {
 			b.show(out)
 			b.warnf(diag.Pos{File: b.rel(filepath.Join(dir, "package.json"))}, "postinstall-failed", "", "the postinstall script failed: %s", lastLine(out, err))
 		}
@@ -341,11 +341,6 @@ func (b *builder) stagePackage(stage, dir string, p *packageJSON, data []byte, d
 		}
 	}
 	return os.WriteFile(filepath.Join(stage, "package.json"), text, 0o644)
-}
-
-func (b *builder) npm(dir string, args []string) (string, error) {
-	return b.run(command{dir: dir, name: "npm", args: args, pass: b.npmSecrets(dir),
-		env: []string{"npm_config_update_notifier=false", "npm_config_yes=true"}})
 }
 
 var npmrcVar = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\??\}`)

@@ -46,7 +46,9 @@ func (b *builder) packages(specs map[string]string) packageSet {
 		if err := os.WriteFile(filepath.Join(tmp, "package.json"), text, 0o644); err != nil {
 			return err
 		}
-		out, err := b.npm(tmp, []string{"install", "--omit=dev", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--no-progress", "--loglevel=error", "--fetch-retries=1"})
+		c := b.npmCommand(tmp, []string{"install", "--omit=dev", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--no-progress", "--loglevel=error", "--fetch-retries=1"})
+		c.fetches, c.outside = true, true
+		out, err := b.run(c)
 		if err == nil {
 			return nil
 		}

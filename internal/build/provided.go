@@ -275,7 +275,16 @@ func (b *builder) makeProgram(f *app.Function, base, at string, in *inputs) (str
 		return "", nil // and it would not today
 	}
 	end := b.step("compile", f.Key, "make "+target)
-	text, err := b.run(command{dir: dir, name: "make", args: []string{target}, env: env})
+	run := command{dir: dir, name: "make", args: []string{target}, env: env}
+	switch folder := filepath.Dir(out); {
+	case f.Package.Makefile != "":
+		run.writes = []string{filepath.Join(b.o.Work, "make-"+hash(base, target)[:16])}
+	case isFolder(out), folder == dir, folder == b.root:
+		run.results = []string{out}
+	default:
+		run.results = []string{folder} // with the programs of other Functions, and what is beside them
+	}
+	text, err := b.run(run)
 	end()
 	in.ran(b)
 	if b.ctx.Err() != nil {

@@ -195,3 +195,18 @@ func TestPipfile_BecomesRequirements(t *testing.T) {
 		t.Errorf("got %q %v, want %q", got, err, want)
 	}
 }
+
+func TestRequirements_ArePlainOrRunCode(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"six\n": true, "six==1.16.0\n# why\n\nboto3>=1,<2 ; python_version < '3.9'\n": true, "requests[socks,security]~=2.0\n": true,
+		"-i https://pypi.example/simple\nsix\n": true, "six==1 \\\n    --hash=sha256:00\n": true, "-r other.txt\n": true,
+		"./evil\n": false, "-e .\n": false, "evil @ https://example.com/evil.tar.gz\n": false, "git+https://example.com/evil.git\n": false, "https://example.com/evil.zip\n": false,
+		"--no-binary :all:\nsix\n": false, "-f ./links\nsix\n": false, "--find-links=.\n": false, "evil.tar.gz\n": false, "evil@file:///x\n": false, "six --config-settings=a=b\n": false,
+		"--only-binary=:none:\n": false,
+	} {
+		if got := allPlain(text); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}

@@ -26,6 +26,7 @@ func (c *command) deploy() *cobra.Command {
 	pf.addBuild(cmd)
 	cmd.Flags().StringVarP(&message, "message", "m", "", "why, for the history")
 	c.reachFlags(cmd, "data")
+	load := c.settingFlags(cmd, buildSettings...)
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		dir := ""
 		if len(a) > 0 {
@@ -35,6 +36,12 @@ func (c *command) deploy() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		settings, err := load("")
+		if err != nil {
+			return err
+		}
+		p.settings = *settings
+		defer p.close()
 		client, err := c.client()
 		if err != nil {
 			return err

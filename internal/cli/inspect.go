@@ -39,6 +39,7 @@ func (c *command) inspect() *cobra.Command {
 		Args:  args(cobra.MaximumNArgs(1)),
 	}
 	pf.add(cmd)
+	load := c.settingFlags(cmd, buildSettings...)
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		dir := ""
 		if len(a) > 0 {
@@ -48,6 +49,12 @@ func (c *command) inspect() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		settings, err := load("")
+		if err != nil {
+			return err
+		}
+		p.settings = *settings
+		defer p.close()
 		p.plainJSON = true
 		loaded, err := p.load(cmd.Context())
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/artifact"
 	"github.com/ebb-run/ebb/internal/build"
+	"github.com/ebb-run/ebb/internal/config"
 	"github.com/ebb-run/ebb/internal/diag"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/frontend"
@@ -34,6 +35,8 @@ type project struct {
 	finder    *runtimes.Finder
 	layers    map[string]string // as build.Options.Layers
 	sent      map[*artifact.Tree]string
+	settings  config.Config // those of buildSettings
+	tools     tools
 	plainJSON bool // standard output holds one document, so remarks go to standard error alone
 }
 
@@ -107,7 +110,7 @@ func (c *command) layerFiles(given []string) (map[string]string, error) {
 
 // find says whether the folder holds a project. It only looks, so that nothing is made in a folder that is none.
 func (p *project) find() (frontend.Frontend, frontend.Project, error) {
-	return all.Frontends().Find(frontend.Project{Root: p.root, Env: p.c.Env, Exec: p.exec})
+	return all.Frontends().Find(frontend.Project{Root: p.root, Env: p.c.Env, Exec: p.exec, Script: build.Script})
 }
 
 // load reads the project file and shows what it has to say.
@@ -145,8 +148,8 @@ func inactive(a *app.App, diags *diag.List) {
 	}
 }
 
-// exec runs a program of the project, in its folder, without a shell.
-func (p *project) exec(ctx context.Context, name string, args ...string) ([]byte, error) {
+// plainExec runs a program of the project as one of this machine, in its folder, without a shell.
+func (p *project) plainExec(ctx context.Context, name string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = p.root
 	cmd.WaitDelay = time.Second
@@ -192,6 +195,7 @@ func (p *project) show(diags diag.List) error {
 func (p *project) build(ctx context.Context, a *app.App, work string) (*build.Result, error) {
 	r, diags := build.Build(ctx, p.root, a, build.Options{
 		Work: work, Cache: p.c.cacheDir(), Env: p.c.Env, Finder: p.finder, Progress: p.progress, Stdout: p.c.Stderr, Skip: p.c.outputs, Layers: p.layers,
+		Runner: func() (build.Runner, error) { return p.runner(filepath.Join(work, "jobs")) }, Pass: p.settings.BuildEnv,
 	})
 	if err := ctx.Err(); err != nil {
 		return nil, err

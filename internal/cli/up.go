@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,11 +20,16 @@ import (
 	"github.com/ebb-run/ebb/internal/server"
 )
 
-// settingFlags adds a flag for each server setting and returns a function that loads them.
-func (c *command) settingFlags(cmd *cobra.Command) func(defaultData string) (*config.Config, error) {
+// settingFlags adds a flag for each server setting, or those that are named, and returns a function that loads them.
+func (c *command) settingFlags(cmd *cobra.Command, only ...string) func(defaultData string) (*config.Config, error) {
 	var file string
-	cmd.Flags().StringVar(&file, "config", "", "settings file (YAML)")
-	for _, s := range config.Settings() {
+	all := config.Settings()
+	if len(only) > 0 {
+		all = slices.DeleteFunc(all, func(s config.Setting) bool { return !slices.Contains(only, s.Name) })
+	} else {
+		cmd.Flags().StringVar(&file, "config", "", "settings file (YAML)")
+	}
+	for _, s := range all {
 		if s.Bool {
 			cmd.Flags().Bool(s.Name, s.Default == "true", s.Help)
 		} else {
@@ -32,7 +38,7 @@ func (c *command) settingFlags(cmd *cobra.Command) func(defaultData string) (*co
 	}
 	return func(defaultData string) (*config.Config, error) {
 		given := map[string]string{}
-		for _, s := range config.Settings() {
+		for _, s := range all {
 			if f := cmd.Flags().Lookup(s.Name); f.Changed {
 				given[s.Name] = f.Value.String()
 			}
@@ -82,6 +88,8 @@ func (c *command) up() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		p.settings = *cfg
+		defer p.close()
 		c.detach()
 		err = (&upRun{c: c, lossy: c.passing(), p: p, cfg: cfg, watch: !noWatch, begun: time.Now()}).run(cmd.Context())
 		if cmd.Context().Err() != nil && errs.CodeOf(err) == errs.Canceled {

@@ -42,6 +42,7 @@ type Config struct {
 	Overcommit       int           // how many times MemoryMB the Instances may declare together
 	KeepAlive        time.Duration // how long an Instance may stay Idle
 	FreezeAfter      time.Duration // how long an Instance is Idle before it is frozen; negative means never
+	CompileAhead     string        // On or Off
 	CPULimits        string        // CPUNone, CPUShared or CPUProportional
 	LearnKeepAlive   bool          // from when each Unit is called; KeepAlive where that says nothing
 	QueueTimeout     time.Duration // how long an Invocation may wait for an Instance
@@ -49,12 +50,21 @@ type Config struct {
 	MaxBodyMB        int           // MiB of a request body
 	LogMaxMB         int           // MiB of kept function output
 	LogLevel         string        // debug, info, warn, error
-	Isolation        string        // "auto" or "none"
+	Isolation        string        // "auto", "none" or "strong"
+	OCIRuntime       string        // path or name
 	Egress           string        // where functions may connect to: a mode, or a mode and destinations
+	BuildEgress      string        // where builds may connect to beside registries
+	BuildEnv         []string      // names of variables that a project's tools see
 	RequireIsolation bool          // refuse to run where a protection of functions is missing
 	AllowUnprotected bool          // serve routes whose protection is not active yet
 	Account          string        // AWS account id shown to functions
 }
+
+// What is or is not.
+const (
+	On  = "on"
+	Off = "off"
+)
 
 // What an Instance's memory says about processors.
 const (
@@ -115,6 +125,8 @@ func Settings() []Setting {
 			}
 			return nil
 		}},
+		one("compile-ahead", On, []string{On, Off},
+			"run the init of functions with much code once after their deploy, without a network, to have it compiled before the first cold start", func(c *Config) *string { return &c.CompileAhead }),
 		one("cpu-limits", CPUNone, []string{CPUNone, CPUShared, CPUProportional},
 			"processors by memory, 1,769 MB for each: shared counts only while they are contended, proportional also holds each Instance to its part", func(c *Config) *string { return &c.CPULimits }),
 		{Name: "keep-alive-policy", Default: "fixed", Help: "fixed, or learned: each function's own from when it is called, with Instances started just before; keep-alive where that says nothing", set: func(c *Config, s string) error {
@@ -128,8 +140,14 @@ func Settings() []Setting {
 		num("queue", "1000", "Invocations that may wait per Unit", func(c *Config) *int { return &c.Queue }),
 		num("max-body", "10", "MiB of a request body", func(c *Config) *int { return &c.MaxBodyMB }),
 		num("log-max", "256", "MiB of function output kept on disk", func(c *Config) *int { return &c.LogMaxMB }),
-		one("isolation", "auto", []string{"auto", "none"}, "how functions are kept from the machine and each other; auto is all that it allows", func(c *Config) *string { return &c.Isolation }),
+		one("isolation", "auto", []string{"auto", "none", "strong"}, "how functions and builds are kept from the machine and each other; auto is all that it allows, strong adds a kernel of its own for each function", func(c *Config) *string { return &c.Isolation }),
+		str("oci-runtime", "runsc", "path or name of the OCI runtime of functions with strong isolation", func(c *Config) *string { return &c.OCIRuntime }),
 		str("egress", "anything", "where isolated functions may connect to: anything, closed, or what a list names (api.example.com:443, *.example.com, 10.0.0.0/8:5432); addresses of this host only where named (anything,localhost:5432)", func(c *Config) *string { return &c.Egress }),
+		str("build-egress", "", "where builds may connect to beside package registries, in the words of egress: anything, or a list (github.com:443)", func(c *Config) *string { return &c.BuildEgress }),
+		{Name: "build-env", Help: "names of variables, with commas between, that a project's build tools and configuration scripts see beside those of the tools themselves", set: func(c *Config, s string) error {
+			c.BuildEnv = strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
+			return nil
+		}},
 		{Name: "require-isolation", Default: "false", Bool: true, Help: "refuse to start where a protection of functions is missing", set: func(c *Config, s string) (err error) {
 			c.RequireIsolation, err = strconv.ParseBool(s)
 			return err

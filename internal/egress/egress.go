@@ -49,8 +49,9 @@ type Options struct {
 
 // Egress opens connections for guests. Its methods may be called concurrently.
 type Egress struct {
-	o     Options
-	books *books
+	o      Options
+	books  *books
+	proofs proofsOfNames
 }
 
 var _ sandbox.Egress = (*Egress)(nil)

@@ -209,6 +209,7 @@ func (i *instance) start() *startFailure {
 		}
 		return &startFailure{fault: guest.Fault{Cause: causeInit, Init: init}}
 	}
+	code.Patient = i.kept
 	within := u.initTimeout()
 	ctx, cancel := context.WithTimeoutCause(i.ctx, within, errInitTimeout)
 	defer cancel()

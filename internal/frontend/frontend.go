@@ -29,6 +29,8 @@ type Project struct {
 	// Exec runs a program in the project (its own node, say) and returns what it printed on standard
 	// output. nil means that running project code is not allowed.
 	Exec func(ctx context.Context, name string, args ...string) ([]byte, error)
+	// Script makes one CommonJS module of a TypeScript file and what it imports of the project. nil means that there is nobody to do it.
+	Script func(file string) (string, error)
 }
 
 // Options are the user's choices at load.

@@ -45,6 +45,12 @@ func (e *CutError) Unwrap() error { return e.Err }
 // ending its work.
 const Farewell = time.Second
 
+// Compiler is a Protocol whose guests compile code at their first Init, for those after it to load.
+type Compiler interface {
+	// Compiles says whether the next Init of the Unit does so.
+	Compiles(u *Unit) bool
+}
+
 // Unit is what an Instance runs, ready to start: paths exist, references are resolved.
 type Unit struct {
 	Function    string // full name
@@ -57,6 +63,7 @@ type Unit struct {
 	Layers      string   // folder with its Layers laid over each other, or empty
 	Mounts      bool     // the Sandbox has files of its own, sandbox.Traits.Mounts
 	Supplied    string   // folder with the supplied SDKs for this runtime, or empty
+	Compiled    string   // folder for what the runtime compiles of the code, made by the first Init where it is missing; or empty
 	Env         []string // the user's variables, "K=V"
 	MemoryMB    int
 	Timeout     time.Duration

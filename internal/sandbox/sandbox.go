@@ -39,11 +39,13 @@ type Driver interface {
 
 // Traits are what a driver's Sandboxes can do.
 type Traits struct {
-	Concurrency int  // Invocations a Sandbox can take at once; 0 means that the protocol decides
-	Freezable   bool // Freeze and Thaw work; both fail where it is not set
-	Shared      bool // several Units may live in one
-	FreshMemory bool // each Invocation starts from the same memory
-	Mounts      bool // has its own files: Code's paths are those inside, where Code.Mounts are to be seen
+	Concurrency int   // Invocations a Sandbox can take at once; 0 means that the protocol decides
+	Freezable   bool  // Freeze and Thaw work; both fail where it is not set
+	Shared      bool  // several Units may live in one
+	FreshMemory bool  // each Invocation starts from the same memory
+	Mounts      bool  // has its own files: Code's paths are those inside, where Code.Mounts are to be seen
+	OwnBytes    int64 // memory that a Sandbox takes on top of its Limits
+	Alone       bool  // takes no programs beside the main one, although it has Mounts
 }
 
 // Transport is how host and guest talk.
@@ -65,9 +67,11 @@ type Spec struct {
 	Owner     string // for people: the Unit it will run
 	Transport Transport
 	// Beside is how many programs Code.Beside will have. With any the host listens at Sandbox.Addr also where the Transport is Stream.
-	// Dial takes none, and no Sandbox without Traits.Mounts does.
+	// Dial takes none, and no Sandbox without Traits.Mounts or with Traits.Alone does.
 	Beside int
-	Limits Limits
+	// Offline guests reach nothing, whatever Egress allows. A Driver that cannot hold them back refuses: errs.Unsupported.
+	Offline bool
+	Limits  Limits
 	// Output takes what the guest writes to standard output and standard error, in order, from one goroutine at a time.
 	Output io.Writer
 }
@@ -88,26 +92,38 @@ type Code struct {
 	Command []string // the program, as an absolute path, and its arguments
 	Env     []string // the whole environment, "K=V"; TMPDIR is added by the driver when it gives a private folder
 	Dir     string   // working directory
-	Mounts  []Mount  // what of the host's files is needed beside the system's; nothing where Traits.Mounts is not set
+	Mounts  []Mount  // what of the host's files is needed beside the system's; Source and Target are the same where Traits.Mounts is not set
 	// Beside are programs that run with the main one, which waits for Conn.Proceed then. Their output is the Sandbox's, they have no
 	// descriptor 3, and the end of one ends nothing: Conn.Beside tells it.
 	Beside []Program
 	// Template is a program to take the main one from, where a Driver keeps some that are ready; nil where Command is to be run in any case.
 	// What comes from a Template behaves as if Command had been run with Env in Dir, and one that is not ready is not waited for.
 	Template *Template
+	// Patient has one of the kind Copied waited for while it boots: nobody waits for this guest, which takes less memory as a copy.
+	Patient bool
 }
 
 // Template is a program that is readied before the code is known that needs it: a language's runtime, booted, its libraries loaded. It is the
 // host's own code; a user's has not been near it. A Driver keeps those that were asked for lately, one or more of each that differs.
 //
 // It finds descriptor [TemplateFD] open, a Unix socket of the kind SOCK_SEQPACKET, says "ready" on it, and reads one [Assignment] as JSON for each
-// program that it becomes (Waiting: one, Copied: any number), then goes on as what Command is.
+// program that it becomes (Waiting: one, Copied: any number), then goes on as what Command is. One that waits says "taken" and closes the
+// descriptor before any of the code runs; what it cannot become it does not say that of, but ends. Code.Mounts that are not Template.Mounts
+// are there when it is assigned. With Ahead, copies are also made before they are needed: one whose Assignment says so waits as one of the
+// kind Waiting does.
 type Template struct {
 	Name    string // for people: "nodejs22.x"
 	Kind    TemplateKind
+	Ahead   *Ahead   // Copied: its copies can wait; else nil
 	Command []string // as Code's; with Env and Mounts what tells one Template from another
 	Env     []string // the whole environment
 	Mounts  []Mount  // as Code's; what it needs beside the system's before it is assigned
+}
+
+// Ahead is what copies that wait have beyond others.
+type Ahead struct {
+	Mounts []Mount  // they see from their start; of Code.Mounts
+	Env    []string // as Assignment.Env of that which says that they wait
 }
 
 // TemplateKind is how a Template becomes a program.
@@ -117,8 +133,29 @@ type TemplateKind uint8
 const (
 	// Waiting: it is in a Sandbox already and becomes the program.
 	Waiting TemplateKind = iota
-	// Copied: one process forks a copy for each, which enters the Sandbox.
+	// Copied: one process forks a copy for each, which enters the Sandbox. See [Footing].
 	Copied
+)
+
+// Footing is what a Copied Template says of itself: behind "ready" and a space comes one as JSON. A Template that cannot be copied says
+// "unfit" instead, with the reason behind a space, and ends.
+//
+// It has one thread. It finds at descriptor [EntryFD] an ELF file of machine code, maps that with the right to be executed, and keeps
+// [FootingBytes] of its addresses free. With each Assignment comes a number of descriptors, which become CopyFD, CopyFD+1 and so on. The first of
+// them is a file: the Template maps it privately at the address kept, with the right to be read and written, and calls the file's entry as a C
+// function with that address as argument. What comes back is, in the Template, the number of the new process, which it says on TemplateFD as a
+// decimal, or the negative number of an error; it then closes those descriptors again. In the copy it is 0. That one is in its Sandbox then, with
+// all descriptors as Command would find them and no others, in the right folder; its environment and the rest are its own matter.
+type Footing struct {
+	At  uint64 `json:"at"`  // the address kept
+	TID uint64 `json:"tid"` // where the C library has the thread's number: PR_GET_TID_ADDRESS of prctl(2)
+}
+
+// What a Copied Template knows beside TemplateFD.
+const (
+	EntryFD      = 6
+	CopyFD       = 64
+	FootingBytes = 1 << 20
 )
 
 // TemplateFD is the descriptor on which a Template is assigned.
@@ -129,6 +166,7 @@ type Assignment struct {
 	Command []string `json:"command"`
 	Env     []string `json:"env"`
 	Dir     string   `json:"dir"`
+	Wait    bool     `json:"wait,omitempty"` // of a copy: there is more to come on its own TemplateFD, and nothing else is said here
 }
 
 // Program is one of Code.Beside.
@@ -143,10 +181,13 @@ type End struct {
 	Exit    Exit
 }
 
-// Mount shows a file or folder of the host inside a Sandbox, read-only.
+// Mount shows a file or folder of the host inside a Sandbox. A Target beneath another Mount's has to be there already.
 type Mount struct {
 	Source string // absolute, on the host
 	Target string // absolute, inside
+	// Writable lets the guest write there what its user outside may. Nothing there gives rights inside (set-user-id bits, devices); what is left
+	// outside is for the host to judge.
+	Writable bool
 }
 
 // Destination is where a guest wants to connect to.
@@ -164,6 +205,9 @@ type Egress interface {
 	Dial(ctx context.Context, d Destination) (net.Conn, error)
 	// Resolves reports whether a name may be looked up: guests get an address for it, which Dial is then asked for by name.
 	Resolves(d Destination) bool
+	// Missing reports whether a name that Resolves certainly does not exist, so that a guest may be told at once. It may look the name up,
+	// for no longer than ctx lasts; what it cannot say for certain by then is not missing, and Dial will see.
+	Missing(ctx context.Context, d Destination) bool
 	// Declared lists what an owner is known to connect to, Host "" meaning any: for Drivers that cannot bring every connection here, and
 	// for destinations on the host's loopback, which the guest then finds on its own. Sandbox is empty in them.
 	Declared(owner string) []Destination

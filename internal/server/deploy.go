@@ -205,6 +205,8 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	if err := s.serve(d, p, staged); err != nil {
 		return nil, err
 	}
+	s.unpack(ctx, d)
+	s.rehearse(d, changed)
 	s.metrics.Deploy("ok")
 	out := s.deployed(d, before.Deployment, changed, start)
 	for _, fail := range staged.Failures() {
@@ -214,6 +216,19 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	out.Warnings = warnings
 	s.collectSoon()
 	return out, nil
+}
+
+// unpack puts everything that Instances run from on disk, which of a large node_modules takes seconds, so that no first Invocation
+// waits for it. One that comes meanwhile does; what fails is tried again, and told, when an Instance starts.
+func (s *Server) unpack(ctx context.Context, d *state.Deployment) {
+	for _, u := range d.Units {
+		opt, _ := s.opt(u)
+		for _, digest := range []string{u.Code, opt, u.Supplied} {
+			if digest != "" {
+				_, _ = s.artifacts.Materialise(ctx, digest)
+			}
+		}
+	}
 }
 
 // setCurrent moves the pointer. When the answer got lost it may have moved all the same: then the pointer itself says.
@@ -264,6 +279,9 @@ func (s *Server) deployed(d *state.Deployment, previous string, changed []string
 func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*state.Deployment, []string, error) {
 	if faults := req.App.Validate(); len(faults) > 0 {
 		return nil, nil, errs.New(errs.Invalid, "%s", strings.Join(faults, "; "))
+	}
+	if err := s.checkStrong(ctx, req.App); err != nil {
+		return nil, nil, err
 	}
 	d := &state.Deployment{
 		Stack:   state.StackKey{Tenant: tenant, App: req.App.Name, Stage: req.App.Stage},
@@ -387,7 +405,7 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 		unit := &engine.Unit{
 			ID: stackID(d.Stack) + "/" + u.Key, Revision: u.Revision, Tenant: d.Stack.Tenant,
 			Functions: []engine.Function{{Name: f.Name, Timeout: time.Duration(f.TimeoutSec) * time.Second, Reserved: reserved}},
-			MemoryMB:  s.declares(f), KeepAlive: s.o.Config.KeepAlive, Learned: s.o.Config.LearnKeepAlive, Driver: s.driver, Protocol: s.protocol,
+			MemoryMB:  s.declares(f), KeepAlive: s.o.Config.KeepAlive, Learned: s.o.Config.LearnKeepAlive, Driver: s.driverOf(f), Protocol: s.protocol,
 			Limits: s.limits(f),
 		}
 		unit.Provisioned = provisioned(f)
@@ -426,10 +444,12 @@ const tmpCounts = 8
 
 // declares is what an Instance of a Function takes of the Node's memory budget, in MB.
 func (s *Server) declares(f *app.Function) int {
-	if !s.driver.Traits().Mounts {
-		return f.MemoryMB
+	t := s.driverOf(f).Traits()
+	mb := f.MemoryMB + int(t.OwnBytes>>20)
+	if t.Mounts {
+		mb += tmpMB(f) / tmpCounts
 	}
-	return f.MemoryMB + tmpMB(f)/tmpCounts
+	return mb
 }
 
 const (

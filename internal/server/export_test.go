@@ -2,3 +2,13 @@ package server
 
 // Mounts says whether Sandboxes here have files of their own.
 func (s *Server) Mounts() bool { return s.driver.Traits().Mounts }
+
+// Rehearsals is how many are to come, the one in progress included.
+func Rehearsals(s *Server) int {
+	s.rehearsals.mu.Lock()
+	defer s.rehearsals.mu.Unlock()
+	if s.rehearsals.mu.busy {
+		return max(len(s.rehearsals.mu.queue), 1)
+	}
+	return len(s.rehearsals.mu.queue)
+}

@@ -40,7 +40,7 @@ func (s *Server) guest(ctx context.Context, d *state.Deployment, key string) (*g
 		Interpreter: found.Command, MemoryMB: f.MemoryMB, Timeout: time.Duration(f.TimeoutSec) * time.Second,
 		Region: region(d.App), Account: account, LogGroup: "/aws/lambda/" + f.Name,
 		LogStream: time.Now().UTC().Format("2006/01/02") + "/[$LATEST]" + u.Revision, Note: found.Note,
-		Mounts: s.driver.Traits().Mounts,
+		Mounts: s.driverOf(f).Traits().Mounts,
 	}
 	if g.Root, err = s.artifacts.Materialise(ctx, u.Code); err != nil {
 		return nil, err
@@ -59,6 +59,7 @@ func (s *Server) guest(ctx context.Context, d *state.Deployment, key string) (*g
 			return nil, err
 		}
 	}
+	g.Compiled = s.compiled(u.Code, found.Version, g, opt, u.Supplied)
 	g.Env, _ = s.resolver(d).env(f)
 	return g, nil
 }

@@ -44,6 +44,15 @@ func provisioned(f *app.Function) func(time.Time) (int, time.Time) {
 	}
 }
 
+// readyBytes is the memory that programs may use which are held ready for Instances: a sixteenth of what those have, and beside it.
+func (s *Server) readyBytes() int64 {
+	memory := int64(s.o.Config.MemoryMB)
+	if memory == 0 {
+		memory = machineMemoryMB() * 8 / 10
+	}
+	return memory << 20 / 16
+}
+
 // declarable is how many MB Instances may declare together.
 func (s *Server) declarable() int64 {
 	memory := int64(s.o.Config.MemoryMB)

@@ -93,6 +93,9 @@ func (s *Server) unserve(k state.StackKey) {
 	s.engine.Remove(stackID(k))
 	if now := s.stacks.get(k); now != nil {
 		s.observer.forget(k, now.functions)
+		for _, f := range now.functions {
+			s.egress.Forget(stackID(k) + "/" + f.Key)
+		}
 	}
 	s.stacks.set(k, nil)
 	s.trash.gone(k)

@@ -28,6 +28,7 @@ import (
 	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/artifact"
 	"github.com/ebb-run/ebb/internal/config"
+	"github.com/ebb-run/ebb/internal/egress"
 	"github.com/ebb-run/ebb/internal/engine"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/gateway"
@@ -37,6 +38,7 @@ import (
 	"github.com/ebb-run/ebb/internal/nats"
 	"github.com/ebb-run/ebb/internal/runtimes"
 	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/sandbox/all"
 	"github.com/ebb-run/ebb/internal/sandbox/process"
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
@@ -56,27 +58,30 @@ type Options struct {
 
 // Server is one Node.
 type Server struct {
-	o         Options
-	started   time.Time
-	lock      *dataLock
-	token     identity.Token
-	nats      *nats.Conn
-	state     *state.Store
-	artifacts *artifact.Store
-	logs      *telemetry.Logs
-	metrics   *telemetry.Metrics
-	runtimes  *runtimes.Finder
-	driver    sandbox.Driver
-	checks    []api.Check
-	protocol  *lambda.Protocol
-	observer  *observer
-	engine    *engine.Engine
-	gateway   *gateway.Gateway
-	stacks    stackTable
-	trash     trash
-	key       []byte // seals records, and keys Revisions
-	ready     atomic.Bool
-	following context.Context // ends when followers of logs are to end
+	o          Options
+	started    time.Time
+	lock       *dataLock
+	token      identity.Token
+	nats       *nats.Conn
+	state      *state.Store
+	artifacts  *artifact.Store
+	logs       *telemetry.Logs
+	metrics    *telemetry.Metrics
+	runtimes   *runtimes.Finder
+	egress     *egress.Egress
+	driver     sandbox.Driver // of functions that ask for nothing else
+	drivers    all.Set
+	checks     []api.Check
+	protocol   *lambda.Protocol
+	observer   *observer
+	engine     *engine.Engine
+	gateway    *gateway.Gateway
+	stacks     stackTable
+	rehearsals rehearsals
+	trash      trash
+	key        []byte // seals records, and keys Revisions
+	ready      atomic.Bool
+	following  context.Context // ends when followers of logs are to end
 
 	stopFollowers context.CancelFunc
 
@@ -166,22 +171,14 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 // openEngine makes what runs functions, and sweeps what a killed Node left.
 func (s *Server) openEngine(ctx context.Context) error {
 	dir := s.o.Config.Data
-	out, err := s.openEgress()
-	if err != nil {
+	var err error
+	if s.egress, err = s.openEgress(); err != nil {
 		return err
 	}
-	driver, err := process.Open(process.Options{
-		Dir: filepath.Join(dir, "run"), Plain: s.o.Config.Isolation == "none", Egress: out, Log: s.o.Log,
-	})
-	if err != nil {
+	if err := s.openDrivers(ctx, s.egress); err != nil {
 		return err
 	}
-	s.driver = driver
-	s.closing(driver.Close)
-	if err := s.checkProtections(driver); err != nil {
-		return err
-	}
-	swept, err := driver.Sweep(ctx)
+	swept, err := s.drivers.Sweep(ctx)
 	if err != nil {
 		return fmt.Errorf("sweep guests of the previous run: %w", err)
 	}
@@ -203,12 +200,18 @@ func (s *Server) openEngine(ctx context.Context) error {
 	}
 	s.engine = engine.New(o)
 	s.closing(s.engine.Close)
+	s.openRehearsals()
 	s.gateway = gateway.New(gateway.Options{
 		Log: s.o.Log, Invoker: invoker{s}, AllowUnprotected: s.o.Config.AllowUnprotected,
 		MaxBody: int64(s.o.Config.MaxBodyMB) << 20, Access: s.access,
 	})
 	s.metrics.SetInstances(s.instanceCounts)
 	s.metrics.SetProvisioned(s.provisionedCounts)
+	s.metrics.SetEgress(s.egressCounts)
+	s.metrics.SetTemplates(func() telemetry.TemplateCounts {
+		ready, bytes, started := s.drivers.Process().Templates()
+		return telemetry.TemplateCounts{Ready: ready, Bytes: bytes, Started: uint64(started)}
+	})
 	return nil
 }
 
@@ -318,7 +321,9 @@ func (s *Server) checkProtections(d *process.Driver) error {
 		return errs.New(errs.Unavailable, "this machine does not give all protections: %s", strings.Join(missing, ", ")).
 			WithHint("See ebb doctor for what mends each, or start without --require-isolation.")
 	}
-	if ok, why := d.Isolated(); !ok {
+	if ok, why := d.Isolated(); !ok && d.Confined() {
+		s.o.Log.Warn("functions are kept to their own files, but not isolated: they share this machine's network and user; see ebb doctor", "because", why)
+	} else if !ok {
 		s.o.Log.Warn("functions are not isolated: they can do what ebb's user can; run only code that you trust", "because", why)
 	}
 	return nil

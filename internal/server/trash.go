@@ -106,7 +106,11 @@ func (s *Server) collect(ctx context.Context) error {
 		return err
 	}
 	running := s.trash.running()
-	_, err = s.artifacts.Collect(func(digest string) bool { return kept[digest] || running[digest] })
+	needed := func(digest string) bool { return kept[digest] || running[digest] }
+	if err := s.collectCompiled(needed); err != nil {
+		return err
+	}
+	_, err = s.artifacts.Collect(needed)
 	return err
 }
 

@@ -66,6 +66,7 @@ type Metrics struct {
 	gatewayTime prometheus.Histogram
 	instances   atomic.Pointer[func() []InstanceCount]
 	provisioned atomic.Pointer[func() []ProvisionedCount]
+	egress      atomic.Pointer[func() []EgressCount]
 	logDrops    atomic.Pointer[func() uint64]
 	functions   struct {
 		sync.Mutex
@@ -118,7 +119,7 @@ func NewMetrics() *Metrics {
 		[]string{"version", "goversion", "goos", "goarch"})
 	m.reg.MustRegister(m.gatewayTime, m.build, instanceCollector{m, prometheus.NewDesc("ebb_instances",
 		"Instances by state.", append(functionNames[:4:4], "state"), nil)},
-		newProvisionedCollector(m),
+		newProvisionedCollector(m), newEgressCollector(m),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "ebb", Name: "log_records_dropped_total",
 			Help: "Lines of function logs that could not be kept."}, m.droppedLogs),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -108,6 +108,7 @@ func TestMetrics_CountWhatHappens(t *testing.T) {
 		n := telemetry.ProvisionedCount{Tenant: "default", App: "shop", Stage: "dev", Function: "f", Asked: 2, Ready: 1, Spilled: 5}
 		return []telemetry.ProvisionedCount{n, {Tenant: "default", App: "shop", Stage: "dev", Function: "f", Spilled: 5}} // an older Revision
 	})
+	m.SetTemplates(func() telemetry.TemplateCounts { return telemetry.TemplateCounts{Ready: 3, Bytes: 1024, Started: 9} })
 	f.Queued(2 * time.Millisecond)
 	f.Throttled()
 	m.GatewayRequest(204, time.Millisecond)
@@ -135,10 +136,11 @@ func TestMetrics_CountWhatHappens(t *testing.T) {
 		`ebb_gateway_requests_total{status="other"} 1`:                                                             true,
 		`ebb_gateway_requests_total{status="4xx"} 0`:                                                               true,
 		`ebb_deploys_total{result="deployed"} 1`:                                                                   true,
-		`ebb_log_records_dropped_total 7`:                                                                          true,
-		`version="1.2.3"`:                                                                                          true,
-		"go_goroutines":                                                                                            true,
-		"never-called":                                                                                             false,
+		"ebb_templates_ready 3":                                                                                    true, "ebb_templates_bytes 1024": true, "ebb_template_starts_total 9": true,
+		`ebb_log_records_dropped_total 7`: true,
+		`version="1.2.3"`:                 true,
+		"go_goroutines":                   true,
+		"never-called":                    false,
 	}
 	expect(t, scrape(t, m), all)
 	m.SetInstances(func() []telemetry.InstanceCount { return nil })

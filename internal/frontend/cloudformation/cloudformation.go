@@ -53,5 +53,6 @@ type Input struct {
 type FunctionInfo struct {
 	Key         string
 	Package     app.Package
-	Provisioned int // Instances kept, beside those that the template declares
+	Provisioned int    // Instances kept, beside those that the template declares
+	Isolation   string // app.Function.Isolation, before what the template's Metadata says
 }

@@ -25,6 +25,9 @@ func (l *loader) function(r *resource) {
 	if f.Key == "" {
 		f.Key = r.id
 	}
+	if f.Isolation = info.Isolation; f.Isolation == "" {
+		f.Isolation = l.isolation(r.id)
+	}
 	if f.Place = r.props.Get("Handler").Place(); f.Place.File == "" {
 		f.Place = r.pos
 	}

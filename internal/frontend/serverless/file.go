@@ -1,6 +1,9 @@
 package serverless
 
 import (
+	"bytes"
+	"compress/zlib"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +16,7 @@ import (
 	cfn "github.com/ebb-run/ebb/internal/frontend/cloudformation"
 
 	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/errs"
 )
 
 // A project's text files are small; what is larger is no configuration.
@@ -109,10 +113,16 @@ func (r *resolver) rel(abs string) string {
 // evalScript prints, as JSON after a mark of its own, what a module exports: the value itself, what its
 // function returns, or the value or function at an address. Functions get what Serverless gives them.
 const evalScript = `
-const [file, address, facts] = process.argv.slice(1);
+const [file, address, facts, packed] = process.argv.slice(1);
 const given = JSON.parse(facts);
+const unpack = () => {
+  const Module = require('module'), m = new Module(file);
+  m.filename = file; m.paths = Module._nodeModulePaths(require('path').dirname(file));
+  m._compile(require('zlib').inflateSync(Buffer.from(packed, 'base64')).toString(), file);
+  return m.exports;
+};
 const unwrap = (m) => (m && m.default !== undefined && (m.__esModule || Object.prototype.toString.call(m) === '[object Module]')) ? m.default : m;
-const load = async () => { try { return unwrap(require(file)); } catch (e) {
+const load = async () => { if (packed) return unwrap(unpack()); try { return unwrap(require(file)); } catch (e) {
   if (e && e.code === 'ERR_REQUIRE_ESM') return unwrap(await import(require('url').pathToFileURL(file).href)); throw e; } };
 const args = {
   options: given.options,
@@ -133,14 +143,37 @@ const args = {
 })().catch((e) => { process.stdout.write('\n\u0001ebb!' + JSON.stringify(String((e && e.stack) || e)) + '\n'); process.exit(0); });
 `
 
-// script runs a JavaScript module with the project's node.
+// mostPacked is the longest argument of a program that Linux takes, with some room.
+const mostPacked = 120 << 10
+
+// packScript makes a module of a TypeScript file that fits into an argument.
+func (r *resolver) packScript(abs, path string) (string, missing) {
+	if r.p.Script == nil {
+		return "", missing{what: path + " is in TypeScript, which is not compiled here", hint: "Point at a .js, .json or .yml file.", id: "script-failed", fatal: true}
+	}
+	text, err := r.p.Script(abs)
+	if err != nil {
+		return "", missing{what: fmt.Sprintf("%s cannot be compiled: %v", path, err), hint: errs.HintOf(err), id: "script-failed", fatal: true}
+	}
+	var b bytes.Buffer
+	z := zlib.NewWriter(&b)
+	_, err = z.Write([]byte(text))
+	if err = errors.Join(err, z.Close()); err != nil {
+		return "", missing{what: err.Error(), fatal: true}
+	}
+	packed := base64.StdEncoding.EncodeToString(b.Bytes())
+	if len(packed) > mostPacked {
+		return "", missing{what: fmt.Sprintf("%s and what it imports are too much to run while the project is read: %d bytes compressed, of %d", path, len(packed), mostPacked),
+			hint: "Import less into it; packages count nothing.", id: "script-failed", fatal: true}
+	}
+	return packed, missing{}
+}
+
+// script runs a JavaScript or TypeScript module with the project's node.
 func (r *resolver) script(pos diag.Pos, abs, path, address string) (*cfn.Node, missing) {
 	if _, err := os.Stat(abs); err != nil {
 		return nil, missing{what: fmt.Sprintf("there is no file %s", path),
 			hint: "Create it, correct the path (it is relative to the project's folder), or write a fallback."}
-	}
-	if filepath.Ext(abs) == ".ts" {
-		return nil, missing{what: "TypeScript files are not run while a project is read", hint: "Point at a .js, .json or .yml file.", fatal: true}
 	}
 	key := abs + "\x00" + address
 	if n, ok := r.files[key]; ok {
@@ -158,7 +191,15 @@ func (r *resolver) script(pos diag.Pos, abs, path, address string) (*cfn.Node, m
 	if err != nil {
 		return nil, missing{what: err.Error(), fatal: true}
 	}
-	out, err := r.p.Exec(r.ctx, "node", "-e", evalScript, "--", abs, address, string(facts))
+	args := []string{"-e", evalScript, "--", abs, address, string(facts)}
+	if filepath.Ext(abs) == ".ts" {
+		packed, m := r.packScript(abs, path)
+		if packed == "" {
+			return nil, m
+		}
+		args = append(args, packed)
+	}
+	out, err := r.p.Exec(r.ctx, "node", args...)
 	if err != nil {
 		return nil, missing{what: fmt.Sprintf("%s did not run: %v", path, err), id: "script-failed", fatal: true}
 	}
@@ -193,7 +234,11 @@ func (r *resolver) scriptResult(path, abs, out string) (*cfn.Node, missing) {
 		var text string
 		_ = json.Unmarshal([]byte(strings.TrimSpace(msg)), &text)
 		lines := strings.SplitN(text, "\n", 4)
-		return nil, missing{what: fmt.Sprintf("%s failed: %s", path, strings.Join(lines[:min(3, len(lines))], " ")), id: "script-failed", fatal: true}
+		m := missing{what: fmt.Sprintf("%s failed: %s", path, strings.Join(lines[:min(3, len(lines))], " ")), id: "script-failed", fatal: true}
+		if strings.Contains(lines[0], "Cannot find module") {
+			m.hint = "Install the project's packages first: npm install"
+		}
+		return nil, m
 	}
 	dec := json.NewDecoder(strings.NewReader(strings.TrimPrefix(body, ":")))
 	dec.UseNumber()

@@ -199,7 +199,7 @@ func (c *compiler) compileFunction(fn *function) {
 	}
 	deps = append(deps, list(n.Get("dependsOn"))...)
 	c.put(fn.id, pos, "AWS::Lambda::Function", obj(pos, props...), "Condition", n.Get("condition"), "DependsOn", deps)
-	c.info[fn.id] = cfn.FunctionInfo{Key: fn.key, Package: pkg, Provisioned: c.warm(fn)}
+	c.info[fn.id] = cfn.FunctionInfo{Key: fn.key, Package: pkg, Provisioned: c.warm(fn), Isolation: c.isolation(fn.key)}
 	c.version(fn)
 	c.url(fn)
 	c.invokeConfig(fn)

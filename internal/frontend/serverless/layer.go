@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ebb-run/ebb/internal/app"
 	cfn "github.com/ebb-run/ebb/internal/frontend/cloudformation"
 )
 
@@ -72,11 +73,27 @@ func (c *compiler) layersOf(fn *function) *cfn.Node {
 // requirementsLayerID is the layer that serverless-python-requirements makes of the requirements, which here are in the code.
 const requirementsLayerID = "PythonRequirementsLambdaLayer"
 
+// isolation reads a function's from custom.ebb.isolation: a word for all functions, or one for each by name.
+func (c *compiler) isolation(key string) string {
+	n := c.doc.At("custom", "ebb", "isolation")
+	if n != nil && n.Kind == cfn.Map {
+		n = n.Get(key)
+	}
+	switch text := c.text(n, "the isolation of a function"); text {
+	case "", app.Strong:
+		return text
+	case "auto":
+	default:
+		c.l.Errorf(n.Pos, "wrong-type", "Write strong or auto, or a map of these by function.", "custom.ebb.isolation is neither strong nor auto")
+	}
+	return ""
+}
+
 // layerFiles reads custom.ebb.layers: folders or zips that stand in for layers from elsewhere.
 func (c *compiler) layerFiles() map[string]string {
 	files := map[string]string{}
 	n := c.doc.At("custom", "ebb")
-	c.keys(n, "in custom.ebb", words("layers"))
+	c.keys(n, "in custom.ebb", words("layers isolation"))
 	for _, e := range c.entries(n.Get("layers"), "custom.ebb.layers") {
 		if file := cleanPath(c.text(e.Value, "a layer's folder or zip")); file != "" {
 			files[e.Key] = file

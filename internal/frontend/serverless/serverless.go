@@ -177,11 +177,7 @@ func (r *resolver) readProject() *cfn.Node {
 	pos := diag.Pos{File: filepath.ToSlash(r.p.File)}
 	var n *cfn.Node
 	switch filepath.Ext(abs) {
-	case ".ts":
-		r.errorf(pos, "typescript-config", "Write it as serverless.yml, or print it once with `npx serverless print --format yaml > serverless.yml`.",
-			"a project file in TypeScript is not read")
-		return nil
-	case ".js", ".cjs", ".mjs":
+	case ".js", ".cjs", ".mjs", ".ts":
 		r.stage, r.region = orDefault(r.o.Stage, defaultStage), orDefault(r.o.Region, defaultRegion)
 		r.root = cfn.NewMap(pos)
 		var m missing

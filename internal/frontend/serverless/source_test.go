@@ -2,6 +2,8 @@ package serverless
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/diag"
 	"github.com/ebb-run/ebb/internal/frontend"
 )
@@ -173,6 +176,65 @@ func TestLoad_ReadsAConfigurationInJavaScript(t *testing.T) {
 	if a == nil || a.Function("js-dev-a") == nil || a.Functions[0].TimeoutSec != 9 {
 		t.Errorf("app %+v, diagnostics %v", a, l)
 	}
+}
+
+// TestLoad_ReadsAConfigurationInTypeScript: what is run is the module that was made of it, in the place of the file.
+func TestLoad_ReadsAConfigurationInTypeScript(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("node"); err != nil {
+		t.Skip("node is not installed")
+	}
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "node_modules", "dep"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, map[string]string{"serverless.ts": "const x: number = 9;", "node_modules/dep/index.js": "module.exports = 'dep';"})
+	p := frontend.Project{Root: dir, Exec: func(ctx context.Context, name string, args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, name, args...)
+		cmd.Dir = dir
+		return cmd.Output()
+	}}
+	load := func() (*app.App, diag.List) {
+		return Frontend{}.Load(context.Background(), p, frontend.Options{})
+	}
+	tests := []struct {
+		name   string
+		script func(string) (string, error)
+		want   string // of a fault; "" for none
+	}{
+		{"nobody makes it", nil, "in TypeScript, which is not compiled here"},
+		{"broken", func(string) (string, error) { return "", errors.New("serverless.ts:1:7: expected") }, "serverless.ts cannot be compiled: serverless.ts:1:7: expected"},
+		{"too large", func(string) (string, error) { return random(1 << 20), nil }, "are too much to run"},
+		{"without its packages", func(string) (string, error) { return "require('none')", nil }, "Cannot find module 'none'"},
+		{"right", func(file string) (string, error) {
+			if file != filepath.Join(dir, "serverless.ts") {
+				return "", errors.New(file)
+			}
+			return `const path = require('path');
+exports.__esModule = true;
+exports.default = { service: require('dep'), provider: { name: 'aws', runtime: 'nodejs22.x', environment: { AT: path.basename(__filename), IN: String(__dirname === path.dirname(__filename)) } }, functions: { a: { handler: 'a.b', timeout: 9 } } };`, nil
+		}, ""},
+	}
+	for _, tt := range tests {
+		p.Script = tt.script
+		a, l := load()
+		if tt.want != "" {
+			if a != nil || len(l) == 0 || !strings.Contains(l[0].String(), tt.want) {
+				t.Errorf("%s: app %v, diagnostics %v", tt.name, a != nil, l)
+			}
+			continue
+		}
+		if a == nil || a.Function("dep-dev-a") == nil || a.Functions[0].TimeoutSec != 9 || fmt.Sprint(a.Functions[0].Env["AT"], a.Functions[0].Env["IN"]) != "serverless.ts true" {
+			t.Errorf("%s: app %+v, diagnostics %v", tt.name, a, l)
+		}
+	}
+}
+
+// random is text that cannot be packed.
+func random(n int) string {
+	b := make([]byte, n/2)
+	_, _ = rand.Read(b)
+	return "// " + hex.EncodeToString(b)
 }
 
 func TestDetect_FindsTheMainFile(t *testing.T) {

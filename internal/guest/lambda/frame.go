@@ -15,6 +15,7 @@ import (
 // context. An answer's head is 'r' (result), 'e' (error document) or 's' and a media type (streamed).
 // What ends an answer also ends the Invocation: the guest holds it back while its code is at work.
 // The guest's first frame is frameReady, with the µs that the user's code took to load as text, or frameFailed with an error document.
+// One frameKept may come before it, with what was compiled of the code; see compiled.go.
 // frameLeft tells the guest during an Invocation that nobody reads its streamed answer any more.
 const (
 	frameHead   = 1
@@ -24,6 +25,7 @@ const (
 	frameFailed = 5
 	frameAbort  = 6
 	frameLeft   = 7
+	frameKept   = 8
 
 	// flagLast, on any frame of an answer, says that the guest ends after it.
 	flagLast = 1

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/runtimes"
 	"github.com/ebb-run/ebb/internal/sandbox"
 )
 
@@ -15,6 +16,10 @@ const (
 	taskDir    = "/var/task"
 	runtimeDir = "/var/runtime"
 	optDir     = "/opt"
+	// compiledDir is ours.
+	compiledDir = "/var/compiled"
+	// noneDir is an empty folder among the bootstraps.
+	noneDir = "none"
 	// suppliedDir is ours: Lambda has its SDKs among the runtime's files.
 	suppliedDir = "/var/supplied"
 )
@@ -31,6 +36,9 @@ func mounts(u *guest.Unit) []sandbox.Mount {
 	if u.Supplied != "" {
 		all = append(all, sandbox.Mount{Source: u.Supplied, Target: suppliedDir})
 	}
+	if hasCompiled(u) {
+		all = append(all, sandbox.Mount{Source: u.Compiled, Target: compiledDir})
+	}
 	return all
 }
 
@@ -44,14 +52,24 @@ func inside(u *guest.Unit, host string) string {
 	return host
 }
 
-// needs are all mounts of a Unit: its own, the bootstraps and the interpreter.
+// needs are all mounts of a Unit: its own, the bootstraps and the interpreter. Where the Sandbox has no files of its own, they are where they are.
 func (p *Protocol) needs(u *guest.Unit) []sandbox.Mount {
 	all := mounts(u)
 	if u.Mounts {
 		all = append(all, sandbox.Mount{Source: p.dir, Target: runtimeDir})
-		if len(u.Interpreter) > 0 {
-			all = append(all, installation(u.Interpreter[0])...)
+		if compiledArg(u) == keepArg { // the next ones come from the same kind of Template then
+			all = append(all, sandbox.Mount{Source: filepath.Join(p.dir, noneDir), Target: compiledDir})
 		}
+	} else {
+		all = nil
+		for _, dir := range []string{u.Root, u.Layers, u.Supplied, u.Compiled, p.dir} {
+			if dir != "" {
+				all = append(all, sandbox.Mount{Source: dir, Target: dir})
+			}
+		}
+	}
+	if len(u.Interpreter) > 0 {
+		all = append(all, installation(u.Interpreter[0])...)
 	}
 	return all
 }
@@ -84,7 +102,7 @@ func installation(program string) []sandbox.Mount {
 		switch {
 		case filepath.Base(dir) != "bin" || up == "/":
 			show(dir)
-		case !personal(up):
+		case !runtimes.Personal(up):
 			show(up)
 		default:
 			show(dir)
@@ -96,22 +114,4 @@ func installation(program string) []sandbox.Mount {
 		}
 	}
 	return all
-}
-
-// personal says whether a folder is a home, one above homes, or the ~/.local of one.
-func personal(dir string) bool {
-	homes := []string{"/root"}
-	if h, err := os.UserHomeDir(); err == nil {
-		homes = append(homes, filepath.Clean(h))
-		if real, err := filepath.EvalSymlinks(h); err == nil {
-			homes = append(homes, real)
-		}
-	}
-	if parent := filepath.Dir(dir); parent == "/home" || parent == "/Users" {
-		return true
-	}
-	return filepath.Base(dir) == ".local" || slices.ContainsFunc(homes, func(h string) bool {
-		_, above := below(h, dir)
-		return above
-	})
 }

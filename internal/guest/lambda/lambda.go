@@ -79,6 +79,9 @@ func New(dir string) (*Protocol, error) {
 	if err := p.write(dir, files); err != nil {
 		return nil, fmt.Errorf("write the bootstraps to %s: %w", dir, err)
 	}
+	if err := os.MkdirAll(filepath.Join(p.dir, noneDir), 0o755); err != nil {
+		return nil, fmt.Errorf("make an empty folder: %w", err)
+	}
 	if p.sh, err = shell(p.dir); err != nil {
 		return nil, fmt.Errorf("link bash as sh: %w", err)
 	}
@@ -217,19 +220,29 @@ func (p *Protocol) interpreted(u *guest.Unit, f family, c *sandbox.Code) error {
 		c.Command = p.script(u, wrapped)
 	}
 	c.Command = append(append(append(c.Command, u.Interpreter...), flags...), p.bootstrap(u, file))
+	if f == node && wrapped == "" {
+		c.Template = p.template(u, c)
+	}
 	if wrapped != "" {
 		c.Env = append(c.Env, bootstrapVar+"="+strings.Join(p.bootstrapArgs(u), "\n"))
 	} else {
 		c.Command = append(c.Command, p.bootstrapArgs(u)...)
+		if f == python {
+			c.Template = p.copied(u, c)
+		}
 	}
 	return nil
 }
 
-// bootstrapArgs are what a bootstrap of ours has to know: the supplied SDKs' folder, and the layers'.
+// bootstrapArgs are what a bootstrap of ours has to know: the supplied SDKs' folder, the layers', and what to do about compiled code.
 func (p *Protocol) bootstrapArgs(u *guest.Unit) []string {
 	args := []string{inside(u, u.Supplied)}
-	if u.Layers != "" {
+	compiled := compiledArg(u)
+	if u.Layers != "" || compiled != "" {
 		args = append(args, inside(u, u.Layers))
+	}
+	if compiled != "" {
+		args = append(args, compiled)
 	}
 	return args
 }

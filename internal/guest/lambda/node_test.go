@@ -185,6 +185,39 @@ func TestNode_ExitInTheHandlerEndsTheInstance(t *testing.T) {
 	}
 }
 
+// A function that answers for itself, by the runtime's descriptor, must not have the answer that the runtime then gives go to the next caller.
+func TestNode_AnAnswerThatIsLateGoesToNobodyElse(t *testing.T) {
+	t.Parallel()
+	g := launch(t, nodeUnit(t, "index.handler", js(`
+		let first = null;
+		exports.handler = (e) => new Promise((done) => {
+			setInterval(() => {}, 1000);
+			if (first !== null) return first();
+			first = () => done(e);
+			const frame = (kind, body) => {
+				const b = Buffer.alloc(8 + body.length);
+				b.writeUInt32LE(body.length);
+				b[4] = kind;
+				b.writeUInt16LE(1, 6);
+				b.write(body, 8);
+				return b;
+			};
+			require("fs").writeSync(3, Buffer.concat([frame(1, "r"), frame(3, '"forged"')]));
+		})`)))
+	if b, err := g.Call(t, `"first"`); err != nil || b.Body.String() != `"forged"` {
+		t.Fatalf("%v %s", err, b.Body.String())
+	}
+	if b, err := g.Call(t, `"second"`); err == nil {
+		t.Errorf("the second caller got %s", b.Body.String())
+	}
+	if e := g.Exit(t); e.Code != 1 {
+		t.Errorf("exit %v", e)
+	}
+	if out, ok := g.OutputLike("Runtime.ProtocolViolation"); !ok {
+		t.Errorf("output %q", out)
+	}
+}
+
 // initCase is a Unit that cannot start.
 type initCase struct {
 	name    string

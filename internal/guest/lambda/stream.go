@@ -93,6 +93,13 @@ func openStream(ctx context.Context, conn net.Conn, u *guest.Unit, pool *sync.Po
 	defer stop()
 	r := frameReader{r: &lineReader{Conn: conn}, buf: make([]byte, 512)}
 	f, err := r.next()
+	if err == nil && f.kind == frameKept && f.length <= maxCompiled {
+		var p []byte
+		if p, err = r.payload(f.length); err == nil {
+			_ = keepCompiled(u, p) // it goes as well without
+			f, err = r.next()
+		}
+	}
 	if err != nil {
 		return nil, ended(ctx, "wait for the guest's init", err)
 	}

@@ -14,12 +14,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/sandbox/oci"
 	"github.com/ebb-run/ebb/internal/sandbox/process"
 )
 
@@ -27,21 +30,35 @@ import (
 type Options struct {
 	Dir       string // private runtime folder of one data directory; each driver gets a folder in it
 	NoCgroups bool   // do without control groups
+	Plain     bool   // run guests as plain processes
+	Egress    sandbox.Egress
+	Log       *slog.Logger
+	Ready     int64  // bytes of Templates that are held ready, as [process.Options] has it
+	Runtime   string // path or name of the OCI runtime
+	Path      string // where programs are looked for, as in the variable PATH
 }
 
 // Set holds opened drivers by name. It is immutable.
 type Set struct {
 	drivers map[string]sandbox.Driver
 	process *process.Driver
+	strong  *oci.Driver
 }
 
 // Drivers opens every driver. The caller closes the Set.
 func Drivers(o Options) (Set, error) {
-	p, err := process.Open(process.Options{Dir: filepath.Join(o.Dir, "process"), NoCgroups: o.NoCgroups})
+	po := process.Options{Dir: o.Dir, NoCgroups: o.NoCgroups, Plain: o.Plain, Egress: o.Egress, Log: o.Log, Ready: o.Ready}
+	p, err := process.Open(po)
 	if err != nil {
 		return Set{}, fmt.Errorf("open process driver: %w", err)
 	}
-	return Set{drivers: map[string]sandbox.Driver{p.Name(): p}, process: p}, nil
+	po.Dir, po.Plain, po.Monitors, po.Ready = filepath.Join(o.Dir, "strong"), false, true, -1
+	strong := oci.New(oci.Options{
+		Open:    func() (sandbox.Driver, error) { return process.Open(po) },
+		Used:    func() bool { _, err := os.Stat(po.Dir); return err == nil },
+		Runtime: o.Runtime, Path: o.Path,
+	})
+	return Set{drivers: map[string]sandbox.Driver{p.Name(): p, strong.Name(): strong}, process: p, strong: strong}, nil
 }
 
 // Get returns a driver by name.
@@ -64,6 +81,9 @@ func (s Set) Names() []string {
 
 // Process is the process driver, for its report of what protects this machine.
 func (s Set) Process() *process.Driver { return s.process }
+
+// Strong is the driver whose guests have a kernel of their own; its Check says whether it can run any.
+func (s Set) Strong() *oci.Driver { return s.strong }
 
 // Sweep ends what earlier processes of this data directory left, and returns how many Sandboxes that were.
 func (s Set) Sweep(ctx context.Context) (int, error) {

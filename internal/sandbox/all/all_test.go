@@ -15,7 +15,7 @@ func TestSet_GivesDriversByName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := s.Names(); !slices.Equal(got, []string{"process"}) {
+	if got := s.Names(); !slices.Equal(got, []string{"oci", "process"}) {
 		t.Errorf("names %q", got)
 	}
 	for _, name := range s.Names() {
@@ -25,7 +25,7 @@ func TestSet_GivesDriversByName(t *testing.T) {
 		}
 	}
 	_, err = s.Get("procces")
-	if errs.CodeOf(err) != errs.NotFound || errs.HintOf(err) != "Drivers are: process" {
+	if errs.CodeOf(err) != errs.NotFound || errs.HintOf(err) != "Drivers are: oci, process" {
 		t.Errorf("unknown: %v, hint %q", err, errs.HintOf(err))
 	}
 	if n, err := s.Sweep(t.Context()); n != 0 || err != nil {

@@ -42,11 +42,13 @@ type box struct {
 	name    string // value of the marker, part of cgroup names
 	number  int    // among the Sandboxes of its Driver
 	tmp     string
-	fence   *fence
+	fence   *fence // another one from Start on where a stem became this Sandbox; changes with mu, while starting
 	line    *line
 	network io.Closer // of an isolated guest that can reach something; set before settled is closed
 	notices *notices  // of an isolated guest with output; set before settled is closed
 	ice     ice
+
+	templated bool // it came from a Template; set before settled is closed
 
 	settled chan struct{} // closed when Start's attempt is over
 	done    chan struct{} // closed when the main process has ended and its output is handed on, or Stop is through
@@ -78,6 +80,9 @@ func newBox(d *Driver, s sandbox.Spec, n int) (_ *box, err error) {
 	if s.Beside > 0 && (d.iso == nil || s.Transport == sandbox.Dial) {
 		return nil, errs.New(errs.Unsupported, "programs beside the main one need an isolated sandbox that does not listen itself").
 			WithHint("ebb doctor says what this machine allows.")
+	}
+	if s.Offline && d.iso == nil {
+		return nil, errs.New(errs.Unsupported, "a guest can be kept from the network only in an isolated sandbox").WithHint("ebb doctor says what this machine allows.")
 	}
 	number := strconv.Itoa(n)
 	b := &box{
@@ -129,7 +134,7 @@ func (b *box) Start(ctx context.Context, c sandbox.Code) (sandbox.Conn, error) {
 	b.mu.phase = starting
 	b.mu.Unlock()
 
-	g, out, err := b.launch(c)
+	g, out, err := b.launch(ctx, c)
 
 	b.mu.Lock()
 	b.mu.phase = failed
@@ -140,7 +145,9 @@ func (b *box) Start(ctx context.Context, c sandbox.Code) (sandbox.Conn, error) {
 	if err == nil {
 		go out.run()
 		go b.attend(g, out)
-		b.fence.guard(g.pid, b.name, b.memoryExceeded)
+		if !b.templated { // guarded already
+			b.fence.guard(g.pid, b.name, b.memoryExceeded)
+		}
 	}
 	close(b.settled)
 	if err != nil {
@@ -150,7 +157,7 @@ func (b *box) Start(ctx context.Context, c sandbox.Code) (sandbox.Conn, error) {
 }
 
 // launch makes the guest's descriptors and its main process.
-func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
+func (b *box) launch(ctx context.Context, c sandbox.Code) (*guest, *output, error) {
 	if len(c.Command) == 0 || !filepath.IsAbs(c.Command[0]) {
 		return nil, nil, errs.New(errs.Invalid, "the program must be an absolute path, not %q", strings.Join(c.Command, " "))
 	}
@@ -161,6 +168,9 @@ func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
 	if b.d.iso != nil && to != nil {
 		b.notices = newNotices(to)
 		to = b.notices
+	}
+	if g, out := b.adopt(c, to); g != nil {
+		return g, out, nil
 	}
 	out, write, err := newOutput(to, &b.d.buffers)
 	if err != nil {
@@ -179,7 +189,15 @@ func (b *box) launch(c sandbox.Code) (*guest, *output, error) {
 	}
 	if b.d.iso != nil {
 		b.fence.contained()
-		g, err := b.d.iso.start(b, c, files)
+		g, err := b.d.iso.start(ctx, b, c, files)
+		if err != nil {
+			_ = out.pipe.Close()
+			return nil, nil, err
+		}
+		return g, out, nil
+	}
+	if b.d.walls != nil {
+		g, err := b.d.walls.start(b, c, files)
 		if err != nil {
 			_ = out.pipe.Close()
 			return nil, nil, err
@@ -313,10 +331,13 @@ func (b *box) Usage() sandbox.Usage {
 
 // keepUsage notes what is used now: neither cgroups nor the kernel keep it until everybody has asked.
 func (b *box) keepUsage(g *guest) {
-	u := b.fence.usage()
-	if g != nil && (u.CPU == 0 || !b.fence.counts()) {
+	b.mu.Lock()
+	fence := b.fence
+	b.mu.Unlock()
+	u := fence.usage()
+	if g != nil && (u.CPU == 0 || !fence.counts()) {
 		own := g.usage()
-		if b.fence.counts() {
+		if fence.counts() {
 			own.MemoryPeak = 0 // that of all processes is known
 		}
 		u = most(u, own)
@@ -435,7 +456,7 @@ func (b *box) part(g *guest) {
 	if !graceful {
 		return
 	}
-	g.signalGroup(syscall.SIGTERM)
+	g.ask()
 	for {
 		d := left()
 		if d <= 0 {

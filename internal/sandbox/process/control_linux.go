@@ -39,9 +39,9 @@ func newControl(l *helper.List) (*control, int, error) {
 	return &control{conn: c.(*net.UnixConn), list: l}, fds[1], nil
 }
 
-// follow serves the helper with that pid until the guest runs, and gives the descriptors that it sent. judge gets the kernel's answers
-// of the network.
-func (c *control) follow(pid int, outside uint32, judge func(answers []byte) error) (files []*os.File, err error) {
+// follow serves the helper until the guest runs, and gives the descriptors that it sent. users gives its user namespace its users, and judge
+// gets the kernel's answers of the network.
+func (c *control) follow(users func() error, judge func(answers []byte) error) (files []*os.File, err error) {
 	defer func() {
 		if err != nil {
 			for _, f := range files {
@@ -86,7 +86,7 @@ func (c *control) follow(pid int, outside uint32, judge func(answers []byte) err
 				return files, err
 			}
 		case askUsers:
-			if err := mapUsers(pid, outside); err != nil {
+			if err := users(); err != nil {
 				return files, fmt.Errorf("give the sandbox a user of its own: %w", err)
 			}
 			if err := c.answer(); err != nil {
@@ -122,12 +122,18 @@ func received(oob []byte) (files []*os.File, err error) {
 }
 
 // mapUsers gives a user namespace its one user and group; user_namespaces(7).
-func mapUsers(pid int, outside uint32) error {
+func (b *birth) mapUsers(pid int) error {
 	proc := "/proc/" + strconv.Itoa(pid) + "/"
-	if err := writeFile(proc+"uid_map", fmt.Sprintf("%d %d 1", insideUID, outside)); err != nil {
+	if err := writeFile(proc+"uid_map", fmt.Sprintf("%d %d 1", b.i.uid, b.outside)); err != nil {
 		return err
 	}
-	return writeFile(proc+"gid_map", fmt.Sprintf("%d %d 1", insideGID, outside))
+	return writeFile(proc+"gid_map", fmt.Sprintf("%d %d 1", b.i.gid, b.outside))
+}
+
+// running gives what tells how the guest ended. The list, many times as large as all else about a guest that runs, is needed no more.
+func (c *control) running() func() (unix.WaitStatus, bool) {
+	c.list = nil
+	return c.status
 }
 
 // status is how the guest ended, once the helper has; false where the helper could not say. It ends the line.

@@ -5,7 +5,7 @@
 // Guarantees, beside those of package sandbox:
 //
 //  1. An isolated guest (Linux) has its own user, mount, pid, network, ipc and uts namespaces; a read-only root of the system's programs and
-//     Code.Mounts; /tmp of Limits.TmpBytes; one fixed user inside, and outside, where the host is root, one for each Sandbox; no
+//     Code.Mounts, writable where they say so; /tmp of Limits.TmpBytes; one fixed user inside, and outside, where the host is root, one for each Sandbox; no
 //     capabilities, no way to new privileges, a filter of system calls. Its process 1 is package helper's program.
 //  2. It has loopback alone. What it connects to beyond that is Options.Egress's to allow, by name.
 //  3. A guest is its own session and process group, without a terminal. Standard input is empty, standard output and standard
@@ -14,8 +14,13 @@
 //     EBB_SANDBOX, a name by which processes are found again after kill -9 of the host; one in Code.Env is not passed on.
 //  5. On Linux the guest dies with the host, and at once: an isolated one with all that it started.
 //  6. When the main process has ended, everything else in the Sandbox is killed without waiting for Stop.
-//  7. An idle Sandbox costs descriptors and a few parked goroutines, no thread and no timer. Only where there is no
+//  7. A guest whose Code has a Template of kind Copied is a copy of one that is ready, in a Sandbox as closed as any other; where none is, or it does
+//     not answer within a second, Command is run. The memory that it shares with others counts to no Sandbox.
+//  8. An idle Sandbox costs descriptors and a few parked goroutines, no thread and no timer. Only where there is no
 //     memory cgroup does one goroutine, for all Sandboxes together, sample memory.
+//  8. An isolated guest on the Stream transport that has a Template of the kind Waiting comes from one that waits in a Sandbox of its own, where
+//     one is ready. It has then been born with the same Limits and is used once; everything above holds for it. There are a few of each kind for
+//     as long as it is asked for, and together they keep to Options.Ready.
 //
 // What it does not do: plain guests are not isolated from each other nor from the host's files and network, and their temp folder is not
 // bounded. Limits.Processes needs a pids cgroup. Elsewhere than on Linux all guests are plain, there are no limits, and one that
@@ -55,6 +60,13 @@ type Options struct {
 	Log *slog.Logger
 	// Plain makes the driver run guests as plain processes where it could isolate them.
 	Plain bool
+	// Ready bounds the memory of Templates of kind Waiting, in bytes: a sixteenth of the machine's when zero; below, none of any kind is held ready.
+	Ready int64
+	// OneUser makes all Sandboxes the same user outside, one for each Dir, so that what they are given to write can be kept for the next.
+	OneUser bool
+	// Monitors says that what runs are programs that isolate guests of their own, such as an OCI runtime, and not strangers' code: each keeps
+	// the rights that its namespaces give, as their user 0, and no filter of system calls keeps it from making more of them.
+	Monitors bool
 	// Patience bounds how long Stop waits for killed processes to be gone; 10 s when zero. One that hangs in the kernel
 	// for longer is left to Close or the next Sweep.
 	Patience time.Duration
@@ -71,7 +83,9 @@ type Driver struct {
 	launcher *launcher
 	iso      *isolation // nil where guests are plain processes
 	why      error      // why they are
-	buffers  sync.Pool  // *[]byte of outputChunk, so that idle Sandboxes hold none
+	stems    *stems
+	walls    *walls    // what confines plain guests nevertheless; nil where nothing does
+	buffers  sync.Pool // *[]byte of outputChunk, so that idle Sandboxes hold none
 
 	mu struct {
 		sync.Mutex
@@ -117,8 +131,9 @@ func Open(o Options) (*Driver, error) {
 	if o.Plain {
 		d.why = errors.New("isolation is switched off")
 	} else if d.iso, d.why = openIsolation(d); d.why != nil {
-		d.iso = nil
+		d.iso, d.walls = nil, openWalls(d)
 	}
+	d.stems = openStems(d)
 	return d, nil
 }
 
@@ -128,6 +143,15 @@ func (d *Driver) Name() string { return "process" }
 // Traits say that the protocol decides on concurrency, that Sandboxes can be frozen, and whether they have files of their own.
 func (d *Driver) Traits() sandbox.Traits {
 	return sandbox.Traits{Freezable: true, Mounts: d.iso != nil}
+}
+
+// User is the user and group outside to whom what Sandboxes write has to belong, where that is one for all: with Options.OneUser, and where
+// ebb is not root. Else it is -1.
+func (d *Driver) User() int {
+	if d.iso == nil {
+		return -1
+	}
+	return d.iso.owner()
 }
 
 // Prepare makes what a Sandbox needs before its code is known: temp folder, limits, address.
@@ -173,6 +197,7 @@ func (d *Driver) Close() error {
 	}
 	d.mu.closed = true
 	d.mu.Unlock()
+	d.stems.close()
 	var all sync.WaitGroup
 	for _, b := range d.left() {
 		all.Go(func() { b.Stop(0) })
@@ -182,9 +207,15 @@ func (d *Driver) Close() error {
 		all.Go(b.again) // what hung in the kernel when it was stopped
 	}
 	all.Wait()
+	if d.iso != nil {
+		d.iso.retire()
+	}
 	d.launcher.close()
 	if d.iso != nil {
 		d.iso.close()
+	}
+	if d.walls != nil {
+		d.walls.close()
 	}
 	d.fences.close()
 	_ = os.RemoveAll(filepath.Join(tmpRoot(d.opts.Dir), d.run))

@@ -102,8 +102,11 @@ func (c *fence) create() error {
 		return fmt.Errorf("limit memory to %d bytes: %w", c.limits.MemoryBytes, err)
 	}
 	if c.pids != "" && c.limits.Processes > 0 {
-		// One more while the launcher's own thread is inside.
-		if err := writeFile(filepath.Join(c.pids, "pids.max"), strconv.Itoa(c.limits.Processes+1)); err != nil {
+		most := c.limits.Processes
+		if c.all.pids.version == 1 {
+			most++ // while the launcher's own thread is inside
+		}
+		if err := writeFile(filepath.Join(c.pids, "pids.max"), strconv.Itoa(most)); err != nil {
 			return fmt.Errorf("limit processes to %d: %w", c.limits.Processes, err)
 		}
 	}
@@ -171,6 +174,14 @@ func (c *fence) cgroup() int {
 	return c.mu.dir
 }
 
+// entries are what enter and cgroup use, for somebody else who enters: descriptors of version 1 files to write 0 to, and the version 2 folder to be
+// born in, or -1. They are good until entered.
+func (c *fence) entries() (join []int, dir int) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Clone(c.mu.join), c.mu.dir
+}
+
 // enter brings the calling thread into the version 1 cgroups.
 func (c *fence) enter() error {
 	c.mu.RLock()
@@ -188,7 +199,9 @@ func (c *fence) entered() {
 	c.mu.Lock()
 	c.closeEntry()
 	c.mu.Unlock()
-	if c.pids != "" && c.limits.Processes > 0 {
+	if c.pids != "" && c.limits.Processes > 0 && c.all.pids.version == 1 {
+		// An isolated guest of root has not begun, since its helper waits for an answer that comes later. A plain one may have, and then has
+		// one process too many if it forked that fast.
 		_ = writeFile(filepath.Join(c.pids, "pids.max"), strconv.Itoa(c.limits.Processes))
 	}
 	if c.all.cpu.version == 1 {
@@ -293,8 +306,18 @@ func field(text []byte, name string) int64 {
 	return 0
 }
 
-// kill kills everything inside once. What forks meanwhile is clear's.
-func (c *fence) kill() { c.killOnce(c.hunt()) }
+// kill kills everything inside once. What forks meanwhile is clear's. After remove it does nothing: the cgroups' names may be another's then.
+func (c *fence) kill() {
+	if len(c.dirs) == 0 {
+		c.killOnce(c.hunt())
+		return
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if !c.mu.closed {
+		killCgroups(c.dirs)
+	}
+}
 
 // killOnce reports whether nothing is left, as far as it looks.
 func (c *fence) killOnce(h *hunt) bool {

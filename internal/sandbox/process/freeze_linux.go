@@ -70,7 +70,8 @@ func (c *fence) suspend() error {
 		if quiet++; !still {
 			quiet = 0
 		}
-		if quiet > 2 || quiet > 0 && unsure+vanished == 0 { // one that is missed goes on, which does no harm
+		// Twice: a process that gets another parent during a look is missed by that one. One that is missed goes on, which does no harm.
+		if quiet > 2 || quiet > 1 && unsure+vanished == 0 {
 			c.hold(held)
 			return nil
 		}

@@ -14,6 +14,7 @@ type guest struct {
 	pid   int
 	pidfd int                            // readable once the process has ended; -1 where there is none
 	told  func() (unix.WaitStatus, bool) // how an isolated one ended, whose process is the helper; else nil
+	first bool                           // asked to end alone, and not with all that it has started
 
 	mu struct {
 		sync.Mutex
@@ -71,6 +72,23 @@ func (g *guest) signalGroup(s syscall.Signal) {
 	defer g.mu.Unlock()
 	if !g.mu.reaped {
 		_ = syscall.Kill(-g.pid, s)
+	}
+}
+
+// ask asks the guest to end.
+func (g *guest) ask() {
+	if !g.first {
+		g.signalGroup(syscall.SIGTERM)
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.mu.reaped {
+		return
+	}
+	// The helper, which reaps it, would pass a signal on to all: a monitor's own processes too, whose end would be the guest's.
+	if pid := lastChild(g.pid); pid != g.pid {
+		_ = syscall.Kill(pid, syscall.SIGTERM)
 	}
 }
 

@@ -1,7 +1,7 @@
 package process
 
 import (
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
@@ -43,7 +42,14 @@ const (
 
 // isolation is how Sandboxes of a Driver are cut off from the host. Immutable.
 type isolation struct {
-	rooted  bool // made with the rights of root; else with those of a new user namespace
+	rooted bool // made with the rights of root; else with those of a new user namespace
+	// mapped: by root without the rights to mount, as in a container: in a new user namespace with a user that is not ebb's. As ebb's own it
+	// would be root for the kernel, to which settings in /proc belong.
+	mapped  bool
+	uid     int // the user inside
+	gid     int
+	keeps   bool // programs keep the rights of their namespaces
+	oneUser bool // all Sandboxes are the same user outside
 	image   *os.File
 	system  system
 	staging string // an empty folder, over which each Sandbox mounts its root in its own mount namespace
@@ -58,19 +64,61 @@ type isolation struct {
 	connections *capture.Budget // of all guests
 
 	spoil func(steps []byte) // what tests do to lists
+
+	zygotes *zygotes
 }
 
 // openIsolation readies what all Sandboxes share, and tries it.
-func openIsolation(d *Driver) (_ *isolation, err error) {
+func openIsolation(d *Driver) (*isolation, error) {
+	i, err := newIsolation(d)
+	if err != nil {
+		return nil, err
+	}
+	i.ipv6 = capture.HasIPv6()
+	if err = i.tryNetworks(d); err != nil && i.rooted && !i.keeps {
+		i.rooted, i.mapped = false, true
+		if i.tryNetworks(d) == nil {
+			err = nil
+		}
+	}
+	if err != nil {
+		i.close()
+		return nil, err
+	}
+	return i, nil
+}
+
+// tryNetworks tries it with every connection brought to one place, and without: perhaps that is all that is denied.
+func (i *isolation) tryNetworks(d *Driver) error {
+	i.redirect = true
+	err := i.try(d)
+	if err != nil {
+		i.redirect = false
+		err = i.try(d)
+	}
+	return err
+}
+
+// newIsolation makes what needs no rights.
+func newIsolation(d *Driver) (_ *isolation, err error) {
 	dir := d.opts.Dir
-	i := &isolation{rooted: os.Geteuid() == 0, system: findSystem(), staging: filepath.Join(dir, "root"), etc: filepath.Join(dir, "etc")}
+	i := &isolation{
+		rooted: os.Geteuid() == 0, uid: insideUID, gid: insideGID, keeps: d.opts.Monitors, oneUser: d.opts.OneUser,
+		system: findSystem(), staging: filepath.Join(dir, "root"), etc: filepath.Join(dir, "etc"),
+	}
+	if i.keeps {
+		i.uid, i.gid = 0, 0
+	}
 	defer func() {
 		if err != nil {
 			i.close()
 		}
 	}()
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(d.run))
+	h, seed := fnv.New32a(), d.run
+	if i.oneUser {
+		seed = d.key
+	}
+	_, _ = h.Write([]byte(seed))
 	i.first = h.Sum32() % outsideCount
 	i.abi, i.connections = confine.LandlockABI(), capture.NewBudget(mostConnections())
 	if i.calls, err = confine.Seccomp(); err != nil {
@@ -97,12 +145,8 @@ func openIsolation(d *Driver) (_ *isolation, err error) {
 		return nil, fmt.Errorf("hold the helper: %w", err)
 	}
 	_, _ = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
-	i.ipv6, i.redirect = capture.HasIPv6(), true
-	if err := i.try(d); err == nil {
-		return i, nil
-	}
-	i.redirect = false // perhaps that is all
-	return i, i.try(d)
+	i.zygotes = newZygotes(d, i)
+	return i, nil
 }
 
 // mostConnections is how many all guests together have to others: with two descriptors each, half of what this process may open.
@@ -119,7 +163,19 @@ func (i *isolation) close() {
 }
 
 // separateUsers reports whether each Sandbox has a user of its own outside.
-func (i *isolation) separateUsers() bool { return i.rooted }
+func (i *isolation) separateUsers() bool { return (i.rooted || i.mapped) && !i.oneUser }
+
+// owner is the user outside that all Sandboxes are, -1 where each is another.
+func (i *isolation) owner() int {
+	if i.separateUsers() {
+		return -1
+	}
+	return int(i.user(0))
+}
+
+// templates reports whether guests may come from Templates: programs with rights of their own are run as they are, and a Sandbox of a user
+// other than ebb's that root without rights made cannot be entered later.
+func (i *isolation) templates() bool { return !i.keeps && !i.mapped }
 
 // landlocked reports whether Landlock is in force.
 func (i *isolation) landlocked() bool { rules, _ := confine.Landlock(i.abi); return rules != nil }
@@ -166,8 +222,14 @@ func (i *isolation) own(s sandbox.Spec) int {
 func listens(s sandbox.Spec) bool { return s.Transport == sandbox.Listen || s.Beside > 0 }
 
 // start starts the code in a Sandbox of its own; files become 0, 1, 2 and, with a line, 3.
-func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, error) {
-	b := &birth{i: i, spec: box.spec, code: c, box: box, outside: i.user(box.number), plan: i.plan(box.d.opts.Egress, box.spec.Owner)}
+func (i *isolation) start(ctx context.Context, box *box, c sandbox.Code, files []uintptr) (*guest, error) {
+	if g, received, plan := i.zygotes.start(ctx, box, c, files); g != nil {
+		if err := box.settle(g, plan, received); err != nil {
+			return nil, err
+		}
+		return g, nil
+	}
+	b := &birth{i: i, spec: box.spec, code: c, box: box, outside: i.user(box.number), plan: i.planOf(box)}
 	b.write()
 	for n, p := range c.Beside {
 		b.accompany(n, p)
@@ -194,19 +256,27 @@ func (i *isolation) start(box *box, c sandbox.Code, files []uintptr) (*guest, er
 	case err != nil:
 		return nil, errs.New(errs.Unavailable, "isolate it: %w", err).WithHint("ebb doctor says what this machine allows.")
 	}
-	if listens(box.spec) {
-		err = box.line.take(received[0])
+	if err := box.settle(g, b.plan, received); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// settle serves the network of a guest that runs with what its helper has sent; a guest whose network cannot be served is ended.
+func (b *box) settle(g *guest, plan []capture.Socket, received []*os.File) (err error) {
+	if listens(b.spec) {
+		err = b.line.take(received[0])
 		received = received[1:]
 	}
 	if err == nil {
-		err = box.connect(b.plan, received)
+		err = b.connect(plan, received)
 	}
 	if err != nil {
 		g.signalGroup(unix.SIGKILL)
 		g.wait()
-		return nil, fmt.Errorf("serve the network of the sandbox: %w", err)
+		return fmt.Errorf("serve the network of the sandbox: %w", err)
 	}
-	return g, nil
+	return nil
 }
 
 // outer is the code with its paths as the host has them, for explanations.
@@ -260,7 +330,7 @@ func (b *birth) start(d *Driver, files []uintptr, sockets int, f *fence) (*guest
 	_ = unix.Close(theirs)
 	theirs = -1
 	_ = ctl.conn.SetReadDeadline(time.Now().Add(startPatience))
-	received, err := ctl.follow(g.pid, b.outside, b.i.outcomes)
+	received, err := ctl.follow(func() error { return b.mapUsers(g.pid) }, b.i.outcomes)
 	if most := b.sockets(); err == nil && len(received) != most {
 		err = fmt.Errorf("%d descriptors came of %d", len(received), most)
 	}
@@ -271,9 +341,11 @@ func (b *birth) start(d *Driver, files []uintptr, sockets int, f *fence) (*guest
 		g.wait()
 		return nil, nil, err
 	}
-	g.told = ctl.status
+	g.first = b.i.keeps
 	if b.spec.Beside > 0 {
 		g.told = b.watch(ctl)
+	} else {
+		g.told = ctl.running()
 	}
 	return g, received, nil
 }
@@ -312,205 +384,4 @@ func writeEtc(dir string) error {
 		}
 	}
 	return nil
-}
-
-// birth is one Sandbox's start.
-type birth struct {
-	i       *isolation
-	spec    sandbox.Spec
-	code    sandbox.Code
-	box     *box   // nil for the trial
-	outside uint32 // the user outside
-	list    helper.List
-	plan    []capture.Socket
-}
-
-// user is the user outside of a Sandbox.
-func (i *isolation) user(number int) uint32 {
-	if !i.rooted {
-		return uint32(os.Getuid())
-	}
-	return outsideBase + (i.first+uint32(number))%outsideCount
-}
-
-// attr is how the helper is started.
-func (b *birth) attr() *syscall.SysProcAttr {
-	a := &syscall.SysProcAttr{
-		Setsid: true, Pdeathsig: syscall.SIGKILL,
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-	}
-	if !b.i.rooted {
-		a.Cloneflags |= unix.CLONE_NEWUSER
-		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: insideUID, HostID: os.Getuid(), Size: 1}}
-		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: insideGID, HostID: os.Getgid(), Size: 1}}
-		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SETPCAP, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_RESOURCE}
-	}
-	return a
-}
-
-// write makes out the list, up to where the guest may run.
-func (b *birth) write() {
-	l := &b.list
-	owner := fmt.Sprintf("uid=%d,gid=%d", b.outside, b.outside)
-	if !b.i.rooted {
-		owner = fmt.Sprintf("uid=%d,gid=%d", insideUID, insideGID)
-	}
-	b.i.system.root(l, b.i.staging, b.i.etc, b.needed(), b.spec.Limits.TmpBytes, owner)
-	host := l.Text(insideHost)
-	l.Call("name the host", unix.SYS_SETHOSTNAME, host, helper.Int(len(insideHost)))
-	b.network()
-	if b.i.rooted {
-		l.Call("leave the host's groups", unix.SYS_SETGROUPS, helper.Int(0), helper.Int(0))
-		b.becomeOutside()
-		l.Call("make a user namespace", unix.SYS_UNSHARE, helper.Int(unix.CLONE_NEWUSER))
-		l.Call("ask for its users", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(askUsers), helper.Int(1))
-		b.await("wait for its users")
-		l.Call("become its group", unix.SYS_SETRESGID, helper.Int(insideGID), helper.Int(insideGID), helper.Int(insideGID))
-		l.Call("become its user", unix.SYS_SETRESUID, helper.Int(insideUID), helper.Int(insideUID), helper.Int(insideUID))
-	}
-	b.bound()
-	b.renounce()
-	b.begin()
-	if b.spec.Transport == sandbox.Dial {
-		b.makeSockets()
-	}
-}
-
-// setMask is SIG_SETMASK.
-const setMask = 2
-
-// socketsFD is the helper's end of the line on which the host asks for sockets.
-const socketsFD = helper.ControlFD + 1
-
-// makeSockets forks off what gives the host a socket of this network for each byte that it writes.
-func (b *birth) makeSockets() {
-	l := &b.list
-	l.Fork("fork", unix.SYS_CLONE, []helper.Arg{helper.Int(int(unix.SIGCHLD))}, func() {
-		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(0), helper.Int(helper.ListFD), helper.Int(0))
-		l.Forever(func() {
-			n := l.Call("read", unix.SYS_READ, helper.Int(socketsFD), l.Bytes(make([]byte, 8)), helper.Int(1))
-			l.EndIfZero(n)
-			fd := l.Call("make a socket", unix.SYS_SOCKET, helper.Int(unix.AF_INET), helper.Int(unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), helper.Int(0))
-			b.send(socketsFD, fd)
-			l.Call("close", unix.SYS_CLOSE, fd.Result())
-		})
-	})
-	l.Call("close", unix.SYS_CLOSE, helper.Int(socketsFD))
-}
-
-// needed are the mounts that the system's do not contain already.
-func (b *birth) needed() []sandbox.Mount {
-	var all []sandbox.Mount
-	for _, m := range b.code.Mounts {
-		shown := false
-		for _, s := range b.i.system.mounts {
-			shown = shown || m.Source == m.Target && strings.HasPrefix(m.Target, s.Target+"/")
-		}
-		if !shown {
-			all = append(all, m)
-		}
-	}
-	return all
-}
-
-// Messages of the helper, one byte each. A failure and the guest's end are longer.
-const (
-	askUsers  = "u"
-	isBeside  = "b" // a program beside the guest runs; answered, as the guest waits for the last
-	sendFiles = "f"
-	isRunning = "r"
-)
-
-// send gives descriptors to the host; unix(7), SCM_RIGHTS.
-func (b *birth) send(to int, fds ...helper.Step) {
-	l := &b.list
-	size := unix.CmsgLen(4 * len(fds))
-	cmsg := make([]byte, unix.CmsgSpace(4*len(fds))+8)
-	binary.LittleEndian.PutUint64(cmsg, uint64(size))
-	binary.LittleEndian.PutUint32(cmsg[8:], unix.SOL_SOCKET)
-	binary.LittleEndian.PutUint32(cmsg[12:], unix.SCM_RIGHTS)
-	control := l.Bytes(cmsg)
-	for n, fd := range fds {
-		l.Store32(control.At(unix.CmsgLen(0)+4*n), fd)
-	}
-	iov := l.Bytes(helper.Int(1).Append(l.Text(sendFiles).Append(nil)))
-	var m []byte // struct msghdr: name and length, vector and length, control and length, flags
-	m = append(m, words(0, 0)...)
-	m = helper.Int(1).Append(iov.Append(m))
-	m = helper.Int(size).Append(control.Append(m))
-	m = append(m, words(0)...)
-	l.Call("send descriptors", unix.SYS_SENDMSG, helper.Int(to), l.Bytes(m), helper.Int(0))
-}
-
-// begin keeps the helper from signals, which it waits for in the end, and what it forks off too: a guest that is asked to end can still be
-// called while it does.
-func (b *birth) begin() {
-	l := &b.list
-	l.Call("block signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), l.Bytes(helper.Blocked()), helper.Int(0), helper.Int(8))
-}
-
-// run starts the guest, and takes in orphans until it has ended. A guest that runs beside others waits for the host's word.
-func (b *birth) run() {
-	l := &b.list
-	isRunning := func() {
-		l.Call("say that it runs", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(isRunning), helper.Int(1))
-	}
-	if b.spec.Beside > 0 {
-		isRunning()
-		b.await("wait for the host's word")
-	}
-	last := helper.ListFD
-	if b.spec.Transport != sandbox.Stream {
-		last--
-	}
-	main := b.fork(b.code.Command, b.code.Env, b.code.Dir, last)
-	if b.spec.Beside == 0 {
-		isRunning()
-	}
-	l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(0), helper.Int(helper.ListFD), helper.Int(0))
-	l.Try("name the helper", unix.SYS_PRCTL, helper.Int(unix.PR_SET_NAME), l.Text("init"))
-	l.Serve(main)
-}
-
-// fork starts a program as a session of its own, without the descriptors from last on. The helper waits until it has begun to run, so that
-// what failed is known before it says that it runs.
-func (b *birth) fork(command, environ []string, dir string, last int) helper.Step {
-	l := &b.list
-	if dir == "" {
-		dir = "/"
-	}
-	path, argv, env := l.Text(command[0]), l.Texts(command), l.Texts(environ)
-	return l.Fork("fork", unix.SYS_CLONE, []helper.Arg{helper.Int(uint64(unix.CLONE_VFORK) | uint64(unix.SIGCHLD))}, func() {
-		l.Call("begin a session", unix.SYS_SETSID)
-		l.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), l.Bytes(make([]byte, 8)), helper.Int(0), helper.Int(8))
-		l.Call("enter "+dir, unix.SYS_CHDIR, l.Text(dir))
-		const closeOnExec = 4 // CLOSE_RANGE_CLOEXEC: a failure can still be told
-		l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(last), helper.Int(uint64(1)<<32-1), helper.Int(closeOnExec))
-		l.Call("run "+command[0], unix.SYS_EXECVE, path, argv, env)
-	})
-}
-
-// listFile gives the list as a file.
-func (b *birth) listFile() (*os.File, error) {
-	steps, data, err := b.list.Encode()
-	if err != nil {
-		return nil, err
-	}
-	if b.i.spoil != nil {
-		b.i.spoil(steps)
-	}
-	fd, err := unix.MemfdCreate("ebb-list", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("hold the list: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "ebb-list")
-	_, err = f.WriteAt(steps, 0)
-	if _, err2 := f.WriteAt(append(data, 0), helper.DataAt); err2 != nil {
-		err = errors.Join(err, err2)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("hold the list: %w", err)
-	}
-	return f, nil
 }

@@ -20,7 +20,7 @@ const answerSize = 40
 func (i *isolation) messages() []capture.Message {
 	all := capture.SetupMessages(i.ipv6)
 	if i.redirect {
-		all = append(all, capture.RedirectMessage(), capture.UntrackMessage())
+		all = append(all, capture.RedirectMessage(), capture.UntrackMessage(), capture.RefuseMessage())
 	}
 	return all
 }
@@ -45,7 +45,11 @@ func (b *birth) network() {
 	}
 	for _, s := range b.plan {
 		kind := unix.SOCK_STREAM
-		if s.Role == capture.DNSPackets {
+		switch s.Role {
+		case capture.Refusals:
+			fds = append(fds, b.refusals())
+			continue
+		case capture.DNSPackets:
 			kind = unix.SOCK_DGRAM
 		}
 		fds = append(fds, b.socket(kind, s.Addr))
@@ -85,6 +89,17 @@ func (b *birth) socket(kind int, at netip.AddrPort) helper.Step {
 	return fd
 }
 
+// refusals makes a socket that hears of refused packets.
+func (b *birth) refusals() helper.Step {
+	l := &b.list
+	fd := l.Call("make a netlink socket", unix.SYS_SOCKET, helper.Int(unix.AF_NETLINK), helper.Int(unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), helper.Int(unix.NETLINK_NETFILTER))
+	m := capture.ListenForRefusals()
+	to := []byte{unix.AF_NETLINK, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	// Where the kernel has no such log nothing is heard.
+	l.Try("listen for refused packets", unix.SYS_SENDTO, fd.Result(), l.Bytes(m), helper.Int(len(m)), helper.Int(0), l.Bytes(to), helper.Int(len(to)))
+	return fd
+}
+
 // outcomes judges the answers to all messages.
 func (i *isolation) outcomes(answers []byte) error {
 	for n, m := range i.messages() {
@@ -93,6 +108,14 @@ func (i *isolation) outcomes(answers []byte) error {
 		}
 	}
 	return nil
+}
+
+// planOf lists the sockets of a box's network.
+func (i *isolation) planOf(b *box) []capture.Socket {
+	if b.spec.Offline {
+		return nil
+	}
+	return i.plan(b.d.opts.Egress, b.spec.Owner)
 }
 
 // plan lists the sockets of a Sandbox's network, none where nothing can be reached.

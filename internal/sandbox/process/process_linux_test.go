@@ -24,8 +24,18 @@ func openV1(dir string) (sandbox.Driver, error) {
 	return process.OpenV1(process.Options{Dir: dir})
 }
 
+func again(d sandbox.Driver) { process.Again(own(d)) }
+
+// own is the driver itself, of one that gives Templates to code too.
+func own(d sandbox.Driver) *process.Driver {
+	if over, ok := d.(interface{ Under() sandbox.Driver }); ok {
+		d = over.Under()
+	}
+	return d.(*process.Driver)
+}
+
 // charged reports whether a cgroup counts memory.
-func charged(d sandbox.Driver) bool { return process.HasMemory(d.(*process.Driver)) }
+func charged(d sandbox.Driver) bool { return process.HasMemory(own(d)) }
 
 func newDriver(t testing.TB, o process.Options) *process.Driver {
 	t.Helper()
@@ -70,16 +80,22 @@ func TestDriver_ConformsRootless(t *testing.T) {
 		t.Fatal(err)
 	}
 	program := filepath.Join(dir, "process.test")
-	if err := errors.Join(os.WriteFile(program, binary, 0o755), os.Chmod(dir, 0o777)); err != nil {
+	syscall.ForkLock.RLock() // or a child that another test forks has it open, and nobody can run it
+	err = errors.Join(os.WriteFile(program, binary, 0o755), os.Chmod(dir, 0o777))
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^(TestDriver_Conforms|TestDriver_IsolatesHere|TestSandbox_HidesTheHelperFromItsGuest)$", "-test.v", "-test.short", "-sandboxtest.verdicts", filepath.Join(dir, "verdicts"))
-	cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir}
+	cmd := exec.CommandContext(t.Context(), program, "-test.run", "^(TestDriver_Conforms|TestDriver_ConformsWithCopies|TestDriver_ConformsWithCopiesAhead|TestDriver_ConformsFromTemplates|TestDriver_IsolatesHere|TestSandbox_HidesTheHelperFromItsGuest)$", "-test.v", "-test.short", "-sandboxtest.verdicts", filepath.Join(dir, "verdicts"))
+	cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir, scriptsVar + "=" + copyScripts(t, dir)}
 	const nobody = 65534
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestDriver_Conforms") {
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestDriver_Conforms ") || !strings.Contains(string(out), "--- PASS: TestDriver_ConformsFromTemplates ") {
 		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err := python(); err == nil && (!strings.Contains(string(out), "--- PASS: TestDriver_ConformsWithCopies ") || !strings.Contains(string(out), "--- PASS: TestDriver_ConformsWithCopiesAhead ")) {
+		t.Errorf("no copies without rights:\n%s", out)
 	}
 	if err := book.Include(filepath.Join(dir, "verdicts")); err != nil {
 		t.Error(err)
@@ -113,6 +129,33 @@ func TestSandbox_HidesTheHelperFromItsGuest(t *testing.T) {
 		if !strings.Contains(text, "through") || strings.Contains(text, "read /") || strings.Contains(text, "listed") || s.Exit().Code != 7 {
 			t.Errorf("exit %+v:\n%s", s.Exit(), text)
 		}
+	}
+}
+
+// TestSandbox_HasWhatProgramsLinkTo: Debian's Java in /usr is a heap of links to /etc, and ends at the first use of java.security without.
+func TestSandbox_HasWhatProgramsLinkTo(t *testing.T) {
+	t.Parallel()
+	var shown []string
+	for _, pattern := range []string{"/etc/java-*", "/etc/ImageMagick-*", "/etc/perl"} {
+		found, _ := filepath.Glob(pattern)
+		shown = append(shown, found...)
+	}
+	if len(shown) == 0 {
+		t.Skip("this machine has none of these programs")
+	}
+	out := &sandboxtest.Output{}
+	s, err := newDriver(t, process.Options{}).Prepare(t.Context(), sandbox.Spec{ID: "a", Output: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(0)
+	if _, err := s.Start(t.Context(), sandbox.Code{Command: append([]string{"/bin/ls", "-d"}, shown...), Env: []string{"PATH=/usr/bin:/bin"}}); err != nil {
+		t.Fatal(err)
+	}
+	<-s.Done()
+	s.Flush()
+	if got, want := strings.Fields(out.String()), slices.Sorted(slices.Values(shown)); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
+		t.Errorf("the sandbox has %q, want %q", got, want)
 	}
 }
 

@@ -35,6 +35,7 @@ func openBare(dir string) (sandbox.Driver, error) {
 var (
 	table    = flag.String("sandboxtest.table", "", "write the catalogue's table to this file")
 	verdicts = flag.String("sandboxtest.verdicts", "", "write the catalogue's verdicts to this file")
+	include  = flag.String("sandboxtest.include", "", "take in the verdicts that another package's tests wrote to this file")
 	book     sandboxtest.Book
 )
 
@@ -48,8 +49,9 @@ func walled(t *testing.T, mode string, open sandboxtest.Open, o sandboxtest.Opti
 	defer d.Close()
 	book.Path, book.Verdicts = *table, *verdicts
 	o.Book, o.Mode, o.Charged = &book, mode, charged(d)
-	o.Isolated, _ = d.(*process.Driver).Isolated()
+	o.Isolated, _ = d.(interface{ Isolated() (bool, error) }).Isolated()
 	o.Separate = o.Isolated && os.Geteuid() == 0
+	o.Again = again
 	if o.Isolated {
 		o.Egress = func(resolve func(context.Context, string) ([]netip.Addr, error), dial func(context.Context, netip.AddrPort) (net.Conn, error)) sandbox.Egress {
 			anything, err := egress.NewPolicy(egress.Anything, nil)
@@ -66,8 +68,14 @@ func walled(t *testing.T, mode string, open sandboxtest.Open, o sandboxtest.Opti
 }
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == asDenied {
+		deny()
+	}
+	if len(os.Args) > 1 && os.Args[1] == asContained {
+		contain()
+	}
 	sandboxtest.Main(m, map[string]sandboxtest.Open{
-		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1,
+		"process": open, "alone": openAlone, "plain": openPlain, "bare": openBare, "v1": openV1, "copies": openCopies, "ahead": openAhead, "stem": openStemmed,
 	})
 }
 
@@ -103,6 +111,11 @@ func TestCatalogue_IsOnItsPage(t *testing.T) {
 }
 
 func TestDriver_Conforms(t *testing.T) {
+	if *include != "" {
+		if err := book.Include(*include); err != nil {
+			t.Fatal(err)
+		}
+	}
 	m := mechanisms(t)
 	linux := runtime.GOOS == "linux"
 	mode := "isolated"

@@ -27,7 +27,9 @@ func (d *Driver) Isolated() (bool, error) { return d.iso != nil, d.why }
 // Protections says what bounds guests here, the most important first.
 func (d *Driver) Protections() []Protection {
 	var all []Protection
-	if d.iso == nil {
+	if d.iso == nil && d.walls != nil {
+		all = append(all, d.wallProtections()...)
+	} else if d.iso == nil {
 		all = append(all,
 			Protection{Name: "isolation", Mechanism: "none", Note: d.why.Error() + "; " + plainNote, Mend: "run ebb as root on Linux 5.12 or newer, or allow its user to make user namespaces"},
 			Protection{Name: "temp folder size", Mechanism: "none", Note: "the size of a function's temp folder is not limited"})
@@ -58,6 +60,29 @@ func (d *Driver) Protections() []Protection {
 		all = append(all, p)
 	}
 	return all
+}
+
+// Confined reports whether guests that are not isolated are kept to their own files and from new rights.
+func (d *Driver) Confined() bool { return d.walls != nil && d.walls.files() }
+
+// wallProtections are those of guests without namespaces.
+func (d *Driver) wallProtections() []Protection {
+	files := Protection{Name: "files", Mechanism: "landlock", Strong: true,
+		Note: "functions see the system's programs, their code and their temp folder, which TMPDIR names; " + d.walls.tmp()}
+	if !d.walls.files() {
+		files = Protection{Name: "files", Mechanism: "none", Note: "this kernel has no Landlock: functions can read and write whatever this user can"}
+	}
+	others := Protection{Name: "other processes", Mechanism: "landlock", Strong: true}
+	if !d.walls.scoped() {
+		others = Protection{Name: "other processes", Mechanism: "none", Note: "functions can end each other and ebb with a signal", Mend: "Linux 6.12 or newer keeps signals inside, or namespaces"}
+	}
+	return []Protection{
+		{Name: "isolation", Mechanism: "no capabilities, no new privileges, a filter of system calls", Note: d.why.Error() + "; functions share this machine's network and user, and see its processes",
+			Mend: "allow ebb's user to make user namespaces, as told below for each kind that is denied"},
+		{Name: "system calls", Mechanism: "seccomp", Strong: true}, files, others,
+		{Name: "network", Mechanism: "none", Note: "functions reach whatever this machine reaches, whatever the egress setting says"},
+		{Name: "temp folder size", Mechanism: "none", Note: "the size of a function's temp folder is not limited"},
+	}
 }
 
 // Diagnose tries what an isolated Sandbox needs, one thing after the other, and says what this machine denies and how that is mended. It

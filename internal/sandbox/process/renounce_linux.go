@@ -17,8 +17,14 @@ func (b *birth) becomeOutside() {
 	l.Call("keep capabilities", unix.SYS_PRCTL, helper.Int(unix.PR_SET_KEEPCAPS), helper.Int(1), helper.Int(0), helper.Int(0), helper.Int(0))
 	l.Call("become the group outside", unix.SYS_SETRESGID, helper.Int(b.outside), helper.Int(b.outside), helper.Int(b.outside))
 	l.Call("become the user outside", unix.SYS_SETRESUID, helper.Int(b.outside), helper.Int(b.outside), helper.Int(b.outside))
+	b.takeUp(1 << unix.CAP_SYS_ADMIN) // some kernels want it for user namespaces
+}
+
+// takeUp makes some of the capabilities that were kept effective, and lets go of the others.
+func (b *birth) takeUp(set uint32) {
+	l := &b.list
 	head := binary.LittleEndian.AppendUint32(nil, unix.LINUX_CAPABILITY_VERSION_3)
-	caps := binary.LittleEndian.AppendUint32(nil, 1<<unix.CAP_SYS_ADMIN) // effective; permitted follows. Some kernels want it for user namespaces.
+	caps := binary.LittleEndian.AppendUint32(nil, set) // effective; permitted follows
 	caps = append(append(caps, caps...), make([]byte, 16)...)
 	l.Call("take up capabilities", unix.SYS_CAPSET, l.Bytes(binary.LittleEndian.AppendUint32(head, 0)), l.Bytes(caps))
 }
@@ -43,9 +49,16 @@ func (b *birth) bound() {
 // lastCap is beyond the highest capability that kernels know.
 const lastCap = 63
 
-// renounce gives up all rights for good.
+// renounce gives up all rights for good. A monitor keeps those of its namespaces, which begin where a guest's end.
 func (b *birth) renounce() {
 	l := &b.list
+	if b.i.keeps {
+		l.Call("hide from others", unix.SYS_PRCTL, helper.Int(unix.PR_SET_DUMPABLE), helper.Int(0), helper.Int(0), helper.Int(0), helper.Int(0))
+		l.Call("end with the host", unix.SYS_PRCTL, helper.Int(unix.PR_SET_PDEATHSIG), helper.Int(uint64(unix.SIGKILL)), helper.Int(0), helper.Int(0), helper.Int(0))
+		l.Try("limit a resource", unix.SYS_PRLIMIT64, helper.Int(0), helper.Int(unix.RLIMIT_CORE), l.Bytes(words(1, 1)), helper.Int(0))
+		l.Call("set the umask", unix.SYS_UMASK, helper.Int(0o22))
+		return
+	}
 	prctl := func(what string, args ...uint64) {
 		a := []helper.Arg{}
 		for _, v := range args {
@@ -81,7 +94,16 @@ func (b *birth) renounce() {
 // landlock restricts files once more, also where a mount should be left writable. A rule that cannot be made allows nothing.
 func (b *birth) landlock() {
 	l := &b.list
-	attr, rules := confine.Landlock(b.i.abi)
+	var writable []string
+	for _, m := range b.code.Mounts {
+		if m.Writable {
+			writable = append(writable, m.Target)
+		}
+	}
+	attr, rules := confine.Landlock(b.i.abi, writable...)
+	if b.files != nil {
+		attr, rules = b.files()
+	}
 	if attr == nil {
 		return
 	}

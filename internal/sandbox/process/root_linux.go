@@ -28,13 +28,16 @@ const (
 // systemDirs are the folders of programs and libraries; those that the host has as symbolic links are such inside too.
 var systemDirs = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"}
 
-// configFiles are what is shown of the host's /etc: what the linker, TLS, time and fonts need, which system it is, and no secrets.
+// configFiles are what is shown of the host's /etc, as patterns: what the linker, TLS, time and fonts need, which system it is, what
+// programs of /usr do not work without, and no secrets.
 var configFiles = []string{
 	"/etc/alternatives", "/etc/ca-certificates", "/etc/crypto-policies", "/etc/fonts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
 	"/etc/localtime", "/etc/mime.types", "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/tls/openssl.cnf",
 	"/etc/protocols", "/etc/services", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem",
 	// Native packages choose what they load by the system's name, as Prisma's engines do.
 	"/etc/os-release", "/etc/alpine-release", "/etc/debian_version", "/etc/redhat-release", "/etc/system-release",
+	// Debian keeps parts of these programs here, with links from /usr: Java has no class of java.security without its own.
+	"/etc/java-*", "/etc/ImageMagick-*", "/etc/ghostscript", "/etc/libreoffice", "/etc/perl",
 }
 
 // devices are the device files that are shown.
@@ -59,24 +62,31 @@ func findSystem() system {
 			s.mounts = append(s.mounts, sandbox.Mount{Source: dir, Target: dir})
 		}
 	}
-	for _, file := range configFiles {
-		real, err := filepath.EvalSymlinks(file)
-		if err != nil {
-			continue
+	for _, pattern := range configFiles {
+		files, _ := filepath.Glob(pattern) // sorted, and only what is there
+		for _, file := range files {
+			s.config(file)
 		}
-		if real != file && strings.HasPrefix(real, "/usr/") {
-			s.links = append(s.links, [2]string{file, real})
-			continue
-		}
-		s.mounts = append(s.mounts, sandbox.Mount{Source: real, Target: file})
 	}
 	return s
+}
+
+func (s *system) config(file string) {
+	real, err := filepath.EvalSymlinks(file)
+	switch {
+	case err != nil: // a link to nothing
+	case real != file && strings.HasPrefix(real, "/usr/"):
+		s.links = append(s.links, [2]string{file, real})
+	default:
+		s.mounts = append(s.mounts, sandbox.Mount{Source: real, Target: file})
+	}
 }
 
 // rootBuilder appends the steps that make a root. Its paths are relative to the folder that becomes the root, where the program is.
 type rootBuilder struct {
 	*helper.List
 	made map[string]bool // folders and files
+	bare []string        // targets of mounts: what lies beneath is theirs
 }
 
 func (b *rootBuilder) rel(path string) helper.Arg { return b.Text(relative(path)) }
@@ -122,12 +132,17 @@ func (b *rootBuilder) mount(what, kind, path string, flags uintptr, options stri
 	b.Call("mount "+what, unix.SYS_MOUNT, b.Text(kind), b.rel(path), b.Text(kind), helper.Int(flags), b.Text(options))
 }
 
-// show binds a file or folder of the host, without rights beyond reading and running.
+// show binds a file or folder of the host, without rights beyond reading and running, and writing where that is asked for.
 func (b *rootBuilder) show(m sandbox.Mount, folder bool, without uint64) {
-	if folder {
+	switch beneath := slices.ContainsFunc(b.bare, func(dir string) bool { return strings.HasPrefix(m.Target, dir+"/") }); {
+	case beneath: // it is there
+	case folder:
 		b.folder(m.Target)
-	} else {
+	default:
 		b.file(m.Target)
+	}
+	if folder {
+		b.bare = append(b.bare, filepath.Clean(m.Target))
 	}
 	what := "show " + m.Source + " at " + m.Target
 	b.Call(what, unix.SYS_MOUNT, b.Text(m.Source), b.rel(m.Target), helper.Int(0), helper.Int(unix.MS_BIND|unix.MS_REC), helper.Int(0))
@@ -143,11 +158,21 @@ func words(all ...uint64) []byte {
 	return b
 }
 
+// quiet is how file systems are mounted that hold a Sandbox's own files.
+const quiet = unix.MS_NOSUID | unix.MS_NODEV
+
 // root appends everything up to the new root, in which the program then is. owner is the uid and gid of /tmp as this namespace sees them.
 func (s system) root(l *helper.List, staging, etc string, mounts []sandbox.Mount, tmpBytes int64, owner string) {
-	const quiet = unix.MS_NOSUID | unix.MS_NODEV
-	b := &rootBuilder{List: l, made: map[string]bool{}}
 	l.Call("make mounts private", unix.SYS_MOUNT, helper.Int(0), l.Text("/"), helper.Int(0), helper.Int(unix.MS_REC|unix.MS_PRIVATE), helper.Int(0))
+	s.build(l, staging, etc, mounts, tmpBytes, owner, true)
+	l.Call("change the root", unix.SYS_PIVOT_ROOT, l.Text("."), l.Text("."))
+	l.Call("leave the host's root", unix.SYS_UMOUNT2, l.Text("."), helper.Int(unix.MNT_DETACH))
+	l.Call("enter the root", unix.SYS_CHDIR, l.Text("/"))
+}
+
+// build appends what makes a root in the staging folder, which is the working directory then.
+func (s system) build(l *helper.List, staging, etc string, mounts []sandbox.Mount, tmpBytes int64, owner string, proc bool) {
+	b := &rootBuilder{List: l, made: map[string]bool{}}
 	l.Call("mount the root", unix.SYS_MOUNT, l.Text("ebb"), l.Text(staging), l.Text("tmpfs"), helper.Int(quiet), l.Text(sized(rootBytes, "mode=755")))
 	l.Call("enter the root", unix.SYS_CHDIR, l.Text(staging))
 	for _, link := range s.links {
@@ -170,7 +195,9 @@ func (s system) root(l *helper.List, staging, etc string, mounts []sandbox.Mount
 		b.folder(dir)
 	}
 	b.mount("/dev/shm", "tmpfs", "/dev/shm", quiet|unix.MS_NOEXEC, sized(shmBytes, "mode=1777", owner))
-	b.mount("/proc", "proc", "/proc", quiet|unix.MS_NOEXEC, "")
+	if proc {
+		b.mount("/proc", "proc", "/proc", quiet|unix.MS_NOEXEC, "")
+	}
 	if tmpBytes <= 0 {
 		tmpBytes = defaultTmp
 	}
@@ -178,13 +205,18 @@ func (s system) root(l *helper.List, staging, etc string, mounts []sandbox.Mount
 	b.link("/var/tmp", "/tmp")
 	sorted := slices.SortedFunc(slices.Values(mounts), func(x, y sandbox.Mount) int { return strings.Compare(x.Target, y.Target) })
 	for _, m := range sorted {
-		b.show(m, isFolder(m.Source), readOnly)
+		if m.Source == "" { // mounted on later
+			b.folder(m.Target)
+			continue
+		}
+		without := uint64(readOnly)
+		if m.Writable {
+			without &^= unix.MOUNT_ATTR_RDONLY
+		}
+		b.show(m, isFolder(m.Source), without)
 	}
 	l.Call("make the root read-only", unix.SYS_MOUNT, helper.Int(0), l.Text("."), helper.Int(0),
 		helper.Int(unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|quiet), helper.Int(0))
-	l.Call("change the root", unix.SYS_PIVOT_ROOT, l.Text("."), l.Text("."))
-	l.Call("leave the host's root", unix.SYS_UMOUNT2, l.Text("."), helper.Int(unix.MNT_DETACH))
-	l.Call("enter the root", unix.SYS_CHDIR, l.Text("/"))
 }
 
 // readOnly are the restrictions of what belongs to the host.

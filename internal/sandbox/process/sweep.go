@@ -10,7 +10,7 @@ import (
 )
 
 // Sweep ends what earlier runs with the same Options.Dir left: processes, cgroups, temp folders. What belongs to a run that
-// still lives is left alone.
+// still lives is left alone. Empty cgroups of other folders go when they have been there for long.
 func (d *Driver) Sweep(ctx context.Context) (int, error) {
 	alive, over, err := runs(d.opts.Dir)
 	if err != nil {
@@ -32,6 +32,7 @@ func (d *Driver) Sweep(ctx context.Context) (int, error) {
 		case <-time.After(pause):
 		}
 	}
+	removeAbandoned(d.fences.bases(), d.key, time.Now())
 	if err := d.sweepFolders(left); err != nil {
 		return len(left.found), fmt.Errorf("sweep: %w", err)
 	}

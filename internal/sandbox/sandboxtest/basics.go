@@ -103,6 +103,14 @@ func testOutput(t *testing.T, s *suite) {
 	}
 }
 
+func testReopenedOutput(t *testing.T, s *suite) {
+	r := s.start(t, s.driver(t), sandbox.Spec{}, "reopen")
+	r.ended()
+	if got, want := r.out.String(), "to /dev/stdout\nto /dev/stderr\nto /dev/fd/1\n"; got != want {
+		t.Errorf("output %q, want %q", got, want)
+	}
+}
+
 // ask has the program "line" write n bytes.
 func (r *trial) ask(n int) {
 	r.t.Helper()

@@ -21,7 +21,7 @@ func company(token string, beside ...[]string) sandbox.Code {
 
 func testBeside(t *testing.T, s *suite) {
 	d := s.driver(t)
-	if !d.Traits().Mounts {
+	if !d.Traits().Mounts || d.Traits().Alone {
 		if _, err := d.Prepare(t.Context(), sandbox.Spec{ID: "a", Beside: 1}); errs.CodeOf(err) != errs.Unsupported {
 			t.Errorf("programs beside the main one: %v", err)
 		}
@@ -85,7 +85,7 @@ func (r *trial) end() sandbox.End {
 
 func testBesideFailure(t *testing.T, s *suite) {
 	d := s.driver(t)
-	if !d.Traits().Mounts {
+	if !d.Traits().Mounts || d.Traits().Alone {
 		return // testBeside says so
 	}
 	t.Run("the program beside is not there", func(t *testing.T) {

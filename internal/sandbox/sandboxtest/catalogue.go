@@ -46,7 +46,7 @@ func Titles() []string {
 
 // Book collects the verdicts of several modes, for a table. Its methods may be called concurrently.
 type Book struct {
-	// Path is where the table is written to whenever there is something new; "" means nowhere.
+	// Path is the page whose section "sandboxes" the table is, which is written whenever there is something new; "" means nowhere.
 	Path string
 	// Verdicts is where the verdicts are written to, for a Book in another process to Include; "" means nowhere.
 	Verdicts string
@@ -74,7 +74,7 @@ func (b *Book) add(mode string, v []Verdict) error {
 		failed = errors.Join(err, os.WriteFile(b.Verdicts, text, 0o644))
 	}
 	if b.Path != "" {
-		failed = errors.Join(failed, os.WriteFile(b.Path, []byte(b.table()), 0o644))
+		failed = errors.Join(failed, WriteSection(b.Path, "sandboxes", b.table()))
 	}
 	return failed
 }
@@ -98,7 +98,7 @@ func (b *Book) Include(path string) error {
 }
 
 // order is that of the modes in the table; others follow.
-var order = []string{"isolated", "rootless", "cgroups v1", "no cgroups", "plain", "plain, no cgroups"}
+var order = []string{"isolated", "rootless", "copies", "copies, rootless", "cgroups v1", "no cgroups", "namespaces denied", "plain", "plain, no cgroups", "strong"}
 
 // table is the page for operators. The mutex is held.
 func (b *Book) table() string {
@@ -152,16 +152,15 @@ func place(mode string) int {
 	return len(order)
 }
 
-const preface = `# What isolation holds
-
-<!-- Written by "make isolation-table" from a run of the tests; do not edit. -->
-
-The process driver's tests run each of these guests in each mode: a row *holds* when everything that the guest tried came to nothing. Where a row
+const preface = `The drivers' tests run each of these guests in each mode: a row *holds* when everything that the guest tried came to nothing. Where a row
 does not hold, the number says why; what harms nothing is tried there as well, and seen to succeed. The table is of the machine that ran the
 tests last; ` + "`ebb doctor`" + ` says what holds on yours.
 
-The modes: *isolated* is ebb as root; *rootless*, ebb as a user without rights; *cgroups v1* and *no cgroups*, root on machines with only these, or
-none; *plain*, ` + "`--isolation none`" + ` or a machine that allows no namespaces.
+The modes: *isolated* is ebb as root; *rootless*, ebb as a user without rights; *copies*, guests that are
+copies of a process that was ready, as Python functions are; *cgroups v1* and *no cgroups*, root on machines with only these, or
+none; *namespaces denied*, a user without rights on a machine that allows no namespaces, as in a container with its engine's default profile, and
+ebb's data in /tmp, which is closed to functions then; where it is elsewhere /tmp is everybody's;
+*plain*, ` + "`--isolation none`" + `; *strong*, ` + "`--isolation strong`" + ` with gVisor's runsc.
 `
 
 // catalogue is what the rows of one mode share.

@@ -33,6 +33,8 @@ func Main(m *testing.M, drivers map[string]Open) {
 		switch os.Args[1] {
 		case asGuest:
 			beGuest(os.Args[2:])
+		case asTemplate:
+			beTemplate(os.Args[2])
 		case asHost:
 			beHost(drivers[os.Args[2]], os.Args[3], os.Args[4], slices.Contains(os.Args[5:], "frozen"))
 		}
@@ -86,6 +88,12 @@ func beGuest(args []string) {
 		panic("guest crashes")
 	case "write":
 		guestWrite(arg(0), args[1])
+	case "reopen": // writes as scripts and loggers do that know their output by path
+		for _, path := range []string{"/dev/stdout", "/dev/stderr", "/dev/fd/1"} {
+			if err := os.WriteFile(path, []byte("to "+path+"\n"), 0o666); err != nil {
+				fmt.Println(err)
+			}
+		}
 	case "line":
 		guestLine()
 	case "dial":
@@ -328,7 +336,7 @@ func beHost(open Open, dir, token string, frozen bool) {
 	d, err := open(dir)
 	must(err)
 	for i, program := range hostGuests {
-		s, err := d.Prepare(context.Background(), sandbox.Spec{ID: "g" + strconv.Itoa(i)})
+		s, err := d.Prepare(context.Background(), sandbox.Spec{ID: token + "-" + strconv.Itoa(i)})
 		must(err)
 		c, err := s.Start(context.Background(), Guest(token, program...))
 		must(err)

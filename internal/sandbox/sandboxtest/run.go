@@ -56,7 +56,16 @@ type Options struct {
 	// looked up and connections are made. Both or none.
 	Connected func(dir string, e sandbox.Egress) (sandbox.Driver, error)
 	Egress    func(resolve func(ctx context.Context, name string) ([]netip.Addr, error), dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)) sandbox.Egress
-	Cycles    int // how often the test for leaks starts and stops; 3000 when zero, fewer in short tests
+	// Again has the next Sandbox of a driver be the same user for the host, and have the same names there, as the last one, which is stopped.
+	// nil where a driver does not tell them apart.
+	Again func(d sandbox.Driver)
+	// Walled: guests without files of their own are confined to what they are given, by Landlock and a filter of system calls.
+	Walled bool
+	// Opaque: the host does not see a guest's processes, but some with Spec.ID in their arguments as long as there are any.
+	Opaque bool
+	// Kernel: a guest has a kernel of its own, whose files in /proc and /dev, priorities and debugging are nobody else's.
+	Kernel bool
+	Cycles int // how often the test for leaks starts and stops; 3000 when zero, fewer in short tests
 }
 
 // patience bounds every wait. It is long since machines are slow, and never waited for when all is well.
@@ -74,6 +83,7 @@ func Run(t *testing.T, name string, open Open, o Options) {
 			{"Environment_IsExact", testEnvironment},
 			{"Surroundings_AreNotInherited", testSurroundings},
 			{"Output_IsCompleteAndInOrder", testOutput},
+			{"Output_CanBeOpenedByPath", testReopenedOutput},
 			{"Output_OfMegabytesHoldsUpNobody", testFlood},
 			{"Flush_GivesAllThatWasWritten", testFlush},
 			{"Exit_SaysHowItEnded", testExit},
@@ -151,7 +161,7 @@ type trial struct {
 func (s *suite) prepare(t *testing.T, d sandbox.Driver, spec sandbox.Spec) *trial {
 	t.Helper()
 	r := &trial{t: t, out: &Output{}, token: "token-" + rand.Text()}
-	spec.ID, spec.Output = "test", r.out
+	spec.ID, spec.Output = r.token, r.out
 	var err error
 	if r.Sandbox, err = d.Prepare(t.Context(), spec); err != nil {
 		t.Fatal(err)
@@ -203,6 +213,10 @@ func (r *trial) answer() {
 	c := r.conn.Stream()
 	_ = c.SetReadDeadline(time.Now().Add(patience))
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		select {
+		case <-r.Done():
+		case <-time.After(time.Second):
+		}
 		r.t.Fatalf("the guest does not answer: %v; %v; output:\n%s", err, r.Exit(), tail(r.out.String()))
 	}
 }
@@ -279,6 +293,15 @@ func processes(t *testing.T, token string) []string {
 		}
 	}
 	return found
+}
+
+// running reports whether n processes with a token run at least, as far as can be seen.
+func (s *suite) running(t *testing.T, token string, n int) bool {
+	t.Helper()
+	if s.o.Opaque {
+		n = 1
+	}
+	return len(processes(t, token)) >= n
 }
 
 // poll waits until something is so.

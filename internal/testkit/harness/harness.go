@@ -105,7 +105,10 @@ func (b *Binary) Start(t testing.TB, dir, data string, args ...string) *Server {
 		s.err = s.cmd.Wait()
 		close(s.done)
 	}()
-	t.Cleanup(func() { s.Kill() })
+	t.Cleanup(func() {
+		s.Kill()
+		removeCgroups(data)
+	})
 	select {
 	case s.Ready = <-ready:
 	case <-s.done:

@@ -1,7 +1,7 @@
 'use strict';
 // The guest's side of a Node.js function: it loads the handler, then serves Invocations as frames on descriptor 3.
-// Arguments: supplied SDK folder or "", then the layers' folder if there is one; behind a wrapper script they come in _EBB_BOOTSTRAP, by
-// line. Runs on Node 18 and later.
+// Arguments, the last ones perhaps missing: supplied SDK folder or "", the layers' folder or "", the folder with compiled code or "keep" where
+// there is none yet; behind a wrapper script they come in _EBB_BOOTSTRAP, by line. Runs on Node 18 and later.
 //
 // A frame is length (uint32, little endian), kind (uint8), flags (uint8), call (uint16), then length bytes.
 // An Invocation is HEAD, any number of BODY, END; so is its answer.
@@ -11,7 +11,7 @@ const net = require('net');
 const path = require('path');
 const util = require('util');
 
-const HEAD = 1, BODY = 2, END = 3, READY = 4, FAILED = 5, LEFT = 7; // and ABORT in node-stream.cjs
+const HEAD = 1, BODY = 2, END = 3, READY = 4, FAILED = 5, LEFT = 7, KEPT = 8; // and ABORT in node-stream.cjs
 const LAST = 1; // flag: the guest ends after this answer
 const STREAMS = 2; // flag of READY: the handler streams its answers
 const HEADER = 8;
@@ -19,7 +19,8 @@ const LINE = 3; // the descriptor
 
 const writeSync = fs.writeSync;
 const env = process.env;
-const [supplied, layers] = env._EBB_BOOTSTRAP === undefined ? process.argv.slice(2) : env._EBB_BOOTSTRAP.split('\n');
+if (env._EBB_TEMPLATE !== undefined) require('./node-template.cjs')(); // waits until it is known which function this is
+const [supplied, layers, compiled] = env._EBB_BOOTSTRAP === undefined ? process.argv.slice(2) : env._EBB_BOOTSTRAP.split('\n');
 if (env._EBB_BOOTSTRAP !== undefined) delete env._EBB_BOOTSTRAP;
 process.argv.length = 2;
 
@@ -199,6 +200,12 @@ function frame(buf, at, length) {
   const start = at + HEADER, end = start + length;
   switch (buf[at + 4]) {
     case HEAD:
+      if (current !== null) {
+        // Something else than this program has answered what is in progress, by the descriptor: the answer that is still to come would go to
+        // whoever has called now.
+        fs.writeSync(2, 'Runtime.ProtocolViolation: the function has written an answer to the descriptor of its runtime\n');
+        process.exit(1);
+      }
       call = buf.readUInt16LE(at + 6);
       head = buf.toString('utf8', start, end);
       body = null;
@@ -561,6 +568,9 @@ function initFailed(err, title = 'Uncaught Exception', code = 1) {
   drained(() => frames([[FAILED, LAST, errorDocument(err)]], () => process.exit(code)));
 }
 
+// What is compiled of the code is kept for the next Instances: only until here has no request been seen.
+const kept = compiled ? require('./node-compiled.cjs')(compiled, [env.LAMBDA_TASK_ROOT, layers, supplied].filter(Boolean).map((dir) => dir + path.sep)) : null;
+
 patchConsole();
 line.unref();
 const clock = process.hrtime, loading = clock();
@@ -568,5 +578,7 @@ start().then((f) => {
   handler = f;
   line.ref();
   const [s, ns] = clock(loading);
+  const cache = kept && kept();
+  if (cache) frames([[KEPT, 0, cache]]);
   frames([[READY, handler[streaming] ? STREAMS : 0, String(Math.round(s * 1e6 + ns / 1e3))]]);
 }, initFailed);

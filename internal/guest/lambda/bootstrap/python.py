@@ -1,7 +1,7 @@
 """The guest's side of a Python function: it loads the handler, then serves Invocations as frames on descriptor 3.
 
-Arguments: supplied SDK folder or "", then the layers' folder if there is one; behind a wrapper script they come in _EBB_BOOTSTRAP, by
-line. Runs on Python 3.8 and later. Imports cost start-up time: what only some functions need is imported by them or on first use.
+Arguments, the last ones perhaps missing: supplied SDK folder or "", the layers' folder or "", the folder with bytecode or "keep" where it is to
+be collected; behind a wrapper script they come in _EBB_BOOTSTRAP, by line. Runs on Python 3.8 and later. Imports cost start-up time: what only some functions need is imported by them or on first use.
 
 A frame is length (uint32, little endian), kind (uint8), flags (uint8), call (uint16), then length bytes. An Invocation is HEAD, any
 number of BODY, END; so is its answer.
@@ -13,10 +13,11 @@ import json
 import time
 from struct import Struct
 
-HEAD, BODY, END, READY, FAILED = 1, 2, 3, 4, 5
+HEAD, BODY, END, READY, FAILED, KEPT = 1, 2, 3, 4, 5, 8
 LAST = 1  # flag: the guest ends after this answer
 FRAME = Struct("<IBBH")
 LINE = 3  # the descriptor
+ROOM = 16 << 10  # bytes of events, until one is longer
 
 call = 0  # number of the Invocation in progress
 request_id = ""
@@ -26,7 +27,7 @@ class Line:
     """Reads and writes frames."""
 
     def __init__(self):
-        self.buf = bytearray(64 << 10)
+        self.buf = bytearray(ROOM)
         self.view = memoryview(self.buf)
         self.lo = self.hi = 0
 
@@ -60,7 +61,7 @@ class Line:
     def shrink(self):
         """Lets go of a buffer that one large event needed."""
         if len(self.buf) > 1 << 20 and self.lo == self.hi:
-            self.buf = bytearray(64 << 10)
+            self.buf = bytearray(ROOM)
             self.view = memoryview(self.buf)
             self.lo = self.hi = 0
 
@@ -77,7 +78,7 @@ def send(frames):
 
 # ---- output ----------------------------------------------------------------------------------------------------------
 
-json_logs = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+json_logs = False
 
 
 def flush():
@@ -250,11 +251,7 @@ class CognitoIdentity:
 
 
 class LambdaContext:
-    log_group_name = os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME")
-    log_stream_name = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME")
-    function_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
-    memory_limit_in_mb = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-    function_version = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION")
+    log_group_name = log_stream_name = function_name = memory_limit_in_mb = function_version = None
 
     def __init__(self, rid, deadline, arn, client):
         self.aws_request_id = rid
@@ -366,10 +363,10 @@ def load(name):
 
 
 def set_up_path():
-    """The code, the layers and the supplied SDKs, in this order, before the standard library."""
+    """The code, the layers and the supplied SDKs, in this order, before the standard library. Gives what collects bytecode, or None."""
     given = os.environ.pop("_EBB_BOOTSTRAP", None)
     args = sys.argv[1:] if given is None else given.split("\n")
-    supplied, layers = args[0], args[1:]
+    supplied, layers, compiled = args[0], [p for p in args[1:2] if p], args[2:]
     root = os.environ["LAMBDA_TASK_ROOT"]
     first = [root]
     for layer in layers:
@@ -388,12 +385,35 @@ def set_up_path():
         rest.insert(at, folder)
     sys.path[:] = first + rest
     sys.argv[:] = [sys.argv[0]]
+    module = sys.modules.pop("python_compiled", None)  # python-zygote.py has loaded it
+    if not compiled:
+        return None
+    if module is None:
+        from importlib import import_module
+
+        sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+        module = import_module("python_compiled")
+        del sys.path[0], sys.modules["python_compiled"]
+    return module.use(compiled[0], tuple(p + "/" for p in [root, supplied] + layers if p))
+
+
+def configure():
+    """Takes what the environment says. It is not known yet when python-zygote.py loads this file."""
+    global json_logs
+    get = os.environ.get
+    json_logs = get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+    LambdaContext.log_group_name = get("AWS_LAMBDA_LOG_GROUP_NAME")
+    LambdaContext.log_stream_name = get("AWS_LAMBDA_LOG_STREAM_NAME")
+    LambdaContext.function_name = get("AWS_LAMBDA_FUNCTION_NAME")
+    LambdaContext.memory_limit_in_mb = get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+    LambdaContext.function_version = get("AWS_LAMBDA_FUNCTION_VERSION")
 
 
 def main():
+    configure()
     # The code's folder is shared and never written.
     sys.dont_write_bytecode = True
-    set_up_path()
+    collect = set_up_path()
     for f in (sys.stdout, sys.stderr):
         f.reconfigure(line_buffering=True, encoding="utf-8", errors="backslashreplace")
     os.set_inheritable(LINE, False)
@@ -411,10 +431,14 @@ def main():
         flush()
         send(((FAILED, LAST, encoded(doc)),))
         os._exit(1)
-    send(((READY, 0, b"%d" % ((clock() - loading) * 1e6)),))
+    took = (clock() - loading) * 1e6
+    compiled = collect and collect()
+    if compiled:
+        send(((KEPT, 0, compiled),))
+    send(((READY, 0, b"%d" % took),))
     serve(handler)
 
 
-# multiprocessing loads this file again in the processes that it does not fork.
-if __name__ == "__main__":
+# multiprocessing loads this file again in the processes that it does not fork, and python-zygote.py calls main later.
+if __name__ == "__main__" and not globals().pop("__waiting__", False):
     main()

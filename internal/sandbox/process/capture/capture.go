@@ -8,9 +8,9 @@
 // Guarantees:
 //
 //  1. A name has the same addresses for the life of a Net, in 198.18.0.0/15 and in fd65:6262::/96, given out in the order of
-//     first use; a Net hands out no more than Options.Names of them.
+//     first use; a Net hands out no more than Options.Names of them. A name that is known within a second to be missing has none.
 //  2. A connection reaches nothing but what Egress.Dial returned for it; one that is refused is reset.
-//  3. The guest's connections to its own loopback are not touched, but for those to port 53.
+//  3. The guest's traffic to its own loopback is not touched, but for that to port 53.
 //  4. After Close has returned there is no goroutine and no open descriptor of the Net.
 //  5. No bytes that a guest sends make it panic, and none make it hold more than its bounds.
 //
@@ -35,6 +35,7 @@ import (
 type Resolver interface {
 	LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 	LookupTXT(ctx context.Context, name string) ([]string, error)
+	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
 }
 
 // Options say what a Net serves.
@@ -46,14 +47,14 @@ type Options struct {
 	Sockets []Socket   // as planned
 	Files   []*os.File // one for each of Sockets, or nil where it could not be made; Open closes them
 
-	Resolver    Resolver // of SRV and TXT records; nil means net.DefaultResolver
+	Resolver    Resolver // of SRV, TXT and MX records; nil means net.DefaultResolver
 	Names       int      // the most names that get addresses; 0 means 4096
 	Connections int      // the most connections at once; 0 means 1024
 	Budget      *Budget  // shared with other Nets; nil bounds nothing more
 	Log         *slog.Logger
 
-	// Tell gets a line for each destination that could not be connected to, once for its first refusal or failure: the guest sees no more
-	// than a reset. It may be called concurrently; nil means nobody is told.
+	// Tell gets a line for each destination that could not be connected or sent to, once for its first refusal or failure: the guest sees no
+	// more than a reset, or that it may not. It may be called concurrently; nil means nobody is told.
 	Tell func(text string)
 }
 
@@ -153,7 +154,9 @@ func Open(o Options) (*Net, error) {
 		if err := n.adopt(o.Sockets[i], f); err != nil {
 			failed = errors.Join(failed, err)
 		}
-		f.Close()
+		if o.Sockets[i].Role != Refusals {
+			f.Close()
+		}
 	}
 	if failed != nil {
 		n.Close()
@@ -164,7 +167,12 @@ func Open(o Options) (*Net, error) {
 
 // adopt starts to serve a socket.
 func (n *Net) adopt(s Socket, f *os.File) error {
-	if s.Role == DNSPackets {
+	switch s.Role {
+	case Refusals:
+		n.keep(f) // it is in the poller already
+		n.wg.Go(func() { n.hearRefusals(f) })
+		return nil
+	case DNSPackets:
 		c, err := net.FilePacketConn(f)
 		if err != nil {
 			return err

@@ -28,6 +28,8 @@ func (a anything) Dial(ctx context.Context, _ sandbox.Destination) (net.Conn, er
 }
 func (anything) Resolves(sandbox.Destination) bool { return true }
 
+func (anything) Missing(context.Context, sandbox.Destination) bool { return false }
+
 // serve opens a Net with one declared socket on the test's own loopback, and returns where it is.
 func serve(t *testing.T, o Options) (*Net, string) {
 	t.Helper()
@@ -307,15 +309,18 @@ func TestPlan_ListsWhatHasToBeMade(t *testing.T) {
 		ipv6, redirect bool
 		want           string
 	}{
-		"redirect":       {true, true, "[::]:53 [::]:53 [::]:1 localhost@127.0.0.1:5432 ::1@[::1]:5433"},
-		"IPv4":           {false, true, "0.0.0.0:53 0.0.0.0:53 0.0.0.0:1 localhost@127.0.0.1:5432 ::1@[::1]:5433"},
+		"redirect":       {true, true, "[::]:53 [::]:53 [::]:1 refusals localhost@127.0.0.1:5432 ::1@[::1]:5433"},
+		"IPv4":           {false, true, "0.0.0.0:53 0.0.0.0:53 0.0.0.0:1 refusals localhost@127.0.0.1:5432 ::1@[::1]:5433"},
 		"no redirect":    {true, false, "[::]:53 [::]:53 b.example@198.18.0.1:443 a.example@198.18.0.2:443 b.example@198.18.0.1:80 localhost@127.0.0.1:5432 ::1@[::1]:5433 198.51.100.7@198.51.100.7:22 0.0.0.0:8080"},
 		"no redirect, 4": {false, false, "0.0.0.0:53 0.0.0.0:53 b.example@198.18.0.1:443 a.example@198.18.0.2:443 b.example@198.18.0.1:80 localhost@127.0.0.1:5432 ::1@[::1]:5433 198.51.100.7@198.51.100.7:22 0.0.0.0:8080"},
 	} {
 		var got []string
 		for _, s := range Plan(c.ipv6, c.redirect, d) {
 			text := s.Addr.String()
-			if s.Host != "" {
+			switch {
+			case s.Role == Refusals:
+				text = "refusals"
+			case s.Host != "":
 				text = s.Host + "@" + text
 			}
 			got = append(got, text)

@@ -18,16 +18,17 @@ import (
 
 const (
 	ttl           = 10   // seconds; addresses do not change, but what is allowed may
-	lookups       = 16   // of SRV and TXT at once
+	lookups       = 16   // at once, of the host's resolver
 	question      = 4096 // bytes of a question at most
 	packet        = 1232 // bytes of a UDP answer at most, as of DNS Flag Day 2020
 	lookupTimeout = 5 * time.Second
+	proofTimeout  = time.Second // until a name is taken to exist
 	streamIdle    = 10 * time.Second
 )
 
 // servePackets answers DNS over UDP until the socket is closed.
 func (n *Net) servePackets(c net.PacketConn) {
-	in := make([]byte, question)
+	in := make([]byte, packet) // questions are much shorter
 	for {
 		size, from, err := c.ReadFrom(in)
 		if errors.Is(err, net.ErrClosed) || n.ctx.Err() != nil {
@@ -52,7 +53,7 @@ func (n *Net) servePackets(c net.PacketConn) {
 				c.WriteTo(q.bytes(n.lookup(&q), q.size), from)
 			})
 		default:
-			c.WriteTo(q.bytes(reply{code: dnsmessage.RCodeServerFailure}, q.size), from)
+			c.WriteTo(q.bytes(n.unasked(&q), q.size), from)
 		}
 	}
 }
@@ -221,14 +222,42 @@ func answer(b *dnsmessage.Builder, h dnsmessage.ResourceHeader, body dnsmessage.
 		return b.SRVResource(h, *r)
 	case *dnsmessage.TXTResource:
 		return b.TXTResource(h, *r)
+	case *dnsmessage.MXResource:
+		return b.MXResource(h, *r)
 	}
 	return errors.New("no such record")
 }
 
-// remote reports whether the answer is the host's resolver's.
+// remote reports whether the answer is the host's resolver's to know.
 func (n *Net) remote(q *query) bool {
-	t := q.question.Type
-	return q.code == dnsmessage.RCodeSuccess && q.question.Class == dnsmessage.ClassINET && (t == dnsmessage.TypeSRV || t == dnsmessage.TypeTXT)
+	if q.code != dnsmessage.RCodeSuccess || q.question.Class != dnsmessage.ClassINET {
+		return false
+	}
+	switch {
+	case records(q):
+		return true
+	case q.question.Type == dnsmessage.TypeA || q.question.Type == dnsmessage.TypeAAAA:
+		name, ok := normal(q.question.Name.String())
+		return ok && !isLocalhost(name) && !n.names.has(name) && n.resolves(name)
+	}
+	return false
+}
+
+// unasked answers where too many lookups run already: nobody proves then that a name does not exist.
+func (n *Net) unasked(q *query) reply {
+	if records(q) {
+		return reply{code: dnsmessage.RCodeServerFailure}
+	}
+	return n.local(q)
+}
+
+// records reports whether a question is for what has no substitute here.
+func records(q *query) bool {
+	switch q.question.Type {
+	case dnsmessage.TypeSRV, dnsmessage.TypeTXT, dnsmessage.TypeMX:
+		return true
+	}
+	return false
 }
 
 // local answers what needs nobody else.
@@ -325,8 +354,12 @@ func fromReverse(name string) (netip.Addr, bool) {
 	return netip.AddrFrom16(b), true
 }
 
-// lookup asks the host's resolver for SRV or TXT records.
+// lookup asks the host's resolver: for SRV, TXT or MX records, else whether the name exists at all. One that does gets its address here and is
+// not asked for again.
 func (n *Net) lookup(q *query) reply {
+	if !records(q) {
+		return n.proven(q)
+	}
 	name, ok := normal(q.question.Name.String())
 	if !ok || isLocalhost(name) || !n.resolves(name) {
 		return reply{code: dnsmessage.RCodeNameError}
@@ -335,9 +368,12 @@ func (n *Net) lookup(q *query) reply {
 	defer cancel()
 	var r reply
 	var err error
-	if q.question.Type == dnsmessage.TypeSRV {
+	switch q.question.Type {
+	case dnsmessage.TypeSRV:
 		r.body, err = n.services(ctx, name)
-	} else {
+	case dnsmessage.TypeMX:
+		r.body, err = n.exchangers(ctx, name)
+	default:
 		r.body, err = n.texts(ctx, name)
 	}
 	var missing *net.DNSError
@@ -350,6 +386,17 @@ func (n *Net) lookup(q *query) reply {
 	return r
 }
 
+// proven answers with an address unless the name is known not to exist.
+func (n *Net) proven(q *query) reply {
+	name, _ := normal(q.question.Name.String())
+	ctx, cancel := context.WithTimeout(n.ctx, proofTimeout)
+	defer cancel()
+	if n.o.Egress.Missing(ctx, sandbox.Destination{Owner: n.o.Owner, Sandbox: n.o.Sandbox, Host: name}) {
+		return reply{code: dnsmessage.RCodeNameError}
+	}
+	return n.local(q)
+}
+
 func (n *Net) services(ctx context.Context, name string) ([]dnsmessage.ResourceBody, error) {
 	_, list, err := n.o.Resolver.LookupSRV(ctx, "", "", name+".")
 	var all []dnsmessage.ResourceBody
@@ -359,6 +406,21 @@ func (n *Net) services(ctx context.Context, name string) ([]dnsmessage.ResourceB
 			continue
 		}
 		all = append(all, &dnsmessage.SRVResource{Priority: s.Priority, Weight: s.Weight, Port: s.Port, Target: target})
+	}
+	if len(all) > 0 {
+		return all, nil // one bad record beside good ones
+	}
+	return nil, err
+}
+
+// exchangers matter to those who check the addresses of their users: mail itself is seldom sent from a function.
+func (n *Net) exchangers(ctx context.Context, name string) ([]dnsmessage.ResourceBody, error) {
+	list, err := n.o.Resolver.LookupMX(ctx, name+".")
+	var all []dnsmessage.ResourceBody
+	for _, m := range list {
+		if target, err := dnsmessage.NewName(m.Host); err == nil {
+			all = append(all, &dnsmessage.MXResource{Pref: m.Pref, MX: target})
+		}
 	}
 	if len(all) > 0 {
 		return all, nil // one bad record beside good ones

@@ -22,6 +22,10 @@ func (book) Dial(context.Context, sandbox.Destination) (net.Conn, error) {
 }
 func (book) Resolves(d sandbox.Destination) bool { return !strings.HasPrefix(d.Host, "no") }
 
+func (book) Missing(_ context.Context, d sandbox.Destination) bool {
+	return strings.HasPrefix(d.Host, "missing.")
+}
+
 func (book) LookupSRV(_ context.Context, service, proto, name string) (string, []*net.SRV, error) {
 	switch {
 	case service != "" || proto != "":
@@ -40,6 +44,13 @@ func (book) LookupTXT(_ context.Context, name string) ([]string, error) {
 	}
 	if name == "txt.example." {
 		return []string{"v=1", ""}, nil
+	}
+	return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
+}
+
+func (book) LookupMX(_ context.Context, name string) ([]*net.MX, error) {
+	if name == "mail.example." {
+		return []*net.MX{{Host: "one.mail.example.", Pref: 5}, {Host: strings.Repeat("x", 300)}, {Host: "two.mail.example.", Pref: 10}}, nil
 	}
 	return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
 }
@@ -113,6 +124,8 @@ func describe(t *testing.T, b []byte) string {
 			words = append(words, b.PTR.String())
 		case *dnsmessage.SRVResource:
 			words = append(words, fmt.Sprint(b.Priority, " ", b.Weight, " ", b.Port, " ", b.Target))
+		case *dnsmessage.MXResource:
+			words = append(words, fmt.Sprint(b.Pref), b.MX.String())
 		case *dnsmessage.TXTResource:
 			words = append(words, fmt.Sprintf("%q", b.TXT))
 		}
@@ -141,6 +154,8 @@ func TestDNS_AnswersAsItSays(t *testing.T) {
 		{"no data", "a.example.", dnsmessage.TypeMX, 0, "Success"},
 		{"HTTPS records", "a.example.", https, 0, "Success"},
 		{"denied", "no.example.", dnsmessage.TypeA, 0, "NameError"},
+		{"a name that does not exist", "missing.example.", dnsmessage.TypeA, 0, "NameError"},
+		{"a name that does not exist, IPv6", "Missing.example.", dnsmessage.TypeAAAA, 0, "NameError"},
 		{"denied text", "no.example.", dnsmessage.TypeTXT, 0, "NameError"},
 		{"spaces", "a b.example.", dnsmessage.TypeA, 0, "NameError"},
 		{"raw UTF-8", "bücher.example.", dnsmessage.TypeA, 0, "NameError"},
@@ -151,6 +166,9 @@ func TestDNS_AnswersAsItSays(t *testing.T) {
 		{"localhost text", "localhost.", dnsmessage.TypeTXT, 0, "NameError"},
 		{"service", "_pg._tcp.db.example.", dnsmessage.TypeSRV, 0, "Success 1 2 5432 one.db.example."},
 		{"no such service", "_x._tcp.db.example.", dnsmessage.TypeSRV, 0, "Success"},
+		{"mail", "mail.example.", dnsmessage.TypeMX, 0, "Success 5 one.mail.example. 10 two.mail.example."},
+		{"no mail", "other.example.", dnsmessage.TypeMX, 0, "Success"},
+		{"denied mail", "no.example.", dnsmessage.TypeMX, 0, "NameError"},
 		{"broken resolver", "broken.example.", dnsmessage.TypeSRV, 0, "ServerFailure"},
 		{"text", "txt.example.", dnsmessage.TypeTXT, 0, `Success ["v=1"] [""]`},
 		{"too long", "long.example.", dnsmessage.TypeTXT, 0, "Success truncated"},

@@ -54,6 +54,14 @@ func (n *names) index(name string) (place uint32, first bool) {
 	return i, false
 }
 
+// has reports whether a normal name has its place already.
+func (n *names) has(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, ok := n.mu.place[name]
+	return ok
+}
+
 // name returns whose address this is.
 func (n *names) name(a netip.Addr) (string, bool) {
 	i := placeOf(a)

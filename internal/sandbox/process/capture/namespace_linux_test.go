@@ -81,7 +81,7 @@ func inside(args []string) error {
 	plan, redirect := decodePlan(os.Getenv(planVar))
 	messages := SetupMessages(HasIPv6())
 	if redirect {
-		messages = append(messages, RedirectMessage())
+		messages = append(messages, RedirectMessage(), RefuseMessage())
 	}
 	if redirect && os.Getenv(trackedVar) == "" {
 		messages = append(messages, UntrackMessage())
@@ -141,6 +141,13 @@ func send(m Message) error {
 }
 
 func open(s Socket) (int, error) {
+	if s.Role == Refusals {
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+		if err != nil {
+			return -1, err
+		}
+		return fd, unix.Sendto(fd, ListenForRefusals(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}
 	fd, err := unix.Socket(s.Family(), s.Kind(), 0)
 	if err != nil {
 		return -1, err
@@ -265,7 +272,9 @@ func publicBinary(t *testing.T, dir string) string {
 	name := filepath.Join(dir, "guest")
 	b, err := os.ReadFile("/proc/self/exe")
 	if err == nil {
+		syscall.ForkLock.RLock() // or a child that another test forks has it open, and nobody can run it
 		err = os.WriteFile(name, b, 0o755)
+		syscall.ForkLock.RUnlock()
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -325,6 +334,10 @@ func (w *world) Dial(ctx context.Context, d sandbox.Destination) (net.Conn, erro
 }
 
 func (w *world) Resolves(d sandbox.Destination) bool { return !slices.Contains(w.closed, d.Host) }
+
+func (w *world) Missing(_ context.Context, d sandbox.Destination) bool {
+	return strings.HasPrefix(d.Host, "missing.")
+}
 
 func (w *world) asked() []sandbox.Destination {
 	w.mu.Lock()

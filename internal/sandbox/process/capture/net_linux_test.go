@@ -36,6 +36,8 @@ var guests = map[string]func([]string) error{
 	"port":      onePort,
 	"netlink":   netlinkGuest,
 	"untracked": untracked,
+	"packets":   packets,
+	"scan":      scan,
 }
 
 // talk dials each of its arguments, says hello, ends its side, and prints what it hears.
@@ -377,6 +379,8 @@ func TestNet_ServesRealClients(t *testing.T) {
 		{"curl by address", []string{"curl", "-sS", "-m", "10", "http://198.51.100.7/"}, "hello 198.51.100.7"},
 		{"python", []string{"python3", "-c", `import urllib.request as u; print(u.urlopen("http://web.example/", timeout=10).read().decode(), end="")`}, "hello web.example"},
 		{"python, refused name", []string{"python3", "-c", "import socket\ntry: socket.getaddrinfo('hidden.example', 80)\nexcept socket.gaierror as e: print(e.errno == socket.EAI_NONAME, end='')"}, "True"},
+		{"python, missing name", []string{"python3", "-c", "import socket\ntry: socket.getaddrinfo('missing.example', 80)\nexcept socket.gaierror as e: print(e.errno == socket.EAI_NONAME, end='')"}, "True"},
+		{"node, missing name", []string{"node", "-e", `fetch("http://missing.example/").catch(e => process.stdout.write(e.cause.code))`}, "ENOTFOUND"},
 		{"python, reverse", []string{"python3", "-c", "import socket; print(socket.gethostbyaddr(socket.gethostbyname('web.example'))[0], end='')"}, "web.example"},
 		{"node", []string{"node", "-e", `fetch("http://web.example/").then(r => r.text()).then(t => process.stdout.write(t))`}, "hello web.example"},
 		{"node, c-ares", []string{"node", "-e", `require("dns").promises.resolve4("web.example").then(a => process.stdout.write(a.join()))`}, "198.18.0.1"},

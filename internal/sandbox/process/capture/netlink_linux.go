@@ -147,7 +147,8 @@ func anyRoute(family byte, source []byte) []byte {
 
 const (
 	table    = "ebb"
-	nfAccept = 1 // NF_ACCEPT of linux/netfilter.h
+	nfDrop   = 0 // NF_DROP of linux/netfilter.h
+	nfAccept = 1 // NF_ACCEPT
 )
 
 // batch appends messages to nf_tables that are done whole or not at all. One alone is acknowledged, which last is told: the first
@@ -310,11 +311,15 @@ func (b *builder) toLoopback6() {
 
 func (b *builder) untrack() { b.expression("notrack", func() {}) }
 
-func (b *builder) accept() {
+func (b *builder) accept() { b.verdict(nfAccept) }
+
+func (b *builder) drop() { b.verdict(nfDrop) }
+
+func (b *builder) verdict(code uint32) {
 	b.expression("immediate", func() {
 		b.number(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
 		b.nest(unix.NFTA_IMMEDIATE_DATA, func() {
-			b.nest(unix.NFTA_DATA_VERDICT, func() { b.number(unix.NFTA_VERDICT_CODE, nfAccept) })
+			b.nest(unix.NFTA_DATA_VERDICT, func() { b.number(unix.NFTA_VERDICT_CODE, code) })
 		})
 	})
 }

@@ -45,13 +45,7 @@ func (n *Net) tell(d sandbox.Destination, err error) {
 		return
 	}
 	at := net.JoinHostPort(d.Host, strconv.Itoa(int(d.Port)))
-	n.mu.Lock()
-	known := n.mu.told[at] || len(n.mu.told) >= mostTold
-	if !known {
-		n.mu.told[at] = true
-	}
-	n.mu.Unlock()
-	if known {
+	if first, _ := n.first(at); !first {
 		return
 	}
 	text := err.Error()
@@ -59,6 +53,16 @@ func (n *Net) tell(d sandbox.Destination, err error) {
 		text += "; " + hint
 	}
 	n.o.Tell(text)
+}
+
+// first reports whether something is to be told, once, and whether there is room for more after it.
+func (n *Net) first(what string) (ok, room bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.mu.told) < mostTold && !n.mu.told[what] {
+		n.mu.told[what], ok = true, true
+	}
+	return ok, len(n.mu.told) < mostTold
 }
 
 // follow has Close end the far side too.

@@ -23,9 +23,10 @@ const (
 	DNSStreams             // TCP; DNS with a length before each message
 	Captured               // TCP; what the redirect brings
 	Declared               // TCP; one declared destination, without a redirect
+	Refusals               // netlink, of the netfilter protocol; ListenForRefusals is sent on it. It has no Addr
 )
 
-// Socket is one that has to be made inside the namespace: socket, setsockopt, bind and, for all but DNSPackets, listen.
+// Socket is one that has to be made inside the namespace: socket, setsockopt, bind and, for all but DNSPackets, listen. Refusals is another kind.
 //
 // An IPv6 address that is unspecified means that the socket takes IPv4 too: IPV6_V6ONLY must be 0.
 type Socket struct {
@@ -56,7 +57,7 @@ func Plan(ipv6, redirect bool, d []Destination) []Socket {
 		{Role: DNSStreams, Addr: netip.AddrPortFrom(all, DNSPort)},
 	}
 	if redirect {
-		plan = append(plan, Socket{Role: Captured, Addr: netip.AddrPortFrom(all, CapturePort)})
+		plan = append(plan, Socket{Role: Captured, Addr: netip.AddrPortFrom(all, CapturePort)}, Socket{Role: Refusals})
 	}
 	seen := newNames(maxNames)
 	wild := func(port uint16) bool { return slices.Contains(d, Destination{Port: port}) }

@@ -1,5 +1,8 @@
 package confine
 
+// ipc is the kind of calls that an IPC namespace is for.
+const ipc = "between processes"
+
 // harmless calls do nothing that a process without capabilities could use against the host, as far as is known. Some do nothing at all
 // without a capability but are tried by programs that bear a refusal of the kernel's own.
 var harmless = map[string][]string{
@@ -31,7 +34,7 @@ var harmless = map[string][]string{
 		"mprotect", "mremap", "mseal", "msync", "munlock", "munlockall", "munmap", "pkey_alloc", "pkey_free", "pkey_mprotect", "remap_file_pages",
 	},
 	// The IPC namespace is the Sandbox's own.
-	"between processes": {
+	ipc: {
 		"mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedsend", "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd",
 		"semctl", "semget", "semop", "semtimedop", "shmat", "shmctl", "shmdt", "shmget",
 	},

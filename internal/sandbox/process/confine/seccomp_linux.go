@@ -42,10 +42,21 @@ var machines = map[string]machine{
 // Seccomp is the filter of system calls for this architecture, as SECCOMP_SET_MODE_FILTER takes it: an array of struct sock_filter, 8 bytes
 // each, for struct sock_fprog (len: the number of bytes / 8, at offset 0, 16 bits; filter: its address, at offset 8). It is the same at
 // each call. The caller must have no_new_privs, and whatever else it has to do of what the filter refuses it must have done.
-func Seccomp() ([]byte, error) { return SeccompFor(runtime.GOARCH) }
+func Seccomp() ([]byte, error) { return seccompFor(runtime.GOARCH, policies()) }
+
+// SeccompShared is the filter for processes that share the host's IPC namespace: it refuses what that is for as a kernel does that has it not.
+func SeccompShared() ([]byte, error) {
+	policy := policies()
+	for _, name := range harmless[ipc] {
+		delete(policy, name)
+	}
+	return seccompFor(runtime.GOARCH, policy)
+}
 
 // SeccompFor is the filter for an architecture: "amd64" or "arm64".
-func SeccompFor(arch string) ([]byte, error) {
+func SeccompFor(arch string) ([]byte, error) { return seccompFor(arch, policies()) }
+
+func seccompFor(arch string, policy map[string]decision) ([]byte, error) {
 	m, ok := machines[arch]
 	if !ok {
 		return nil, errs.New(errs.Unsupported, "no system call filter for %s", arch)
@@ -56,7 +67,7 @@ func SeccompFor(arch string) ([]byte, error) {
 		{code: opReturn, k: uint32(kill)},
 		{code: opLoad, k: offsetNumber},
 	}
-	p = append(p, search(m.spans())...)
+	p = append(p, search(m.spans(policy))...)
 	if len(p) > maxInstructions {
 		return nil, fmt.Errorf("system call filter has %d instructions, %d are allowed", len(p), maxInstructions)
 	}
@@ -65,8 +76,7 @@ func SeccompFor(arch string) ([]byte, error) {
 
 // spans are the decisions about all numbers from 0 on, neighbours that are alike in one. What no policy names gets ENOSYS: holes, the future,
 // and on amd64 the numbers of the x32 ABI, which have bit 30 set.
-func (m machine) spans() []span {
-	policy := policies()
+func (m machine) spans(policy map[string]decision) []span {
 	decided := map[uint32]decision{}
 	for _, n := range numbers {
 		if d, ok := policy[n.name]; ok && m.number(n) >= 0 {

@@ -16,6 +16,8 @@
 //  2. While it serves, a SIGTERM to it is passed on to every other process in the namespace and all ended children are waited for. The
 //     guest's end writes four bytes, its wait status, to the control descriptor before the program ends, and with it all that is left.
 //  3. It uses no memory of its own but the list's.
+//  4. A process that has mapped it and a list ([ListAt]) can call it as a C function of one argument, the list's address. It returns where the
+//     list says so ([List.Return]), in whichever copy of the process gets there, and leaves the stack as it was.
 //
 // It knows nothing of namespaces, mounts or guests: package process makes the lists.
 package helper
@@ -40,7 +42,7 @@ const (
 
 // The assembly knows all of these.
 const (
-	base     = 0x20000000 // where the list is mapped
+	base     = 0x20000000 // where the program maps the list when it is executed
 	room     = 1 << 20    // and how much of it, in bytes
 	stepSize = 72
 	atArgs   = 8
@@ -51,13 +53,18 @@ const (
 	opServe  = ^uint64(1) // a0: the guest's number; a1: the signals to wait for; a2: room for a status
 	opCopy   = ^uint64(2) // *(a0) = *(a1), eight bytes
 	opCopy32 = ^uint64(3) // four bytes
+	opReturn = ^uint64(4) // return a0 to the caller
 )
 
 // dataAt is where the data begins, behind the steps.
 const dataAt = 256 << 10
 
-// List is a list of system calls, and the data that their arguments point to. The zero List is empty.
+// Room is how many bytes a list is mapped with.
+const Room = room
+
+// List is a list of system calls, and the data that their arguments point to. The zero List is empty, and for an executed program.
 type List struct {
+	at    uint64 // where it is mapped, less base
 	steps []step
 	data  []byte
 }
@@ -68,6 +75,9 @@ type step struct {
 	args   [6]uint64
 	soft   bool
 }
+
+// ListAt is an empty list for a program that is called, which finds it mapped at an address: private, to be read and written, Room bytes.
+func ListAt(address uint64) List { return List{at: address - base} }
 
 // Step is a step of a List, whose result later steps can use.
 type Step struct{ index int }
@@ -89,7 +99,7 @@ func (l *List) Bytes(b []byte) Arg {
 	for len(l.data)%8 != 0 {
 		l.data = append(l.data, 0)
 	}
-	at := base + dataAt + uint64(len(l.data))
+	at := l.at + base + dataAt + uint64(len(l.data))
 	l.data = append(l.data, b...)
 	return Arg{value: at}
 }
@@ -133,7 +143,7 @@ func (l *List) call(what string, number uint64, soft bool, args []Arg) Step {
 	s := step{what: what, number: number, soft: soft}
 	for i, a := range args {
 		if a.from > 0 {
-			l.steps = append(l.steps, step{what: what, number: opCopy, args: [6]uint64{stepAddr(own) + atArgs + 8*uint64(i), stepAddr(a.from-1) + atResult}})
+			l.steps = append(l.steps, step{what: what, number: opCopy, args: [6]uint64{l.stepAddr(own) + atArgs + 8*uint64(i), l.stepAddr(a.from-1) + atResult}})
 			continue
 		}
 		s.args[i] = a.value
@@ -144,19 +154,14 @@ func (l *List) call(what string, number uint64, soft bool, args []Arg) Step {
 
 // Store32 appends a step that puts the lower four bytes of a result, such as a descriptor, into the data.
 func (l *List) Store32(to Arg, from Step) {
-	l.steps = append(l.steps, step{number: opCopy32, args: [6]uint64{to.value, stepAddr(from.index) + atResult}})
+	l.steps = append(l.steps, step{number: opCopy32, args: [6]uint64{to.value, l.stepAddr(from.index) + atResult}})
 }
 
 // Fork appends what makes a copy of the program. The copy works through the steps that child appends, which end in execve; the program
 // goes on behind them.
 func (l *List) Fork(what string, number uintptr, args []Arg, child func()) Step {
 	fork := l.Call(what, number, args...)
-	l.branch(stepAddr(fork.index)+atResult, len(l.steps)+2)
-	over := len(l.steps)
-	l.steps = append(l.steps, step{})
-	child()
-	// Into the place that the copy leaped over goes the program's leap over the copy's steps. A branch that is always taken looks at zero.
-	l.steps[over] = step{number: opBranch, args: [6]uint64{l.Bytes(make([]byte, 8)).value, stepAddr(len(l.steps))}}
+	l.IfZero(fork, child)
 	return fork
 }
 
@@ -170,14 +175,14 @@ func (l *List) Forever(body func()) {
 // EndIfZero appends what ends the program, or its copy, where a step's result is zero.
 func (l *List) EndIfZero(s Step) {
 	after := len(l.steps)
-	l.branch(stepAddr(s.index)+atResult, after+2)
+	l.branch(l.stepAddr(s.index)+atResult, after+2)
 	l.branch(l.Bytes(make([]byte, 8)).value, after+3)
 	l.Call("end", syscall.SYS_EXIT_GROUP, Int(0))
 }
 
 // branch appends a leap to a step where the eight bytes at an address are zero.
 func (l *List) branch(look uint64, to int) {
-	l.steps = append(l.steps, step{number: opBranch, args: [6]uint64{look, stepAddr(to)}})
+	l.steps = append(l.steps, step{number: opBranch, args: [6]uint64{look, l.stepAddr(to)}})
 }
 
 // Serve appends the end of the program: it takes in orphans until the guest has ended.
@@ -186,10 +191,23 @@ func (l *List) Serve(guest Step) {
 	l.call("serve", opServe, true, []Arg{guest.Result(), l.Bytes(binary.LittleEndian.AppendUint64(nil, awaited)), l.Bytes(make([]byte, 8))})
 }
 
+// Return appends the end of a program that was called: it gives a result to its caller.
+func (l *List) Return(result Arg) { l.call("return", opReturn, true, []Arg{result}) }
+
+// IfZero appends steps that are worked through where a step's result is zero.
+func (l *List) IfZero(s Step, then func()) {
+	l.branch(l.stepAddr(s.index)+atResult, len(l.steps)+2)
+	over := len(l.steps)
+	l.steps = append(l.steps, step{})
+	then()
+	// Into the place that was leaped over goes the leap over those steps. A branch that is always taken looks at zero.
+	l.steps[over] = step{number: opBranch, args: [6]uint64{l.Bytes(make([]byte, 8)).value, l.stepAddr(len(l.steps))}}
+}
+
 // Blocked is the set of signals that have to be blocked while the program serves, as sigprocmask(2) takes it.
 func Blocked() []byte { return binary.LittleEndian.AppendUint64(nil, ^uint64(0)) }
 
-func stepAddr(index int) uint64 { return base + stepSize*uint64(index) }
+func (l *List) stepAddr(index int) uint64 { return l.at + base + stepSize*uint64(index) }
 
 // errTooLong says that a guest's program, arguments and environment do not fit.
 var errTooLong = errors.New("the program, its arguments and its environment are too long")
