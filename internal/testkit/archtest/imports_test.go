@@ -70,7 +70,9 @@ func sources(t *testing.T) []source {
 }
 
 var (
-	pure      = []string{"internal/app", "internal/event", "internal/invocation", "internal/diag", "internal/errs", "internal/arn"}
+	pure = []string{"internal/app", "internal/event", "internal/invocation", "internal/diag", "internal/errs", "internal/arn"}
+	// languages are what subscribers say which events they want, and in which form: text in, an answer out.
+	languages = []string{"internal/bus/rawjson", "internal/bus/cesql", "internal/bus/pattern", "internal/bus/transform", "internal/bus/filter"}
 	contracts = []string{"internal/frontend", "internal/sandbox", "internal/guest", "internal/store", "internal/target"}
 )
 
@@ -160,6 +162,15 @@ func rules() []rule {
 		{"gateway and bus reach the engine through their own one-method interface", "front doors must be testable without an engine", func(from, to string) bool {
 			return within(from, "internal/gateway", "internal/bus") && within(to, "internal/engine", "internal/guest", "internal/sandbox")
 		}},
+		{"the bus's languages", "they must be usable without a store, in front-ends and provider APIs too", func(from, to string) bool {
+			if !within(from, languages...) || std(to) || within(to, pure...) || from == to {
+				return false
+			}
+			return to != "internal/bus/rawjson" && (from != "internal/bus/filter" || !within(to, "internal/bus/pattern", "internal/bus/cesql"))
+		}},
+		{"the bus's languages and the network", "what an event means is not asked of others", func(from, to string) bool {
+			return within(from, languages...) && within(to, "net/http", "os", "database/sql")
+		}},
 		{"who names implementations", "everything else takes them by value", func(from, to string) bool {
 			for _, c := range contracts {
 				if strings.HasPrefix(to, c+"/") && !within(from, c, "bench") { // a benchmark measures one without the rest
@@ -202,7 +213,8 @@ func TestImports_RulesRefuseWhatTheyName(t *testing.T) {
 		{"internal/app", "internal/engine"}, {"internal/errs", "github.com/spf13/cobra"}, {"internal/sandbox", "internal/engine"},
 		{"internal/sandbox/process", "internal/sandbox/wasm"}, {"internal/sandbox/wasm", "internal/sandbox/process/capture"}, {"internal/guest/lambda", "internal/engine"}, {"internal/engine", "net/http"},
 		{"internal/gateway", "internal/engine"}, {"internal/gateway", "github.com/nats-io/nats.go"}, {"internal/api", "internal/guest/lambda"},
-		{"internal/frontend/serverless", "internal/target"},
+		{"internal/frontend/serverless", "internal/target"}, {"internal/bus/pattern", "internal/bus"}, {"internal/bus/pattern", "internal/bus/filter"}, {"internal/bus/transform", "internal/bus/pattern"},
+		{"internal/bus/filter", "github.com/nats-io/nats.go"}, {"internal/bus/cesql", "net/http"},
 	} {
 		if !slices.ContainsFunc(rules(), func(r rule) bool { return r.bad(edge[0], edge[1]) }) {
 			t.Errorf("no rule refuses %s importing %s", edge[0], edge[1])
@@ -211,6 +223,7 @@ func TestImports_RulesRefuseWhatTheyName(t *testing.T) {
 	for _, edge := range [][2]string{
 		{"internal/app", "strings"}, {"internal/guest", "internal/sandbox"}, {"internal/frontend/serverless", "internal/frontend/cloudformation"},
 		{"internal/server", "internal/guest/lambda"}, {"internal/frontend/all", "internal/frontend/serverless"}, {"internal/cli", "internal/frontend/all"},
+		{"internal/bus/filter", "internal/bus/cesql"}, {"internal/bus/pattern", "internal/bus/rawjson"}, {"internal/bus/pattern", "net/netip"}, {"internal/bus", "internal/bus/pattern"},
 	} {
 		for _, r := range rules() {
 			if r.bad(edge[0], edge[1]) {
