@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/bus"
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // BenchmarkPublish measures durable publishes of one event of about 256 bytes each.
@@ -24,7 +24,7 @@ func BenchmarkPublish(b *testing.B) {
 				for range callers {
 					wg.Go(func() {
 						for i := n.Add(1); i <= int64(b.N); i = n.Add(1) {
-							e := event(fmt.Sprint(i))
+							e := newEvent(fmt.Sprint(i))
 							e.Data = make([]byte, 200)
 							if _, err := w.Publish(b.Context(), e); err != nil {
 								b.Error(err)
@@ -55,9 +55,9 @@ func BenchmarkDeliver(b *testing.B) {
 			for range 64 {
 				wg.Go(func() {
 					for i := n.Add(10); i <= int64(b.N)+9; i = n.Add(10) {
-						var events []*cloudevent.Event
+						var events []*event.Event
 						for k := range 10 {
-							events = append(events, event(fmt.Sprint(i, "-", k)))
+							events = append(events, newEvent(fmt.Sprint(i, "-", k)))
 						}
 						if _, err := w.Publish(b.Context(), events...); err != nil {
 							b.Error(err)
@@ -85,7 +85,7 @@ func BenchmarkLatency(b *testing.B) {
 	var all []time.Duration
 	for i := 0; b.Loop(); i++ {
 		start := time.Now()
-		if _, err := w.Publish(b.Context(), event(fmt.Sprint(i))); err != nil {
+		if _, err := w.Publish(b.Context(), newEvent(fmt.Sprint(i))); err != nil {
 			b.Fatal(err)
 		}
 		for {

@@ -13,26 +13,26 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // Options say how to open a Bus.
 type Options struct {
-	Dir         string            // folder of the index; made when missing
-	Node        string            // name of this Node; empty means "ebb"
-	Alone       bool              // no other Node can use the store: it is embedded. Leases are then taken at once
-	Partitions  int               // of a new bus; 0 means 1 when alone, else 4. An existing one keeps its number
-	Replicas    int               // of new streams; 0 means 1
-	Limits      cloudevent.Limits // of events; zero fields mean the defaults
-	DedupWindow time.Duration     // 0 means 5 minutes, as SQS has it. The same on every Node
-	Retention   time.Duration     // how long the log is kept at least: archive, status, dead letters; 0 means 14 days
-	MaxLog      int64             // bytes of each Partition's log; when it is full Publish is refused; 0 means no limit but the store's
-	MaxHops     int               // longest chain of causes; 0 means 16. The same on every Node
-	Lease       time.Duration     // time to live of a lease; 0 means 30 s
-	Compile     Compile           // nil: no filters
-	Deliver     Deliverer         // nil: nothing is delivered
-	Log         *slog.Logger      // nil drops it
+	Dir         string        // folder of the index; made when missing
+	Node        string        // name of this Node; empty means "ebb"
+	Alone       bool          // no other Node can use the store: it is embedded. Leases are then taken at once
+	Partitions  int           // of a new bus; 0 means 1 when alone, else 4. An existing one keeps its number
+	Replicas    int           // of new streams; 0 means 1
+	Limits      event.Limits  // of events; zero fields mean the defaults
+	DedupWindow time.Duration // 0 means 5 minutes, as SQS has it. The same on every Node
+	Retention   time.Duration // how long the log is kept at least: archive, status, dead letters; 0 means 14 days
+	MaxLog      int64         // bytes of each Partition's log; when it is full Publish is refused; 0 means no limit but the store's
+	MaxHops     int           // longest chain of causes; 0 means 16. The same on every Node
+	Lease       time.Duration // time to live of a lease; 0 means 30 s
+	Compile     Compile       // nil: no filters
+	Deliver     Deliverer     // nil: nothing is delivered
+	Log         *slog.Logger  // nil drops it
 
 	sweep time.Duration // between removals of what is old; 0 means a fiftieth of the retention, between a minute and an hour
 }
@@ -48,7 +48,7 @@ func (o Options) orDefaults() Options {
 		}
 	}
 	o.Replicas = max(o.Replicas, 1)
-	d := cloudevent.DefaultLimits()
+	d := event.DefaultLimits()
 	if o.Limits.Event <= 0 {
 		o.Limits.Event = d.Event
 	}
@@ -265,7 +265,7 @@ const PartitionKey = "partitionkey"
 const Hops = "ebbhops"
 
 // hops reads the extension; what is no number counts as none.
-func hops(e *cloudevent.Event) int {
+func hops(e *event.Event) int {
 	switch v := e.Extensions[Hops].(type) {
 	case int32:
 		return int(v)
@@ -280,7 +280,7 @@ func hops(e *cloudevent.Event) int {
 }
 
 // Caused marks e as caused by cause: the chain is one longer, and the trace goes on.
-func Caused(e, cause *cloudevent.Event) {
+func Caused(e, cause *event.Event) {
 	e.SetExtension(Hops, int32(min(hops(cause)+1, 1<<30)))
 	for _, name := range []string{"traceparent", "tracestate"} {
 		if v, ok := cause.Extensions[name]; ok && e.Extensions[name] == nil {
@@ -290,7 +290,7 @@ func Caused(e, cause *cloudevent.Event) {
 }
 
 // partitionOf chooses the part of the log.
-func (b *Bus) partitionOf(e *cloudevent.Event, h hash) *partition {
+func (b *Bus) partitionOf(e *event.Event, h hash) *partition {
 	if key := e.Extension(PartitionKey); key != "" {
 		h = hashOf(PartitionKey, key)
 	}

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/bus"
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 	"github.com/ebb-run/ebb/internal/nats"
 )
 
@@ -144,7 +144,7 @@ func exact(filter json.RawMessage) (bus.Matcher, error) {
 	return m, nil
 }
 
-func (m attributes) Match(e *cloudevent.Event) bool {
+func (m attributes) Match(e *event.Event) bool {
 	for k, v := range m {
 		if e.Attribute(k) != v {
 			return false
@@ -153,15 +153,15 @@ func (m attributes) Match(e *cloudevent.Event) bool {
 	return true
 }
 
-func event(id string, more ...string) *cloudevent.Event {
-	e := &cloudevent.Event{ID: id, Source: "/test", Type: "t", Data: []byte(`{"id":"` + id + `"}`)}
+func newEvent(id string, more ...string) *event.Event {
+	e := &event.Event{ID: id, Source: "/test", Type: "t", Data: []byte(`{"id":"` + id + `"}`)}
 	for i := 0; i < len(more); i += 2 {
 		e.SetExtension(more[i], more[i+1])
 	}
 	return e
 }
 
-func (w *world) publish(t *testing.T, events ...*cloudevent.Event) {
+func (w *world) publish(t *testing.T, events ...*event.Event) {
 	t.Helper()
 	if _, err := w.Publish(t.Context(), events...); err != nil {
 		t.Fatal(err)
@@ -223,11 +223,11 @@ func TestPublish_ReachesEachMatchingSubscription(t *testing.T) {
 	t.Parallel()
 	var r target
 	w := start(t, t.TempDir(), bus.Options{Partitions: 3, Deliver: &r})
-	w.publish(t, event("before"))
+	w.publish(t, newEvent("before"))
 	w.subscribe(t, bus.Subscription{Name: "all", Target: json.RawMessage(`{"function":"f"}`)})
 	w.subscribe(t, bus.Subscription{Name: "red", Filter: json.RawMessage(`{"colour":"red"}`)})
-	w.publish(t, event("a", "colour", "red"))
-	w.publish(t, event("b", "colour", "blue"), event("c", "colour", "red"), event("d"))
+	w.publish(t, newEvent("a", "colour", "red"))
+	w.publish(t, newEvent("b", "colour", "blue"), newEvent("c", "colour", "red"), newEvent("d"))
 	got := r.wait(t, count(6))
 	bySub := map[string][]string{}
 	for _, d := range got {
@@ -262,19 +262,19 @@ func TestPublish_RefusesBadEventsBeforeAnyIsWritten(t *testing.T) {
 	var r target
 	w := start(t, t.TempDir(), bus.Options{Deliver: &r})
 	w.subscribe(t, bus.Subscription{Name: "s"})
-	big := event("big")
+	big := newEvent("big")
 	big.Data = make([]byte, 256<<10)
 	for _, c := range []struct {
-		e    *cloudevent.Event
+		e    *event.Event
 		code errs.Code
-	}{{&cloudevent.Event{}, errs.Invalid}, {nil, errs.Invalid}, {big, errs.TooLarge}} {
-		for _, events := range [][]*cloudevent.Event{{c.e}, {event("x"), c.e}} {
+	}{{&event.Event{}, errs.Invalid}, {nil, errs.Invalid}, {big, errs.TooLarge}} {
+		for _, events := range [][]*event.Event{{c.e}, {newEvent("x"), c.e}} {
 			if _, err := w.Publish(t.Context(), events...); errs.CodeOf(err) != c.code {
 				t.Errorf("got %v", err)
 			}
 		}
 	}
-	w.publish(t, event("last"))
+	w.publish(t, newEvent("last"))
 	if got := r.wait(t, count(1)); got[0].Event.ID != "last" {
 		t.Errorf("got %v", ids(got))
 	}
@@ -298,9 +298,9 @@ func TestPublish_MixesDuplicatesAmongManyCallers(t *testing.T) {
 				if (c+i)%3 == 0 {
 					id = fmt.Sprintf("shared-%d", (c/50+i)%10)
 				}
-				events := []*cloudevent.Event{event(id)}
+				events := []*event.Event{newEvent(id)}
 				if c%10 == 0 { // some bring several, and the same twice
-					events = append(events, event(id+"+"), event(id))
+					events = append(events, newEvent(id+"+"), newEvent(id))
 				}
 				rec, err := w.Publish(t.Context(), events...)
 				if err != nil {
@@ -346,13 +346,13 @@ func TestPublish_DropsADuplicateWithinTheWindowOnly(t *testing.T) {
 			var r target
 			w := start(t, t.TempDir(), bus.Options{Deliver: &r, DedupWindow: c.window})
 			w.subscribe(t, bus.Subscription{Name: "s"})
-			w.publish(t, event("a"))
+			w.publish(t, newEvent("a"))
 			first := time.Now()
 			for time.Since(first) < 5*time.Millisecond {
 				time.Sleep(time.Millisecond) // the window is one of real time
 			}
-			w.publish(t, event("a"))
-			other := event("a")
+			w.publish(t, newEvent("a"))
+			other := newEvent("a")
 			other.Source = "/other"
 			w.publish(t, other)
 			w.states(t, "s", map[bus.State]int{bus.Done: c.want + 1})
@@ -382,7 +382,7 @@ func TestDeliver_RetriesAsTheErrorSays(t *testing.T) {
 			r := &target{answer: func(context.Context, *bus.Delivery) error { return c.err }}
 			w := start(t, t.TempDir(), bus.Options{Deliver: r, Partitions: 1})
 			w.subscribe(t, bus.Subscription{Name: "s", Retry: c.retry})
-			w.publish(t, event("a"))
+			w.publish(t, newEvent("a"))
 			if c.attempts == 0 {
 				for _, d := range r.wait(t, count(6)) {
 					if d.Attempt != 1 {
@@ -429,7 +429,7 @@ func TestRedrive_SendsDeadLettersAgain(t *testing.T) {
 	w := start(t, t.TempDir(), bus.Options{Partitions: 3, Deliver: r})
 	w.subscribe(t, bus.Subscription{Name: "s", Retry: quick})
 	for i := range 5 {
-		w.publish(t, event(fmt.Sprint("n", i)), event(fmt.Sprint("b", i)))
+		w.publish(t, newEvent(fmt.Sprint("n", i)), newEvent(fmt.Sprint("b", i)))
 	}
 	w.states(t, "s", map[bus.State]int{bus.Dead: 10})
 	mu.Lock()
@@ -494,7 +494,7 @@ func TestCancel_EndsWhatWaitsAndTellsWhatRuns(t *testing.T) {
 	}}
 	w := start(t, t.TempDir(), bus.Options{Deliver: r})
 	w.subscribe(t, bus.Subscription{Name: "s", Ordered: true})
-	w.publish(t, event("a", "partitionkey", "k"), event("b", "partitionkey", "k"), event("c", "partitionkey", "k"))
+	w.publish(t, newEvent("a", "partitionkey", "k"), newEvent("b", "partitionkey", "k"), newEvent("c", "partitionkey", "k"))
 	w.states(t, "s", map[bus.State]int{bus.Pending: 1, bus.Waiting: 2})
 	one := r.wait(t, count(1))[0]
 	st, err := w.StatusOfEvent(t.Context(), "/test", "b")
@@ -542,7 +542,7 @@ func TestDeliver_KeepsTheOrderOfAKey(t *testing.T) {
 	for k := range keys {
 		wg.Go(func() {
 			for i := range each {
-				w.publish(t, event(fmt.Sprintf("%d/%03d%s", k, i, strings.Repeat("x", i%2)), bus.PartitionKey, fmt.Sprint("k", k)))
+				w.publish(t, newEvent(fmt.Sprintf("%d/%03d%s", k, i, strings.Repeat("x", i%2)), bus.PartitionKey, fmt.Sprint("k", k)))
 			}
 		})
 	}
@@ -571,9 +571,9 @@ func TestDeliver_ATargetThatHangsHoldsUpOnlyItself(t *testing.T) {
 	w.subscribe(t, bus.Subscription{Name: "stuck", Concurrency: 2})
 	w.subscribe(t, bus.Subscription{Name: "good"})
 	const n = 2000
-	var events []*cloudevent.Event
+	var events []*event.Event
 	for i := range n {
-		events = append(events, event(fmt.Sprint(i)))
+		events = append(events, newEvent(fmt.Sprint(i)))
 	}
 	w.publish(t, events...)
 	w.states(t, "good", map[bus.State]int{bus.Done: n})
@@ -590,9 +590,9 @@ func TestDeliver_BatchesAndTakesEachOutcome(t *testing.T) {
 	}}
 	w := start(t, t.TempDir(), bus.Options{Deliver: r, Partitions: 1})
 	w.subscribe(t, bus.Subscription{Name: "s", Batch: 10, Concurrency: 1})
-	var events []*cloudevent.Event
+	var events []*event.Event
 	for i := range 100 {
-		events = append(events, event(fmt.Sprint(i)))
+		events = append(events, newEvent(fmt.Sprint(i)))
 	}
 	w.publish(t, events...)
 	w.states(t, "s", map[bus.State]int{bus.Done: 90, bus.Dead: 10})
@@ -615,7 +615,7 @@ func TestDeliver_TakesAWrongNumberOfOutcomesAsFailure(t *testing.T) {
 	for _, n := range []int{0, 2} {
 		w := start(t, t.TempDir(), bus.Options{Deliver: wrong{n}, Partitions: 1})
 		w.subscribe(t, bus.Subscription{Name: "s", Retry: quick})
-		w.publish(t, event("a"))
+		w.publish(t, newEvent("a"))
 		w.states(t, "s", map[bus.State]int{bus.Dead: 1})
 	}
 }
@@ -625,13 +625,13 @@ func TestPublish_CutsALoop(t *testing.T) {
 	r := &target{}
 	w := start(t, t.TempDir(), bus.Options{Deliver: r, MaxHops: 5})
 	r.answer = func(ctx context.Context, d *bus.Delivery) error {
-		next := event(d.Event.ID + "x")
+		next := newEvent(d.Event.ID + "x")
 		bus.Caused(next, d.Event)
 		_, err := w.Publish(ctx, next)
 		return err
 	}
 	w.subscribe(t, bus.Subscription{Name: "s"})
-	w.publish(t, event("x"))
+	w.publish(t, newEvent("x"))
 	w.states(t, "s", map[bus.State]int{bus.Done: 6, bus.Dead: 1})
 	dead := bus.Dead
 	list, err := w.List(t.Context(), bus.Query{State: &dead})
@@ -644,16 +644,16 @@ func TestReplay_DeliversTheArchiveToOneSubscription(t *testing.T) {
 	t.Parallel()
 	var r target
 	w := start(t, t.TempDir(), bus.Options{Partitions: 3, Deliver: &r})
-	w.publish(t, event("early", "colour", "red"))
+	w.publish(t, newEvent("early", "colour", "red"))
 	from := time.Now()
 	for time.Since(from) < 5*time.Millisecond {
 		time.Sleep(time.Millisecond) // the store's times have milliseconds here
 	}
 	from = time.Now()
 	for i := range 30 {
-		w.publish(t, event(fmt.Sprint("r", i), "colour", "red"), event(fmt.Sprint("b", i), "colour", "blue"))
+		w.publish(t, newEvent(fmt.Sprint("r", i), "colour", "red"), newEvent(fmt.Sprint("b", i), "colour", "blue"))
 	}
-	w.publish(t, event("r0", "colour", "red")) // a duplicate is not replayed
+	w.publish(t, newEvent("r0", "colour", "red")) // a duplicate is not replayed
 	w.subscribe(t, bus.Subscription{Name: "other"})
 	w.subscribe(t, bus.Subscription{Name: "s", Filter: json.RawMessage(`{"type":"t"}`)})
 	until(t, "subscriptions", func() (bool, error) { s, err := w.Subscriptions(t.Context()); return len(s) == 2, err })
@@ -693,9 +693,9 @@ func TestSubscribe_ReplacesAndDeletes(t *testing.T) {
 		}
 	}
 	w.subscribe(t, bus.Subscription{Name: "s", Filter: json.RawMessage(`{"id":"a"}`)})
-	w.publish(t, event("a"), event("b"))
+	w.publish(t, newEvent("a"), newEvent("b"))
 	w.subscribe(t, bus.Subscription{Name: "s", Filter: json.RawMessage(`{"id":"c"}`)})
-	w.publish(t, event("c"), event("d"))
+	w.publish(t, newEvent("c"), newEvent("d"))
 	w.states(t, "s", map[bus.State]int{bus.Pending: 2})
 	if err := w.Unsubscribe(t.Context(), "s"); err != nil {
 		t.Fatal(err)
@@ -703,7 +703,7 @@ func TestSubscribe_ReplacesAndDeletes(t *testing.T) {
 	w.states(t, "s", map[bus.State]int{bus.Cancelled: 2})
 	close(hold)
 	w.subscribe(t, bus.Subscription{Name: "s"})
-	w.publish(t, event("e"))
+	w.publish(t, newEvent("e"))
 	w.states(t, "s", map[bus.State]int{bus.Cancelled: 2, bus.Done: 1})
 }
 
@@ -721,10 +721,10 @@ func TestRead_GivesTheArchiveAndWhatFollows(t *testing.T) {
 	if got := read(bus.Range{}); got != nil {
 		t.Errorf("got %v of nothing", got)
 	}
-	w.publish(t, event("a"), event("b", "colour", "red"))
+	w.publish(t, newEvent("a"), newEvent("b", "colour", "red"))
 	middle := time.Now()
 	w.subscribe(t, bus.Subscription{Name: "s"})
-	w.publish(t, event("c", "colour", "red"), event("d"))
+	w.publish(t, newEvent("c", "colour", "red"), newEvent("d"))
 	for name, c := range map[string]struct {
 		r    bus.Range
 		want []string
@@ -747,7 +747,7 @@ func TestRead_GivesTheArchiveAndWhatFollows(t *testing.T) {
 	err := w.Read(t.Context(), bus.Range{Follow: true}, func(rec bus.Recorded) error {
 		if n++; n == 4 {
 			go func() {
-				if _, err := w.Publish(t.Context(), event("new")); err != nil {
+				if _, err := w.Publish(t.Context(), newEvent("new")); err != nil {
 					t.Error(err)
 				}
 			}()
@@ -776,7 +776,7 @@ func TestCancel_KeepsAKeyFromRunningTwice(t *testing.T) {
 	let := sync.OnceFunc(func() { close(release) })
 	t.Cleanup(let) // before the bus waits for it
 	w.subscribe(t, bus.Subscription{Name: "s", Ordered: true})
-	w.publish(t, event("a", bus.PartitionKey, "k"), event("b", bus.PartitionKey, "k"), event("free", bus.PartitionKey, "other"))
+	w.publish(t, newEvent("a", bus.PartitionKey, "k"), newEvent("b", bus.PartitionKey, "k"), newEvent("free", bus.PartitionKey, "other"))
 	got := r.wait(t, count(2))
 	id := got[slices.IndexFunc(got, func(d bus.Delivery) bool { return d.Event.ID == "a" })].ID
 	if err := w.Cancel(t.Context(), bus.Selection{IDs: []string{id}}); err != nil {
@@ -784,7 +784,7 @@ func TestCancel_KeepsAKeyFromRunningTwice(t *testing.T) {
 	}
 	w.states(t, "s", map[bus.State]int{bus.Cancelled: 1, bus.Pending: 1, bus.Done: 1})
 	// What is published now is dispatched behind "b" in the same goroutine.
-	w.publish(t, event("after", bus.PartitionKey, "third"))
+	w.publish(t, newEvent("after", bus.PartitionKey, "third"))
 	w.states(t, "s", map[bus.State]int{bus.Cancelled: 1, bus.Pending: 1, bus.Done: 2})
 	if slices.Contains(ids(r.all()), "b") {
 		t.Error("b began while a still ran")
@@ -798,7 +798,7 @@ func TestRedrive_GivesAllAttemptsAgain(t *testing.T) {
 	r := &target{answer: func(context.Context, *bus.Delivery) error { return errors.New("boom") }}
 	w := start(t, t.TempDir(), bus.Options{Deliver: r})
 	w.subscribe(t, bus.Subscription{Name: "s", Retry: quick})
-	w.publish(t, event("a"))
+	w.publish(t, newEvent("a"))
 	w.states(t, "s", map[bus.State]int{bus.Dead: 1})
 	if err := w.Redrive(t.Context(), bus.Selection{All: true}); err != nil {
 		t.Fatal(err)
@@ -818,7 +818,7 @@ func TestRedrive_GivesAllAttemptsAgain(t *testing.T) {
 func TestPublish_TellsOfDuplicatesInOneCall(t *testing.T) {
 	t.Parallel()
 	w := start(t, t.TempDir(), bus.Options{})
-	rec, err := w.Publish(t.Context(), event("a"), event("b"), event("a"))
+	rec, err := w.Publish(t.Context(), newEvent("a"), newEvent("b"), newEvent("a"))
 	if err != nil || rec[0].Duplicate || rec[1].Duplicate || !rec[2].Duplicate || rec[2].Seq != rec[0].Seq || rec[2].Item != rec[0].Item || rec[1].Item == rec[0].Item {
 		t.Errorf("got %+v, %v", rec, err)
 	}

@@ -135,7 +135,7 @@ func TestBus_IsOneOverACluster(t *testing.T) {
 			wg.Go(func() {
 				for i := range n {
 					id := fmt.Sprintf("%d/%d/%d", from, g, i)
-					e := event(id, bus.PartitionKey, fmt.Sprint("k", g))
+					e := newEvent(id, bus.PartitionKey, fmt.Sprint("k", g))
 					until(t, id, func() (bool, error) { // the same id again until it is acknowledged
 						_, err := on[(g+i)%len(on)].Publish(t.Context(), e)
 						return err == nil, err

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // liveSub is a Subscription that stands, as the fold knows it.
@@ -32,7 +32,7 @@ type fresh struct {
 	attempt int
 	redrive int
 	replay  string
-	event   *cloudevent.Event // or nil: to be read from the log
+	event   *event.Event // or nil: to be read from the log
 }
 
 // effects are what a transaction of the fold means to what is in memory. They take place after its commit.
@@ -97,7 +97,7 @@ func (f *folder) live(id int64, s Subscription) *liveSub {
 
 // matched gives the Subscriptions that an event is for, by name, so that the order is the same every time. It is linear in their number;
 // an index over all filters would take its place here.
-func (f *folder) matched(e *cloudevent.Event) []*liveSub {
+func (f *folder) matched(e *event.Event) []*liveSub {
 	var out []*liveSub
 	for _, s := range f.subs {
 		if s.matcher.Match(e) {
@@ -129,7 +129,7 @@ func (f *folder) block(ctx context.Context, seq uint64, at time.Time, data []byt
 func (f *folder) item(ctx context.Context, at did, now int64, it item) error {
 	switch it.kind {
 	case kindEvent:
-		e, _, err := cloudevent.ParseLog(it.body)
+		e, _, err := event.ParseLog(it.body)
 		if err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func read[T any](it item, f func(T) error) error {
 }
 
 // event drops a duplicate within the window, or makes a delivery for each Subscription that matches.
-func (f *folder) event(ctx context.Context, at did, now int64, e *cloudevent.Event) error {
+func (f *folder) event(ctx context.Context, at did, now int64, e *event.Event) error {
 	h := hashOf(e.Source, e.ID)
 	n, err := f.x.changed(ctx, `INSERT INTO events(h, seq, idx, at) VALUES(?, ?, ?, ?)
 		ON CONFLICT(h) DO UPDATE SET seq = excluded.seq, idx = excluded.idx, at = excluded.at WHERE excluded.at - at >= ?`,

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // bench is a folder over an index of its own.
@@ -57,7 +57,7 @@ func TestFold_TakesEachOutcomeOnceAndOnlyOfTheNewestLease(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.add(t, jsonItem(kindPut, Subscription{Name: "s"}), jsonItem(kindLease, lease{"one", 7}))
-	out := b.add(t, eventItem(&cloudevent.Event{ID: "1", Source: "s", Type: "t"}))
+	out := b.add(t, eventItem(&event.Event{ID: "1", Source: "s", Type: "t"}))
 	if len(out.ready) != 1 {
 		t.Fatalf("got %+v", out)
 	}
@@ -105,10 +105,10 @@ func TestFold_PassesOverBlocksThatItHas(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.add(t, jsonItem(kindPut, Subscription{Name: "s"}))
-	e := eventItem(&cloudevent.Event{ID: "1", Source: "s", Type: "t"})
+	e := eventItem(&event.Event{ID: "1", Source: "s", Type: "t"})
 	b.add(t, e)
 	b.seq = 0
-	if out := b.add(t, eventItem(&cloudevent.Event{ID: "2", Source: "s", Type: "t"})); len(out.ready) > 0 {
+	if out := b.add(t, eventItem(&event.Event{ID: "2", Source: "s", Type: "t"})); len(out.ready) > 0 {
 		t.Errorf("got %+v", out)
 	}
 }

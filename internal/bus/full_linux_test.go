@@ -53,7 +53,7 @@ func TestPublish_AFullDiskIsSaidAndLosesNothing(t *testing.T) {
 	w.subscribe(t, bus.Subscription{Name: "s"})
 	var acked []string
 	for i := 0; ; i++ {
-		e := event(fmt.Sprint(i))
+		e := newEvent(fmt.Sprint(i))
 		e.Data, e.DataContentType = make([]byte, 30<<10), "image/png"
 		start := time.Now()
 		_, err := w.Publish(t.Context(), e)
@@ -94,7 +94,7 @@ func TestIndex_AFullDiskOnlyDelays(t *testing.T) {
 	const n = 3000
 	for i := range n / 50 {
 		for k := range 50 {
-			w.publish(t, event(fmt.Sprint(i, "-", k)))
+			w.publish(t, newEvent(fmt.Sprint(i, "-", k)))
 		}
 	}
 	if got := len(r.all()); got >= n {

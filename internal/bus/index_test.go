@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/ebb-run/ebb/internal/bus"
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // busy makes a bus with deliveries in every state.
@@ -40,14 +40,14 @@ func busy(t *testing.T, dir string, o bus.Options) *world {
 	w.subscribe(t, bus.Subscription{Name: "a", Retry: quick, Filter: json.RawMessage(`{"colour":"red"}`)})
 	w.subscribe(t, bus.Subscription{Name: "b", Retry: slow, Ordered: true})
 	for i := range 20 {
-		w.publish(t, event(fmt.Sprint("good", i), "colour", "red"), event(fmt.Sprint("bad", i), "colour", "red"), event(fmt.Sprint("late", i)),
-			event(fmt.Sprint("hang", i), bus.PartitionKey, fmt.Sprint("k", i%3)), event(fmt.Sprint("lane", i), bus.PartitionKey, fmt.Sprint("k", i%3)),
-			event(fmt.Sprint("loop", i), bus.Hops, "99"))
+		w.publish(t, newEvent(fmt.Sprint("good", i), "colour", "red"), newEvent(fmt.Sprint("bad", i), "colour", "red"), newEvent(fmt.Sprint("late", i)),
+			newEvent(fmt.Sprint("hang", i), bus.PartitionKey, fmt.Sprint("k", i%3)), newEvent(fmt.Sprint("lane", i), bus.PartitionKey, fmt.Sprint("k", i%3)),
+			newEvent(fmt.Sprint("loop", i), bus.Hops, "99"))
 	}
-	w.publish(t, event("good0", "colour", "red"))
+	w.publish(t, newEvent("good0", "colour", "red"))
 	w.states(t, "a", map[bus.State]int{bus.Done: 20, bus.Dead: 20})
 	w.subscribe(t, bus.Subscription{Name: "a", Filter: json.RawMessage(`{"colour":"blue"}`), Retry: quick})
-	w.publish(t, event("later", "colour", "red"))
+	w.publish(t, newEvent("later", "colour", "red"))
 	if err := w.Unsubscribe(t.Context(), "gone"); err != nil {
 		t.Fatal(err)
 	}
@@ -178,15 +178,15 @@ func TestPurge_KeepsWhatHasNotEnded(t *testing.T) {
 		return s.CachedInfo().State
 	}
 	for i := range 30 {
-		w.publish(t, event(fmt.Sprint("old", i)))
+		w.publish(t, newEvent(fmt.Sprint("old", i)))
 	}
 	until(t, "first purge", func() (bool, error) { return log().FirstSeq > 20, nil })
-	rec, err := w.Publish(t.Context(), event("held"))
+	rec, err := w.Publish(t.Context(), newEvent("held"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range 30 {
-		w.publish(t, event(fmt.Sprint("new", i)))
+		w.publish(t, newEvent(fmt.Sprint("new", i)))
 	}
 	until(t, "second purge", func() (bool, error) { return log().FirstSeq == rec[0].Seq, nil })
 	w.states(t, "s", map[bus.State]int{bus.Pending: 1, bus.Done: 30})
@@ -201,7 +201,7 @@ func TestPurge_KeepsWhatHasNotEnded(t *testing.T) {
 	if got := late.wait(t, count(1)); got[0].Event.ID != "held" {
 		t.Errorf("came %v", ids(got))
 	}
-	w.publish(t, event("last"))
+	w.publish(t, newEvent("last"))
 	if got := late.wait(t, count(2)); got[1].Event.ID != "last" {
 		t.Errorf("came %v", ids(got))
 	}
@@ -219,7 +219,7 @@ func TestPublish_RefusesWhenTheLogIsFull(t *testing.T) {
 	w.subscribe(t, bus.Subscription{Name: "s"})
 	n := 0
 	for {
-		e := event(fmt.Sprint(n))
+		e := newEvent(fmt.Sprint(n))
 		e.Data, e.DataContentType = make([]byte, 100<<10), "image/png"
 		_, err := w.Publish(t.Context(), e)
 		if err != nil {
@@ -239,7 +239,7 @@ func TestPublish_RefusesWhenTheLogIsFull(t *testing.T) {
 	o := w.opt
 	o.MaxLog = 4 << 20
 	w = start(t, dir, o)
-	w.publish(t, event("small"))
+	w.publish(t, newEvent("small"))
 	w.states(t, "s", map[bus.State]int{bus.Done: n + 1})
 }
 
@@ -248,7 +248,7 @@ func TestPublish_GathersMoreTheMoreCallersThereAre(t *testing.T) {
 	w := start(t, t.TempDir(), bus.Options{Partitions: 1})
 	most := make(chan int, 100000)
 	w.Blocks(func(n int) { most <- n })
-	w.publish(t, event("alone"))
+	w.publish(t, newEvent("alone"))
 	if n := <-most; n != 1 {
 		t.Errorf("a lone event is in a block of %d", n)
 	}
@@ -256,7 +256,7 @@ func TestPublish_GathersMoreTheMoreCallersThereAre(t *testing.T) {
 	const callers = 200
 	for i := range callers {
 		go func() {
-			_, err := w.Publish(t.Context(), event(fmt.Sprint(i)))
+			_, err := w.Publish(t.Context(), newEvent(fmt.Sprint(i)))
 			done <- err
 		}()
 	}
@@ -276,9 +276,9 @@ func TestPublish_SplitsWhatDoesNotFitIntoABlock(t *testing.T) {
 	var r target
 	w := start(t, t.TempDir(), bus.Options{Deliver: &r, Partitions: 2})
 	w.subscribe(t, bus.Subscription{Name: "s", Ordered: true})
-	var events []*cloudevent.Event
+	var events []*event.Event
 	for i := range 20 {
-		e := event(fmt.Sprintf("%02d", i), bus.PartitionKey, "k")
+		e := newEvent(fmt.Sprintf("%02d", i), bus.PartitionKey, "k")
 		e.Data, e.DataContentType = make([]byte, 200<<10), "image/png"
 		events = append(events, e)
 	}
@@ -296,11 +296,11 @@ func TestPublish_EndsWithItsContextAndWithTheBus(t *testing.T) {
 	w := start(t, t.TempDir(), bus.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := w.Publish(ctx, event("a")); err != nil && errs.CodeOf(err) != errs.Canceled && errs.CodeOf(err) != errs.Throttled {
+	if _, err := w.Publish(ctx, newEvent("a")); err != nil && errs.CodeOf(err) != errs.Canceled && errs.CodeOf(err) != errs.Throttled {
 		t.Errorf("got %v", err)
 	}
 	w.stop()
-	if _, err := w.Publish(t.Context(), event("b")); errs.CodeOf(err) != errs.Unavailable {
+	if _, err := w.Publish(t.Context(), newEvent("b")); errs.CodeOf(err) != errs.Unavailable {
 		t.Errorf("got %v", err)
 	}
 	if err := w.Close(); err != nil {
@@ -315,7 +315,7 @@ func TestIndex_IsMadeAgainWhenItIsAheadOfTheLog(t *testing.T) {
 	o := bus.Options{Deliver: &target{}}
 	w := start(t, dir, o)
 	w.subscribe(t, bus.Subscription{Name: "s"})
-	w.publish(t, event("kept"))
+	w.publish(t, newEvent("kept"))
 	w.states(t, "s", map[bus.State]int{bus.Done: 1})
 	w.stop()
 	if err := os.CopyFS(backup, os.DirFS(filepath.Join(dir, "nats"))); err != nil {
@@ -323,7 +323,7 @@ func TestIndex_IsMadeAgainWhenItIsAheadOfTheLog(t *testing.T) {
 	}
 	w = start(t, dir, o)
 	for i := range 20 {
-		w.publish(t, event(fmt.Sprint("lost", i)))
+		w.publish(t, newEvent(fmt.Sprint("lost", i)))
 	}
 	w.states(t, "s", map[bus.State]int{bus.Done: 21})
 	w.stop()
@@ -334,6 +334,6 @@ func TestIndex_IsMadeAgainWhenItIsAheadOfTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	w = start(t, dir, o)
-	w.publish(t, event("lost0"))
+	w.publish(t, newEvent("lost0"))
 	w.states(t, "s", map[bus.State]int{bus.Done: 2})
 }

@@ -79,7 +79,7 @@ func publishForever(dir, round string) error {
 					letter = "z"
 				}
 				id := fmt.Sprintf("%s/%d/%d%s", round, g, i, letter)
-				e := event(id)
+				e := newEvent(id)
 				if i%2 == 0 {
 					e.SetExtension(bus.PartitionKey, fmt.Sprint("key", g))
 				}

@@ -7,8 +7,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // blocks reads events of the log, and keeps the blocks read last.
@@ -68,7 +68,7 @@ func (b *blocks) items(ctx context.Context, seq uint64) ([]item, error) {
 }
 
 // event reads one event.
-func (b *blocks) event(ctx context.Context, seq uint64, idx int) (*cloudevent.Event, error) {
+func (b *blocks) event(ctx context.Context, seq uint64, idx int) (*event.Event, error) {
 	items, err := b.items(ctx, seq)
 	if err != nil {
 		return nil, err
@@ -76,6 +76,6 @@ func (b *blocks) event(ctx context.Context, seq uint64, idx int) (*cloudevent.Ev
 	if idx >= len(items) || items[idx].kind != kindEvent {
 		return nil, errs.New(errs.NotFound, "there is no event at item %d of block %d", idx, seq)
 	}
-	e, _, err := cloudevent.ParseLog(items[idx].body)
+	e, _, err := event.ParseLog(items[idx].body)
 	return e, err
 }

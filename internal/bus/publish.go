@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // Receipt says where a published event stands in the log.
@@ -23,7 +23,7 @@ type Receipt struct {
 //
 // An event that is not valid or too large is refused before any is written. Any other error leaves open which events are durable:
 // publish all again, with the same ids. Publish waits while the bus is full, until ctx ends; the code is then Throttled.
-func (b *Bus) Publish(ctx context.Context, events ...*cloudevent.Event) ([]Receipt, error) {
+func (b *Bus) Publish(ctx context.Context, events ...*event.Event) ([]Receipt, error) {
 	for i, e := range events {
 		if e == nil {
 			return nil, errs.New(errs.Invalid, "event %d is missing", i)
@@ -48,7 +48,7 @@ func (b *Bus) Publish(ctx context.Context, events ...*cloudevent.Event) ([]Recei
 }
 
 // publishMany appends a request for each Partition, or several where a block is full, all under way at once.
-func (b *Bus) publishMany(ctx context.Context, events []*cloudevent.Event) ([]Receipt, error) {
+func (b *Bus) publishMany(ctx context.Context, events []*event.Event) ([]Receipt, error) {
 	type group struct {
 		p     *partition
 		r     *request

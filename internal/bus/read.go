@@ -8,7 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // Range says which events of the archive are read.
@@ -23,7 +23,7 @@ type Range struct {
 type Recorded struct {
 	Receipt
 	Published time.Time
-	Event     *cloudevent.Event // not to be changed
+	Event     *event.Event // not to be changed
 }
 
 // Read gives the events of the log to f, one call at a time, those of one Partition in their order; a duplicate that the log holds is given too.
@@ -107,7 +107,7 @@ func (b *Bus) readPart(ctx context.Context, p *partition, r Range, f func(Record
 			if it.kind != kindEvent {
 				continue
 			}
-			e, _, err := cloudevent.ParseLog(it.body)
+			e, _, err := event.ParseLog(it.body)
 			if err != nil {
 				return err
 			}

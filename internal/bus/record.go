@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // A block is a byte of version and items; an item is a byte of kind, its length as a uvarint, and the body: the log form of an event, JSON for
@@ -79,7 +79,7 @@ func jsonItem(k kind, v any) item {
 	return item{k, b}
 }
 
-func eventItem(e *cloudevent.Event) item { return item{kindEvent, e.AppendLog(nil)} }
+func eventItem(e *event.Event) item { return item{kindEvent, e.AppendLog(nil)} }
 
 // did names a delivery in its Partition: the item of the log that made it, and the Subscription's number.
 type did struct {

@@ -9,8 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // Replay says which events are delivered again: those published in [From, To) that match the Subscription and, where one is given, the Filter.
@@ -208,7 +208,7 @@ func search(data []byte, seq uint64, sub *liveSub, filter Matcher) ([]ref, error
 		if it.kind != kindEvent {
 			continue
 		}
-		e, _, err := cloudevent.ParseLog(it.body)
+		e, _, err := event.ParseLog(it.body)
 		if err != nil {
 			return nil, err
 		}

@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // State is where a delivery stands.
@@ -57,7 +57,7 @@ type Delivery struct {
 	ID           string
 	Subscription string
 	Target       json.RawMessage
-	Event        *cloudevent.Event
+	Event        *event.Event
 	Published    time.Time // when the event was durable
 	Attempt      int       // from 1; tries that did not count are not in it
 	Replay       string    // ID of the replay that it belongs to, or empty

@@ -6,8 +6,8 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // Subscription says which events go to a target, and how. It is stored in the log as JSON.
@@ -66,7 +66,7 @@ func (r Retry) backoff(n int) time.Duration {
 
 // Matcher decides whether an event is for a Subscription. It is used by several goroutines.
 type Matcher interface {
-	Match(e *cloudevent.Event) bool
+	Match(e *event.Event) bool
 }
 
 // Compile makes a Matcher of a Subscription's Filter, or says with a code Invalid what is wrong with it.
@@ -74,11 +74,11 @@ type Compile func(filter json.RawMessage) (Matcher, error)
 
 type everything struct{}
 
-func (everything) Match(*cloudevent.Event) bool { return true }
+func (everything) Match(*event.Event) bool { return true }
 
 type nothing struct{}
 
-func (nothing) Match(*cloudevent.Event) bool { return false }
+func (nothing) Match(*event.Event) bool { return false }
 
 func (b *Bus) compile(filter json.RawMessage) (Matcher, error) {
 	if len(filter) == 0 || string(filter) == "null" {

@@ -43,7 +43,7 @@ type Invocation struct {
 	Payload       Payload
 }
 
-// Payload is a *Request or a Raw.
+// Payload is a *Request, a *Batch or a Raw.
 type Payload interface{ payload() }
 
 // Raw is the payload of a direct Invocation: bytes for the handler, as they are.

@@ -1,4 +1,4 @@
-package cloudevent_test
+package event_test
 
 import (
 	"bytes"
@@ -11,8 +11,8 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/ebb-run/ebb/internal/bus/cloudevent"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // object writes a JSON event: the least valid one with members laid over it; a nil value removes one.
@@ -95,7 +95,7 @@ func TestParseJSON_RefusesWhatTheSpecificationForbids(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e, err := cloudevent.ParseJSON(object(t, c.over), 0)
+			e, err := event.ParseJSON(object(t, c.over), 0)
 			if e != nil && err == nil || errs.CodeOf(err) != errs.Invalid || !strings.Contains(err.Error(), c.say) {
 				t.Errorf("got %+v, %v; want %q", e, err, c.say)
 			}
@@ -111,7 +111,7 @@ func TestParseJSON_RefusesWhatIsNoEvent(t *testing.T) {
 		`{"specversion":"1.0","id":"1","id":"2","type":"t","source":"s"}`, `{"specversion":"1.0","id":"1","type":"t","source":"s","data":1,"data":2}`,
 		"{\"specversion\":\"1.0\",\"id\":\"\xff\",\"type\":\"t\",\"source\":\"s\"}", `{'specversion':'1.0'}`, strings.Repeat("[", 20000), `{"data":` + strings.Repeat("[", 20000),
 	} {
-		if e, err := cloudevent.ParseJSON([]byte(s), 0); errs.CodeOf(err) != errs.Invalid {
+		if e, err := event.ParseJSON([]byte(s), 0); errs.CodeOf(err) != errs.Invalid {
 			t.Errorf("%.60q: got %v, %v", s, e, err)
 		}
 	}
@@ -123,32 +123,32 @@ func TestParseJSON_ReadsAllThatIsValid(t *testing.T) {
 	type over = map[string]any
 	for name, c := range map[string]struct {
 		over over
-		want cloudevent.Event
+		want event.Event
 	}{
-		"least": {nil, cloudevent.Event{}},
+		"least": {nil, event.Event{}},
 		"nulls": {over{"datacontenttype": json.RawMessage("null"), "dataschema": json.RawMessage("null"), "subject": json.RawMessage("null"), "time": json.RawMessage("null"), "ext": json.RawMessage("null")},
-			cloudevent.Event{}},
+			event.Event{}},
 		"all of core": {over{"datacontenttype": "text/plain", "dataschema": "https://e.io/s", "subject": "x", "time": "2018-04-05T17:31:00Z"},
-			cloudevent.Event{DataContentType: "text/plain", DataSchema: "https://e.io/s", Subject: "x", Time: noon}},
-		"nanoseconds":     {over{"time": "2018-04-05T17:31:00.000000000Z"}, cloudevent.Event{Time: noon}},
-		"positive offset": {over{"time": "2018-04-05T18:31:00+01:00"}, cloudevent.Event{Time: noon}},
-		"negative offset": {over{"time": "2018-04-05T16:31:00-01:00"}, cloudevent.Event{Time: noon}},
-		"small letters":   {over{"time": "2018-04-05t17:31:00z"}, cloudevent.Event{Time: noon}},
-		"text":            {over{"datacontenttype": "text/plain", "data": "Simple text"}, cloudevent.Event{DataContentType: "text/plain", Data: []byte("Simple text")}},
-		"text, empty":     {over{"datacontenttype": "text/plain", "data": ""}, cloudevent.Event{DataContentType: "text/plain", Data: []byte{}}},
-		"text, null":      {over{"datacontenttype": "text/plain", "data": json.RawMessage("null")}, cloudevent.Event{DataContentType: "text/plain"}},
-		"JSON by default": {over{"data": over{"a": 1}}, cloudevent.Event{Data: []byte(`{"a":1}`)}},
-		"JSON string":     {over{"data": "x"}, cloudevent.Event{Data: []byte(`"x"`)}},
-		"JSON null":       {over{"data": json.RawMessage("null")}, cloudevent.Event{Data: []byte("null")}},
-		"JSON suffix":     {over{"datacontenttype": "application/x+json;a=b", "data": 5}, cloudevent.Event{DataContentType: "application/x+json;a=b", Data: []byte("5")}},
-		"base64":          {over{"datacontenttype": "image/png", "data_base64": "AAE="}, cloudevent.Event{DataContentType: "image/png", Data: []byte{0, 1}}},
+			event.Event{DataContentType: "text/plain", DataSchema: "https://e.io/s", Subject: "x", Time: noon}},
+		"nanoseconds":     {over{"time": "2018-04-05T17:31:00.000000000Z"}, event.Event{Time: noon}},
+		"positive offset": {over{"time": "2018-04-05T18:31:00+01:00"}, event.Event{Time: noon}},
+		"negative offset": {over{"time": "2018-04-05T16:31:00-01:00"}, event.Event{Time: noon}},
+		"small letters":   {over{"time": "2018-04-05t17:31:00z"}, event.Event{Time: noon}},
+		"text":            {over{"datacontenttype": "text/plain", "data": "Simple text"}, event.Event{DataContentType: "text/plain", Data: []byte("Simple text")}},
+		"text, empty":     {over{"datacontenttype": "text/plain", "data": ""}, event.Event{DataContentType: "text/plain", Data: []byte{}}},
+		"text, null":      {over{"datacontenttype": "text/plain", "data": json.RawMessage("null")}, event.Event{DataContentType: "text/plain"}},
+		"JSON by default": {over{"data": over{"a": 1}}, event.Event{Data: []byte(`{"a":1}`)}},
+		"JSON string":     {over{"data": "x"}, event.Event{Data: []byte(`"x"`)}},
+		"JSON null":       {over{"data": json.RawMessage("null")}, event.Event{Data: []byte("null")}},
+		"JSON suffix":     {over{"datacontenttype": "application/x+json;a=b", "data": 5}, event.Event{DataContentType: "application/x+json;a=b", Data: []byte("5")}},
+		"base64":          {over{"datacontenttype": "image/png", "data_base64": "AAE="}, event.Event{DataContentType: "image/png", Data: []byte{0, 1}}},
 		"extensions": {over{"extinteger": 10, "extboolean": true, "extstring": "text", "extneg": -1 << 31, "extempty": ""},
-			cloudevent.Event{Extensions: map[string]any{"extinteger": int32(10), "extboolean": true, "extstring": "text", "extneg": int32(-1 << 31), "extempty": ""}}},
-		"astral": {over{"subject": "𝄞 ü"}, cloudevent.Event{Subject: "𝄞 ü"}},
+			event.Event{Extensions: map[string]any{"extinteger": int32(10), "extboolean": true, "extstring": "text", "extneg": int32(-1 << 31), "extempty": ""}}},
+		"astral": {over{"subject": "𝄞 ü"}, event.Event{Subject: "𝄞 ü"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := cloudevent.ParseJSON(object(t, c.over), 0)
+			got, err := event.ParseJSON(object(t, c.over), 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -163,7 +163,7 @@ func TestParseJSON_ReadsAllThatIsValid(t *testing.T) {
 		})
 	}
 	for _, src := range []string{"#fragment", "https://cloudevents.io", "urn:a:b", "mailto:a@b.c", "/a/b", "1-555-123-4567", "//authority/path"} {
-		if _, err := cloudevent.ParseJSON(object(t, map[string]any{"source": src}), 0); err != nil {
+		if _, err := event.ParseJSON(object(t, map[string]any{"source": src}), 0); err != nil {
 			t.Errorf("%s: %v", src, err)
 		}
 	}
@@ -194,7 +194,7 @@ func TestParseBatch_TakesAllOrNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := cloudevent.ParseBatch([]byte(c.in), cloudevent.Limits{})
+			got, err := event.ParseBatch([]byte(c.in), event.Limits{})
 			if len(got) != c.n || errs.CodeOf(err) != c.code || err != nil && !strings.Contains(err.Error(), c.say) {
 				t.Errorf("got %d events, %v", len(got), err)
 			}
@@ -204,7 +204,7 @@ func TestParseBatch_TakesAllOrNothing(t *testing.T) {
 
 func TestEvent_IsTheSameAfterEachForm(t *testing.T) {
 	t.Parallel()
-	full := cloudevent.Event{
+	full := event.Event{
 		ID: "a b%\"é", Source: "/s?x=%20", Type: "t", Subject: "ü 𝄞", Time: time.Date(2020, 1, 2, 3, 4, 5, 600, time.UTC), DataSchema: "https://e.io/s",
 		Extensions: map[string]any{"a": true, "b": int32(-7), "c": "x\"y\\", "d": "", "partitionkey": "<k>"},
 	}
@@ -233,18 +233,18 @@ func TestEvent_IsTheSameAfterEachForm(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := cloudevent.ParseJSON(b, 0)
+			got, err := event.ParseJSON(b, 0)
 			if err != nil || !reflect.DeepEqual(*got, e) {
 				t.Errorf("JSON: got %+v, %v\nof %s", got, err, b)
 			}
-			log, rest, err := cloudevent.ParseLog(append(e.AppendLog(nil), 'x'))
+			log, rest, err := event.ParseLog(append(e.AppendLog(nil), 'x'))
 			if err != nil || string(rest) != "x" || !reflect.DeepEqual(*log, e) {
 				t.Errorf("log: got %+v, %q, %v", log, rest, err)
 			}
 			h := http.Header{"Ce-Old": {"x"}}
 			body := e.WriteBinary(h)
-			events, mode, err := cloudevent.ReadHTTP(h, bytes.NewReader(body), cloudevent.Limits{})
-			if err != nil || mode != cloudevent.Binary || len(events) != 1 {
+			events, mode, err := event.ReadHTTP(h, bytes.NewReader(body), event.Limits{})
+			if err != nil || mode != event.Binary || len(events) != 1 {
 				t.Fatalf("got %v, %v", mode, err)
 			}
 			want := e
@@ -258,10 +258,10 @@ func TestEvent_IsTheSameAfterEachForm(t *testing.T) {
 
 func TestAppendLog_KeepsEveryType(t *testing.T) {
 	t.Parallel()
-	e := cloudevent.Event{ID: "1", Source: "s", Type: "t", Data: []byte{}, Extensions: map[string]any{
-		"a": true, "b": int32(5), "c": "x", "d": []byte{1, 2}, "e": cloudevent.URI("a:b"), "f": cloudevent.URIRef("/x"), "g": time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC),
+	e := event.Event{ID: "1", Source: "s", Type: "t", Data: []byte{}, Extensions: map[string]any{
+		"a": true, "b": int32(5), "c": "x", "d": []byte{1, 2}, "e": event.URI("a:b"), "f": event.URIRef("/x"), "g": time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC),
 	}}
-	got, _, err := cloudevent.ParseLog(e.AppendLog(nil))
+	got, _, err := event.ParseLog(e.AppendLog(nil))
 	if err != nil || !reflect.DeepEqual(*got, e) {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -286,38 +286,38 @@ func TestReadHTTP_KnowsTheMode(t *testing.T) {
 	for name, c := range map[string]struct {
 		h    http.Header
 		body string
-		mode cloudevent.Mode
+		mode event.Mode
 		code errs.Code
 		say  string
 	}{
-		"binary":                    {binary("Content-Type", "application/json; charset=utf-8"), "{}", cloudevent.Binary, "", ""},
-		"binary, other case":        {http.Header{"Ce-Specversion": {"1.0"}, "CE-ID": {"1"}, "ce-source": {"/s"}, "cE-tYpe": {"t"}}, "", cloudevent.Binary, "", ""},
-		"structured":                {typed("application/cloudevents+json"), ok, cloudevent.Structured, "", ""},
-		"structured, charset":       {typed("Application/CloudEvents+JSON; charset=UTF-8"), ok, cloudevent.Structured, "", ""},
-		"batch":                     {typed("application/cloudevents-batch+json"), "[" + ok + "]", cloudevent.Batch, "", ""},
-		"structured wins":           {binary("Content-Type", "application/cloudevents+json"), ok, cloudevent.Structured, "", ""},
+		"binary":                    {binary("Content-Type", "application/json; charset=utf-8"), "{}", event.Binary, "", ""},
+		"binary, other case":        {http.Header{"Ce-Specversion": {"1.0"}, "CE-ID": {"1"}, "ce-source": {"/s"}, "cE-tYpe": {"t"}}, "", event.Binary, "", ""},
+		"structured":                {typed("application/cloudevents+json"), ok, event.Structured, "", ""},
+		"structured, charset":       {typed("Application/CloudEvents+JSON; charset=UTF-8"), ok, event.Structured, "", ""},
+		"batch":                     {typed("application/cloudevents-batch+json"), "[" + ok + "]", event.Batch, "", ""},
+		"structured wins":           {binary("Content-Type", "application/cloudevents+json"), ok, event.Structured, "", ""},
 		"other format":              {typed("application/cloudevents+avro"), "", "", errs.Unsupported, "avro"},
 		"other charset":             {typed("application/cloudevents+json; charset=utf-16"), ok, "", errs.Unsupported, "utf-16"},
 		"unreadable type":           {typed("application/cloudevents+json; ="), ok, "", errs.Invalid, "Content-Type"},
 		"no event":                  {typed("application/json"), "{}", "", errs.Invalid, "ce-specversion"},
 		"nothing":                   {http.Header{}, "", "", errs.Invalid, "ce-specversion"},
-		"batch sent as structured":  {typed("application/cloudevents+json"), "[" + ok + "]", cloudevent.Structured, errs.Invalid, "object"},
-		"structured sent as batch":  {typed("application/cloudevents-batch+json"), ok, cloudevent.Batch, errs.Invalid, "array"},
-		"no version":                {without("Ce-Specversion"), "", cloudevent.Binary, errs.Invalid, "ce-specversion"},
-		"no source":                 {without("Ce-Source"), "", cloudevent.Binary, errs.Invalid, `"source" is missing`},
-		"a header twice":            {binary("Ce-Id", "2"), "", cloudevent.Binary, errs.Invalid, "2 times"},
-		"datacontenttype":           {binary("Ce-Datacontenttype", "a/b"), "", cloudevent.Binary, errs.Invalid, "Content-Type says it"},
-		"name with a dot":           {binary("Ce-My.ext", "a"), "", cloudevent.Binary, errs.Invalid, `"my.ext"`},
-		"data as a header":          {binary("Ce-Data", "a"), "", cloudevent.Binary, errs.Invalid, `"data"`},
-		"value that is not UTF-8":   {binary("Ce-Subject", "%ff"), "", cloudevent.Binary, errs.Invalid, "UTF-8"},
-		"encoded control character": {binary("Ce-Subject", "%07"), "", cloudevent.Binary, errs.Invalid, "U+0007"},
-		"bad content type":          {binary("Content-Type", "xyz"), "", cloudevent.Binary, errs.Invalid, "media type"},
-		"large body":                {binary(), strings.Repeat("x", 256<<10+1), cloudevent.Binary, errs.TooLarge, "262144"},
-		"large body and attributes": {binary(), strings.Repeat("x", 256<<10), cloudevent.Binary, errs.TooLarge, "262144"},
+		"batch sent as structured":  {typed("application/cloudevents+json"), "[" + ok + "]", event.Structured, errs.Invalid, "object"},
+		"structured sent as batch":  {typed("application/cloudevents-batch+json"), ok, event.Batch, errs.Invalid, "array"},
+		"no version":                {without("Ce-Specversion"), "", event.Binary, errs.Invalid, "ce-specversion"},
+		"no source":                 {without("Ce-Source"), "", event.Binary, errs.Invalid, `"source" is missing`},
+		"a header twice":            {binary("Ce-Id", "2"), "", event.Binary, errs.Invalid, "2 times"},
+		"datacontenttype":           {binary("Ce-Datacontenttype", "a/b"), "", event.Binary, errs.Invalid, "Content-Type says it"},
+		"name with a dot":           {binary("Ce-My.ext", "a"), "", event.Binary, errs.Invalid, `"my.ext"`},
+		"data as a header":          {binary("Ce-Data", "a"), "", event.Binary, errs.Invalid, `"data"`},
+		"value that is not UTF-8":   {binary("Ce-Subject", "%ff"), "", event.Binary, errs.Invalid, "UTF-8"},
+		"encoded control character": {binary("Ce-Subject", "%07"), "", event.Binary, errs.Invalid, "U+0007"},
+		"bad content type":          {binary("Content-Type", "xyz"), "", event.Binary, errs.Invalid, "media type"},
+		"large body":                {binary(), strings.Repeat("x", 256<<10+1), event.Binary, errs.TooLarge, "262144"},
+		"large body and attributes": {binary(), strings.Repeat("x", 256<<10), event.Binary, errs.TooLarge, "262144"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			events, mode, err := cloudevent.ReadHTTP(c.h, strings.NewReader(c.body), cloudevent.Limits{})
+			events, mode, err := event.ReadHTTP(c.h, strings.NewReader(c.body), event.Limits{})
 			if mode != c.mode || errs.CodeOf(err) != c.code || err != nil && !strings.Contains(err.Error(), c.say) {
 				t.Errorf("got %v, %v", mode, err)
 			}
@@ -335,7 +335,7 @@ func TestReadHTTP_DecodesHeaderValues(t *testing.T) {
 		"%e2%82%ac": "€",
 	} {
 		h := http.Header{"Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {"/s"}, "Ce-Type": {"t"}, "Ce-Subject": {in}}
-		e, _, err := cloudevent.ReadHTTP(h, strings.NewReader(""), cloudevent.Limits{})
+		e, _, err := event.ReadHTTP(h, strings.NewReader(""), event.Limits{})
 		if err != nil || e[0].Subject != want {
 			t.Errorf("%s: got %v, %v", in, e[0], err)
 		}
@@ -345,7 +345,7 @@ func TestReadHTTP_DecodesHeaderValues(t *testing.T) {
 func TestReadHTTP_PassesOnAReadError(t *testing.T) {
 	t.Parallel()
 	why := errors.New("gone")
-	_, _, err := cloudevent.ReadHTTP(http.Header{"Content-Type": {cloudevent.ContentType}}, iotest.ErrReader(why), cloudevent.Limits{})
+	_, _, err := event.ReadHTTP(http.Header{"Content-Type": {event.ContentType}}, iotest.ErrReader(why), event.Limits{})
 	if !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}
@@ -353,7 +353,7 @@ func TestReadHTTP_PassesOnAReadError(t *testing.T) {
 
 func TestValidate_TellsEverythingAtOnce(t *testing.T) {
 	t.Parallel()
-	e := cloudevent.Event{Source: "a b", DataSchema: "x", Extensions: map[string]any{"A": 1, "id": "x", "t": time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC), "u": cloudevent.URI("x")}}
+	e := event.Event{Source: "a b", DataSchema: "x", Extensions: map[string]any{"A": 1, "id": "x", "t": time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC), "u": event.URI("x")}}
 	err := e.Validate(0)
 	for _, say := range []string{`"id" is missing`, `"type" is missing`, "URI-reference", `"dataschema" is "x"`, `"A" may hold`, "type int", `"id" is taken`, "year 20000", `"u" is "x"`} {
 		if err == nil || !strings.Contains(err.Error(), say) {
@@ -366,7 +366,7 @@ func FuzzParseJSON(f *testing.F) {
 	f.Add([]byte(`{"specversion":"1.0","id":"1","type":"t","source":"/s","time":"2018-04-05T17:31:00+01:00","datacontenttype":"text/plain","data":"x","a":1,"b":false}`))
 	f.Add([]byte(`{"specversion":"1.0","id":"1","type":"t","source":"/s","data_base64":"AA=="}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e, err := cloudevent.ParseJSON(b, 0)
+		e, err := event.ParseJSON(b, 0)
 		if err != nil {
 			return
 		}
@@ -375,13 +375,13 @@ func FuzzParseJSON(f *testing.F) {
 }
 
 // same writes a valid Event in each form and reads it again.
-func same(t *testing.T, e *cloudevent.Event) {
+func same(t *testing.T, e *event.Event) {
 	t.Helper()
 	out, err := e.MarshalJSON()
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := cloudevent.ParseJSON(out, 0)
+	again, err := event.ParseJSON(out, 0)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -389,7 +389,7 @@ func same(t *testing.T, e *cloudevent.Event) {
 	if err != nil || !bytes.Equal(out, two) {
 		t.Fatalf("%s\n%s\n%v", out, two, err)
 	}
-	log, rest, err := cloudevent.ParseLog(e.AppendLog(nil))
+	log, rest, err := event.ParseLog(e.AppendLog(nil))
 	if err != nil || len(rest) > 0 {
 		t.Fatal(err)
 	}
@@ -404,7 +404,7 @@ func FuzzReadHTTP(f *testing.F) {
 	f.Add("text/plain", `"a\"b"`, "/s", []byte("x"))
 	f.Fuzz(func(t *testing.T, ct, id, source string, body []byte) {
 		h := http.Header{"Content-Type": {ct}, "Ce-Specversion": {"1.0"}, "Ce-Id": {id}, "Ce-Source": {source}, "Ce-Type": {"t"}}
-		events, _, err := cloudevent.ReadHTTP(h, bytes.NewReader(body), cloudevent.Limits{})
+		events, _, err := event.ReadHTTP(h, bytes.NewReader(body), event.Limits{})
 		if err != nil {
 			return
 		}
@@ -412,7 +412,7 @@ func FuzzReadHTTP(f *testing.F) {
 			same(t, e)
 			h := http.Header{}
 			out := e.WriteBinary(h)
-			again, _, err := cloudevent.ReadHTTP(h, bytes.NewReader(out), cloudevent.Limits{Event: 1 << 30})
+			again, _, err := event.ReadHTTP(h, bytes.NewReader(out), event.Limits{Event: 1 << 30})
 			if err != nil || again[0].ID != e.ID || again[0].Source != e.Source || !bytes.Equal(again[0].Data, e.Data) {
 				t.Fatalf("%+v\n%+v\n%v", again, e, err)
 			}
@@ -421,9 +421,9 @@ func FuzzReadHTTP(f *testing.F) {
 }
 
 func FuzzParseLog(f *testing.F) {
-	f.Add((&cloudevent.Event{ID: "1", Source: "s", Type: "t", Data: []byte("x"), Extensions: map[string]any{"a": int32(1), "b": []byte("x")}}).AppendLog(nil))
+	f.Add((&event.Event{ID: "1", Source: "s", Type: "t", Data: []byte("x"), Extensions: map[string]any{"a": int32(1), "b": []byte("x")}}).AppendLog(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if e, _, err := cloudevent.ParseLog(b); err == nil {
+		if e, _, err := event.ParseLog(b); err == nil {
 			_ = e.Size()
 		}
 	})

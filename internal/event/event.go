@@ -1,4 +1,4 @@
-// Package cloudevent holds the event that everything but a request is: CloudEvents 1.0.2, its JSON format and its HTTP modes.
+// Package event holds the event that everything but a request is: CloudEvents 1.0.2, its JSON format and its HTTP modes.
 //
 // Main type: [Event]. [ReadHTTP] reads a request or an answer in binary, structured or batch mode; WriteBinary, [ParseJSON],
 // [ParseBatch] and MarshalJSON are the parts.
@@ -12,7 +12,7 @@
 //
 // It is written for ebb: the public SDK puts no bound on an event, brings two logging and JSON libraries, and accepts what the
 // specification forbids (duplicate members, attribute names in capitals). It knows nothing of the bus.
-package cloudevent
+package event
 
 import (
 	"encoding/base64"
