@@ -331,8 +331,8 @@ func (b *Bus) Status(ctx context.Context, id string) (Status, error) {
 
 // StatusOfEvent tells of all deliveries of an event, replayed ones included. None is no error: nothing may have matched, or the event may not be
 // folded yet.
-func (b *Bus) StatusOfEvent(ctx context.Context, source, id string) ([]Status, error) {
-	h := hashOf(source, id)
+func (b *Bus) StatusOfEvent(ctx context.Context, channel, source, id string) ([]Status, error) {
+	h := hashOf(channel, source, id)
 	return b.gather(ctx, func(int) *question { return &question{Event: h[:]} })
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,6 +33,7 @@ type Options struct {
 	Lease       time.Duration // time to live of a lease; 0 means 30 s
 	Compile     Compile       // nil: no filters
 	Deliver     Deliverer     // nil: nothing is delivered
+	Ended       Ended         // told of each delivery that ends; nil is not
 	Log         *slog.Logger  // nil drops it
 
 	sweep time.Duration // between removals of what is old; 0 means a fiftieth of the retention, between a minute and an hour
@@ -88,6 +90,7 @@ type Bus struct {
 	once  sync.Once
 	wait  sync.WaitGroup
 	end   context.CancelFunc
+	quiet atomic.Bool // nothing more is handed to the Deliverer
 }
 
 // partition is one part of the log.
@@ -245,18 +248,25 @@ func (b *Bus) measure(ctx context.Context) {
 // Partitions is the number of parts of the log.
 func (b *Bus) Partitions() int { return len(b.parts) }
 
-// hash names an event by source and id.
+// hash names an event by channel, source and id.
 type hash [16]byte
 
-func hashOf(source, id string) hash {
+func hashOf(channel, source, id string) hash {
 	h := sha256.New()
-	var n [8]byte
-	binary.LittleEndian.PutUint64(n[:], uint64(len(source)))
-	_, _ = h.Write(n[:])
-	_, _ = h.Write([]byte(source))
-	_, _ = h.Write([]byte(id))
+	for _, part := range []string{channel, source, id} {
+		var n [8]byte
+		binary.LittleEndian.PutUint64(n[:], uint64(len(part)))
+		_, _ = h.Write(n[:])
+		_, _ = h.Write([]byte(part))
+	}
 	return hash(h.Sum(nil)[:16])
 }
+
+func hashEvent(e *event.Event) hash { return hashOf(e.Extension(Channel), e.Source, e.ID) }
+
+// Channel is the extension that says where an event is published: an event and a Subscription meet only on the same channel. Absent is the
+// channel with the empty name.
+const Channel = "ebbchannel"
 
 // PartitionKey is the extension by which events are ordered: CloudEvents extension "Partitioning".
 const PartitionKey = "partitionkey"
@@ -292,7 +302,7 @@ func Caused(e, cause *event.Event) {
 // partitionOf chooses the part of the log.
 func (b *Bus) partitionOf(e *event.Event, h hash) *partition {
 	if key := e.Extension(PartitionKey); key != "" {
-		h = hashOf(PartitionKey, key)
+		h = hashOf(PartitionKey, e.Extension(Channel), key)
 	}
 	return b.parts[binary.LittleEndian.Uint64(h[8:])%uint64(len(b.parts))]
 }

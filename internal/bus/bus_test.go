@@ -251,7 +251,7 @@ func TestPublish_ReachesEachMatchingSubscription(t *testing.T) {
 	if err != nil || st.State != bus.Done || st.EventID != got[0].Event.ID || st.Source != "/test" || len(st.Attempts) != 1 || st.Attempts[0].Code != "" || st.Tries != 1 {
 		t.Errorf("got %+v, %v", st, err)
 	}
-	all, err := w.StatusOfEvent(t.Context(), "/test", "a")
+	all, err := w.StatusOfEvent(t.Context(), "", "/test", "a")
 	if err != nil || len(all) != 2 || all[0].EventID != "a" {
 		t.Errorf("got %+v, %v", all, err)
 	}
@@ -392,7 +392,7 @@ func TestDeliver_RetriesAsTheErrorSays(t *testing.T) {
 				return
 			}
 			w.states(t, "s", map[bus.State]int{c.state: 1})
-			all, err := w.StatusOfEvent(t.Context(), "/test", "a")
+			all, err := w.StatusOfEvent(t.Context(), "", "/test", "a")
 			if err != nil || len(all) != 1 {
 				t.Fatalf("got %v, %v", all, err)
 			}
@@ -497,7 +497,7 @@ func TestCancel_EndsWhatWaitsAndTellsWhatRuns(t *testing.T) {
 	w.publish(t, newEvent("a", "partitionkey", "k"), newEvent("b", "partitionkey", "k"), newEvent("c", "partitionkey", "k"))
 	w.states(t, "s", map[bus.State]int{bus.Pending: 1, bus.Waiting: 2})
 	one := r.wait(t, count(1))[0]
-	st, err := w.StatusOfEvent(t.Context(), "/test", "b")
+	st, err := w.StatusOfEvent(t.Context(), "", "/test", "b")
 	if err != nil || len(st) != 1 || st[0].State != bus.Waiting || st[0].Key != "k" {
 		t.Fatalf("got %+v, %v", st, err)
 	}

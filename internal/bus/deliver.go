@@ -266,32 +266,32 @@ func (d *dispatcher) finish(f finished) {
 // deliver runs one batch and appends its outcomes, again and again until they are durable or the owner stops.
 func (o *owner) deliver(ctx context.Context, sub *liveSub, batch []*held) {
 	now := time.Now()
-	var items []item
+	var items [][]item
 	var run []*held
 	var ds []*Delivery
 	for _, h := range batch {
-		if oldest := sub.spec.Retry.MaxAge; now.Sub(time.UnixMilli(h.born)) > oldest {
-			items = append(items, o.ended(sub, h, now, Outcome{Err: errs.New(errs.Timeout, "it is older than %v", oldest)}, CauseExpired))
-			continue
-		}
 		e := h.event
 		if e == nil {
 			var err error
 			if e, err = o.blocks.event(ctx, h.eseq, h.eidx); err != nil {
 				switch {
 				case ctx.Err() == nil && errs.CodeOf(err) == errs.NotFound:
-					items = append(items, o.ended(sub, h, now, Outcome{Err: err}, CauseLost))
+					items = append(items, []item{jsonItem(kindOutcome, o.ended(sub, h, now, Outcome{Err: err}, CauseLost))})
 				case o.stopping():
 					return
 				default:
-					items = append(items, o.ended(sub, h, now, Outcome{Err: errs.New(errs.Unavailable, "read the event: %w", err)}, ""))
+					items = append(items, []item{jsonItem(kindOutcome, o.ended(sub, h, now, Outcome{Err: errs.New(errs.Unavailable, "read the event: %w", err)}, ""))})
 				}
 				continue
 			}
 		}
-		run = append(run, h)
-		ds = append(ds, &Delivery{ID: h.id(o.p.num), Subscription: sub.spec.Name, Target: sub.spec.Target, Event: e, Published: time.UnixMilli(h.at),
-			Attempt: h.attempt + 1, Replay: h.replay, Redriven: h.redrive})
+		d := &Delivery{ID: h.id(o.p.num), Subscription: sub.spec.Name, Target: sub.spec.Target, Event: e, Published: time.UnixMilli(h.at),
+			Attempt: h.attempt + 1, Replay: h.replay, Redriven: h.redrive}
+		if oldest := sub.spec.Retry.MaxAge; now.Sub(time.UnixMilli(h.born)) > oldest {
+			items = append(items, o.conclude(sub, h, d, now, Outcome{Err: errs.New(errs.Timeout, "it is older than %v", oldest)}, CauseExpired))
+			continue
+		}
+		run, ds = append(run, h), append(ds, d)
 	}
 	if len(ds) > 0 {
 		outs := o.b.opt.Deliver.Deliver(ctx, ds)
@@ -303,7 +303,7 @@ func (o *owner) deliver(ctx context.Context, sub *liveSub, batch []*held) {
 			if outs[i].Err != nil && o.stopping() {
 				continue // not an outcome of the target: the next owner delivers it again
 			}
-			items = append(items, o.ended(sub, h, now, outs[i], ""))
+			items = append(items, o.conclude(sub, h, ds[i], now, outs[i], ""))
 		}
 	}
 	o.record(items)
@@ -312,8 +312,26 @@ func (o *owner) deliver(ctx context.Context, sub *liveSub, batch []*held) {
 // lastWait bounds the appending of outcomes while the owner stops.
 const lastWait = 5 * time.Second
 
-// record appends outcomes, again and again until they are durable or the owner stops; then for a short time.
-func (o *owner) record(items []item) {
+// record appends outcomes, as many at once as a block holds; what is in one group stays together.
+func (o *owner) record(groups [][]item) {
+	var block []item
+	size := 0
+	for _, g := range groups {
+		n := 0
+		for _, it := range g {
+			n += it.size()
+		}
+		if len(block) > 0 && (size+n > maxBlock || len(block)+len(g) > maxItems) {
+			o.persist(block)
+			block, size = nil, 0
+		}
+		block, size = append(block, g...), size+n
+	}
+	o.persist(block)
+}
+
+// persist appends items of one block, again and again until they are durable or the owner stops; then for a short time.
+func (o *owner) persist(items []item) {
 	for len(items) > 0 {
 		last := o.stopping()
 		ctx, cancel := o.ctx, context.CancelFunc(func() {})
@@ -336,15 +354,37 @@ func (o *owner) record(items []item) {
 	}
 }
 
+// maxEnded bounds the bytes of the events that are published with an end.
+const maxEnded = maxBlock / 2
+
+// conclude makes the record of an attempt, with what is published because the delivery ended with it.
+func (o *owner) conclude(sub *liveSub, h *held, d *Delivery, start time.Time, out Outcome, cause Cause) []item {
+	r := o.ended(sub, h, start, out, cause)
+	items := []item{jsonItem(kindOutcome, r)}
+	if r.State == Pending || o.b.opt.Ended == nil {
+		return items
+	}
+	size := 0
+	for _, e := range o.b.opt.Ended(d, r.State, r.Cause, out) {
+		it := eventItem(e)
+		if err := e.Validate(o.b.opt.Limits.Event); err != nil || size+it.size() > maxEnded {
+			o.b.opt.Log.Error("an event about the end of a delivery is not published", "delivery", d.ID, "err", err, "bytes", it.size())
+			continue
+		}
+		items, size = append(items, it), size+it.size()
+	}
+	return items
+}
+
 // ended makes the record of an attempt, and decides what comes next.
-func (o *owner) ended(sub *liveSub, h *held, start time.Time, out Outcome, cause Cause) item {
+func (o *owner) ended(sub *liveSub, h *held, start time.Time, out Outcome, cause Cause) outcome {
 	now := time.Now()
 	r := outcome{did: h.did, Run: h.runs + 1, Epoch: o.epoch, State: Done, Start: ms(start), Took: now.Sub(start).Microseconds()}
 	if len(out.Result) <= maxResult && json.Valid(out.Result) {
 		r.Result = out.Result
 	}
 	if out.Err == nil {
-		return jsonItem(kindOutcome, r)
+		return r
 	}
 	r.Code, r.Text, r.State, r.Cause = errs.CodeOf(out.Err), clip(out.Err.Error()), Dead, cause
 	retry := sub.spec.Retry
@@ -358,11 +398,11 @@ func (o *owner) ended(sub *liveSub, h *held, start time.Time, out Outcome, cause
 		if cause != "" {
 			r.Cause = cause
 		}
-		return jsonItem(kindOutcome, r)
+		return r
 	}
 	if r.Cause != "" {
 		r.Free = true // it was not tried
-		return jsonItem(kindOutcome, r)
+		return r
 	}
 	due := now.Add(retry.backoff(count))
 	switch {
@@ -373,7 +413,7 @@ func (o *owner) ended(sub *liveSub, h *held, start time.Time, out Outcome, cause
 	default:
 		r.State, r.Due = Pending, ms(due)
 	}
-	return jsonItem(kindOutcome, r)
+	return r
 }
 
 func clip(s string) string {

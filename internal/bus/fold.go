@@ -58,13 +58,14 @@ type folder struct {
 	maxHops int
 	compile Compile
 	subs    map[string]*liveSub
+	reading map[reading][]*liveSub // in the order of names
 	warn    func(text string, args ...any)
 	out     effects
 }
 
 // load reads the Subscriptions that stand.
 func (f *folder) load(ctx context.Context) error {
-	f.subs = map[string]*liveSub{}
+	f.subs, f.reading = map[string]*liveSub{}, map[reading][]*liveSub{}
 	rows, err := f.x.query(ctx, "SELECT id, spec FROM subs WHERE live = 1")
 	if err != nil {
 		return err
@@ -80,7 +81,7 @@ func (f *folder) load(ctx context.Context) error {
 		if err := json.Unmarshal(spec, &s); err != nil {
 			return err
 		}
-		f.subs[s.Name] = f.live(id, s)
+		f.keep(f.live(id, s))
 	}
 	return rows.Err()
 }
@@ -95,16 +96,52 @@ func (f *folder) live(id int64, s Subscription) *liveSub {
 	return &liveSub{id, s.orDefaults(), m}
 }
 
-// matched gives the Subscriptions that an event is for, by name, so that the order is the same every time. It is linear in their number;
-// an index over all filters would take its place here.
+// reading is what a Subscription reads before its filter is asked.
+type reading struct{ channel, subject string }
+
+func (s *liveSub) reads() reading { return reading{s.spec.Channel, s.spec.Subject} }
+
+func bySubName(s *liveSub, name string) int { return strings.Compare(s.spec.Name, name) }
+
+// keep adds a Subscription whose name is free.
+func (f *folder) keep(s *liveSub) {
+	f.subs[s.spec.Name] = s
+	list := f.reading[s.reads()]
+	at, _ := slices.BinarySearchFunc(list, s.spec.Name, bySubName)
+	f.reading[s.reads()] = slices.Insert(list, at, s)
+}
+
+func (f *folder) drop(name string) {
+	s, ok := f.subs[name]
+	if !ok {
+		return
+	}
+	delete(f.subs, name)
+	list := f.reading[s.reads()]
+	if at, ok := slices.BinarySearchFunc(list, name, bySubName); ok {
+		list = slices.Delete(list, at, at+1)
+	}
+	if f.reading[s.reads()] = list; len(list) == 0 {
+		delete(f.reading, s.reads())
+	}
+}
+
+// matched gives the Subscriptions that an event is for, by name, so that the order is the same every time. It is linear in the number of
+// those that read the event's channel and subject; an index over all filters would take its place here.
 func (f *folder) matched(e *event.Event) []*liveSub {
+	channel := e.Extension(Channel)
+	lists := [][]*liveSub{f.reading[reading{channel, ""}]}
+	if e.Subject != "" {
+		lists = append(lists, f.reading[reading{channel, e.Subject}])
+	}
 	var out []*liveSub
-	for _, s := range f.subs {
-		if s.matcher.Match(e) {
-			out = append(out, s)
+	for _, list := range lists {
+		for _, s := range list {
+			if s.matcher.Match(e) {
+				out = append(out, s)
+			}
 		}
 	}
-	slices.SortFunc(out, func(a, b *liveSub) int { return strings.Compare(a.spec.Name, b.spec.Name) })
 	return out
 }
 
@@ -176,7 +213,7 @@ func read[T any](it item, f func(T) error) error {
 
 // event drops a duplicate within the window, or makes a delivery for each Subscription that matches.
 func (f *folder) event(ctx context.Context, at did, now int64, e *event.Event) error {
-	h := hashOf(e.Source, e.ID)
+	h := hashEvent(e)
 	n, err := f.x.changed(ctx, `INSERT INTO events(h, seq, idx, at) VALUES(?, ?, ?, ?)
 		ON CONFLICT(h) DO UPDATE SET seq = excluded.seq, idx = excluded.idx, at = excluded.at WHERE excluded.at - at >= ?`,
 		h[:], int64(at.Seq), at.Idx, now, f.window)
@@ -317,7 +354,8 @@ func (f *folder) put(ctx context.Context, at did, s Subscription, spec []byte) e
 	if old, ok := f.subs[s.Name]; ok {
 		id = old.id
 	}
-	f.subs[s.Name] = f.live(id, s)
+	f.drop(s.Name)
+	f.keep(f.live(id, s))
 	f.out.subs = true
 	if err := f.version(ctx, at, id, s.Name, spec); err != nil {
 		return err
@@ -334,7 +372,7 @@ func (f *folder) delete(ctx context.Context, at did, now int64, name string) err
 	if !ok {
 		return nil
 	}
-	delete(f.subs, name)
+	f.drop(name)
 	f.out.subs = true
 	if err := f.version(ctx, at, s.id, name, nil); err != nil {
 		return err

@@ -77,7 +77,7 @@ func TestPublish_AFullDiskIsSaidAndLosesNothing(t *testing.T) {
 	w = start(t, dir, w.opt)
 	settle(t, w)
 	for _, id := range acked {
-		if st, err := w.StatusOfEvent(t.Context(), "/test", id); err != nil || len(st) != 1 || st[0].State != bus.Done {
+		if st, err := w.StatusOfEvent(t.Context(), "", "/test", id); err != nil || len(st) != 1 || st[0].State != bus.Done {
 			t.Errorf("%s: %+v, %v", id, st, err)
 		}
 	}

@@ -84,7 +84,7 @@ func first(t *testing.T, w *world, id string) string {
 	t.Helper()
 	out := ""
 	until(t, id, func() (bool, error) {
-		all, err := w.StatusOfEvent(t.Context(), "/test", id)
+		all, err := w.StatusOfEvent(t.Context(), "", "/test", id)
 		for _, s := range all {
 			if s.Subscription == "b" && s.Replay == "" {
 				out = s.ID

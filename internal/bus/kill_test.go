@@ -188,7 +188,7 @@ func TestBus_LosesNothingToKill(t *testing.T) {
 	}
 	again := 0
 	for id := range acked {
-		st, err := w.StatusOfEvent(t.Context(), "/test", id)
+		st, err := w.StatusOfEvent(t.Context(), "", "/test", id)
 		if err != nil || len(st) != 1 || st[0].State != bus.Done && st[0].State != bus.Dead {
 			t.Errorf("%s: %+v, %v", id, st, err)
 			continue

@@ -35,6 +35,9 @@ type owner struct {
 	replays  map[string]bool // that are being read
 }
 
+// Pause ends the handing out of deliveries, for good; those that run go on, and their outcomes are recorded.
+func (b *Bus) Pause() { b.quiet.Store(true) }
+
 // Run owns Partitions and delivers until ctx ends; running calls of Deliver are then cancelled and waited for.
 func (b *Bus) Run(ctx context.Context) error {
 	var wait sync.WaitGroup
@@ -204,7 +207,7 @@ func (o *owner) more() {
 
 // work dispatches what is due, once the index is up to date.
 func (o *owner) work(ctx context.Context, timer *time.Timer) error {
-	if !o.caught || o.b.opt.Deliver == nil || ctx.Err() != nil {
+	if !o.caught || o.b.opt.Deliver == nil || o.b.quiet.Load() || ctx.Err() != nil {
 		return nil
 	}
 	now := time.Now()

@@ -36,7 +36,7 @@ func (b *Bus) Publish(ctx context.Context, events ...*event.Event) ([]Receipt, e
 		}
 	}
 	if len(events) == 1 {
-		h := hashOf(events[0].Source, events[0].ID)
+		h := hashEvent(events[0])
 		p := b.partitionOf(events[0], h)
 		at, dup, err := p.log.appendOnce(ctx, eventItem(events[0]), h)
 		if err != nil {
@@ -60,7 +60,7 @@ func (b *Bus) publishMany(ctx context.Context, events []*event.Event) ([]Receipt
 	open := map[*partition]*group{}
 	var groups []*group
 	for i, e := range events {
-		h := hashOf(e.Source, e.ID)
+		h := hashEvent(e)
 		p := b.partitionOf(e, h)
 		if _, ok := first[h]; ok && out[first[h]].Partition == p.num {
 			out[i] = Receipt{Partition: p.num, Duplicate: true}
@@ -93,7 +93,7 @@ func (b *Bus) publishMany(ctx context.Context, events []*event.Event) ([]Receipt
 	}
 	for i, e := range events {
 		if out[i].Duplicate {
-			f := out[first[hashOf(e.Source, e.ID)]]
+			f := out[first[hashEvent(e)]]
 			out[i].Seq, out[i].Item = f.Seq, f.Item
 		}
 	}

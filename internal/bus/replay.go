@@ -212,7 +212,7 @@ func search(data []byte, seq uint64, sub *liveSub, filter Matcher) ([]ref, error
 		if err != nil {
 			return nil, err
 		}
-		if !sub.matcher.Match(e) || !filter.Match(e) {
+		if !sub.spec.reads(e) || !sub.matcher.Match(e) || !filter.Match(e) {
 			continue
 		}
 		r := ref{Seq: seq, Idx: i}

@@ -74,6 +74,11 @@ type Outcome struct {
 	Result json.RawMessage
 }
 
+// Ended gives events that are published because a delivery ended, in one write with its end: both are durable, or neither. Outcome is that of the
+// last attempt; a delivery that was cancelled has none, and is not told of. It is called again with the same delivery where the first call's write
+// was lost, so its events should have ids that follow from the delivery.
+type Ended func(d *Delivery, s State, c Cause, last Outcome) []*event.Event
+
 // Deliverer runs the target of a Subscription.
 type Deliverer interface {
 	// Deliver takes 1 to Batch deliveries of one Subscription and returns one Outcome for each, in their order; any other number counts as a failure of

@@ -12,14 +12,21 @@ import (
 
 // Subscription says which events go to a target, and how. It is stored in the log as JSON.
 type Subscription struct {
-	Name        string          `json:"name"`             // unique; a second one with the name replaces the first for later events
-	Filter      json.RawMessage `json:"filter,omitempty"` // for Options.Compile; empty matches every event
-	Target      json.RawMessage `json:"target,omitempty"` // for the Deliverer
+	Name        string          `json:"name"`              // unique; a second one with the name replaces the first for later events
+	Channel     string          `json:"channel,omitempty"` // whose events it reads
+	Subject     string          `json:"subject,omitempty"` // only those with this subject; empty means any
+	Filter      json.RawMessage `json:"filter,omitempty"`  // for Options.Compile; empty matches every event
+	Target      json.RawMessage `json:"target,omitempty"`  // for the Deliverer
 	Retry       Retry           `json:"retry"`
 	Ordered     bool            `json:"ordered,omitempty"`     // by the extension "partitionkey"; events without it are not ordered
 	Batch       int             `json:"batch,omitempty"`       // most deliveries in one call of Deliver; 0 means 1
 	Concurrency int             `json:"concurrency,omitempty"` // most calls of Deliver at once in one Partition; 0 means 16
 	Deadline    time.Duration   `json:"deadline,omitempty"`    // of one call of Deliver; 0 means 15 minutes
+}
+
+// reads says whether the event's channel and subject are its own.
+func (s Subscription) reads(e *event.Event) bool {
+	return e.Extension(Channel) == s.Channel && (s.Subject == "" || e.Subject == s.Subject)
 }
 
 // Retry says how often and how long a delivery is tried.
