@@ -87,7 +87,7 @@ func (b *backend) Rollback(_ context.Context, app, stage, to string) (*api.Deplo
 }
 func (b *backend) Remove(context.Context, string, string) error { return b.fault }
 func (b *backend) Stacks(context.Context) ([]api.Stack, error) {
-	return []api.Stack{{App: "shop", Stage: "dev"}}, b.fault
+	return []api.Stack{{App: "shop", Stage: "dev", Functions: []api.FunctionInfo{{Name: "shop-dev-hello", Key: "hello"}}}}, b.fault
 }
 
 func (b *backend) History(_ context.Context, app, _ string) ([]api.Deployment, error) {

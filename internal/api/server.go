@@ -317,6 +317,13 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	switch mode := r.Header.Get(HeaderMode); mode {
+	case "", "request":
+	case "async":
+		return s.invokeAsync(w, r, function)
+	default:
+		return errs.New(errs.Invalid, "%s: %q is not known", HeaderMode, mode).WithHint("request, which is the default, or async.")
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxPayload))
 	if err != nil {
 		return errs.New(errs.Invalid, "read payload: %w", err)

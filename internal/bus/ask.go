@@ -20,10 +20,13 @@ import (
 // Query chooses deliveries for a list; fields that are set must all hold.
 type Query struct {
 	Subscription string `json:"sub,omitempty"`
+	Prefix       string `json:"prefix,omitempty"` // of the Subscription's name
 	State        *State `json:"state,omitempty"`
 	Cause        Cause  `json:"cause,omitempty"`
-	Limit        int    `json:"limit,omitempty"` // of one Partition; 0 means 100, 1000 is the most
-	After        string `json:"after,omitempty"` // ID of the last one seen: its Partition and those behind it go on from there
+	Limit        int    `json:"limit,omitempty"`  // of one Partition; 0 means 100, 1000 is the most
+	After        string `json:"after,omitempty"`  // ID of the last one seen: its Partition and those behind it go on from there
+	Newest       bool   `json:"newest,omitempty"` // the newest first, over all Partitions; not with After
+	Events       bool   `json:"events,omitempty"` // tell source and id of the events too: each is read from the log
 }
 
 // Counts says how many deliveries of each Subscription stand in each state.
@@ -35,11 +38,19 @@ type question struct {
 	Query  *Query `json:"query,omitempty"`
 	Subs   bool   `json:"subs,omitempty"`
 	Counts bool   `json:"counts,omitempty"`
+	Count  *tally `json:"count,omitempty"`
 	Replay string `json:"replay,omitempty"`
 	Reach  uint64 `json:"reach,omitempty"` // a block
 }
 
+// tally asks how many of a Selection stand in one of the states.
+type tally struct {
+	Selection
+	States []State `json:"states"`
+}
+
 type reply struct {
+	Count    int            `json:"count,omitempty"`
 	Statuses []Status       `json:"statuses,omitempty"`
 	Subs     []Subscription `json:"subs,omitempty"`
 	Counts   Counts         `json:"counts,omitempty"`
@@ -161,13 +172,13 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		if perr != nil {
 			return nil, perr
 		}
-		r.Statuses, err = o.statuses(ctx, "d.seq = ? AND d.idx = ? AND d.sub = ?", []any{int64(d.Seq), d.Idx, d.Sub}, 1)
+		r.Statuses, err = o.statuses(ctx, "d.seq = ? AND d.idx = ? AND d.sub = ?", []any{int64(d.Seq), d.Idx, d.Sub}, 1, false)
 		if err == nil && len(r.Statuses) == 0 {
 			return nil, errs.New(errs.NotFound, "there is no delivery %s", q.ID).WithHint("It may be older than the retention.")
 		}
 		o.withEvents(ctx, r.Statuses)
 	case q.Event != nil:
-		r.Statuses, err = o.statuses(ctx, "(d.eseq, d.eidx) = (SELECT seq, idx FROM events WHERE h = ?)", []any{q.Event}, 1000)
+		r.Statuses, err = o.statuses(ctx, "(d.eseq, d.eidx) = (SELECT seq, idx FROM events WHERE h = ?)", []any{q.Event}, 1000, false)
 		o.withEvents(ctx, r.Statuses)
 	case q.Query != nil:
 		r.Statuses, err = o.list(ctx, *q.Query)
@@ -175,6 +186,8 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		r.Subs, err = o.subscriptions(ctx)
 	case q.Counts:
 		r.Counts, err = o.counts(ctx)
+	case q.Count != nil:
+		r.Count, err = o.count(ctx, *q.Count)
 	case q.Reach > 0:
 		err = o.progress.reach(ctx, o.ctx, q.Reach)
 	case q.Replay != "":
@@ -188,6 +201,9 @@ func (o *owner) list(ctx context.Context, q Query) ([]Status, error) {
 	add := func(cond string, v ...any) { where, args = where+" AND "+cond, append(args, v...) }
 	if q.Subscription != "" {
 		add("d.sub IN (SELECT id FROM subs WHERE name = ?)", q.Subscription)
+	}
+	if q.Prefix != "" {
+		add("d.sub IN (SELECT id FROM subs WHERE substr(name, 1, length(?)) = ?)", q.Prefix, q.Prefix)
 	}
 	if q.State != nil {
 		add(fmt.Sprintf("d.state = %d", *q.State)) // in the text: partial indexes need it there
@@ -204,15 +220,20 @@ func (o *owner) list(ctx context.Context, q Query) ([]Status, error) {
 			add("(d.seq, d.idx, d.sub) > (?, ?, ?)", int64(d.Seq), d.Idx, d.Sub)
 		}
 	}
-	if q.Limit <= 0 {
-		q.Limit = 100
+	list, err := o.statuses(ctx, where, args, min(q.Limit, 1000), q.Newest)
+	if err == nil && q.Events {
+		o.withEvents(ctx, list)
 	}
-	return o.statuses(ctx, where, args, min(q.Limit, 1000))
+	return list, err
 }
 
-func (o *owner) statuses(ctx context.Context, where string, args []any, limit int) ([]Status, error) {
+func (o *owner) statuses(ctx context.Context, where string, args []any, limit int, newest bool) ([]Status, error) {
+	order := "d.seq, d.idx, d.sub"
+	if newest {
+		order = "d.seq DESC, d.idx DESC, d.sub DESC"
+	}
 	rows, err := o.x.db.QueryContext(ctx, `SELECT d.seq, d.idx, d.sub, d.eseq, d.eidx, d.key, d.state, d.at, d.due, d.updated, d.runs, d.redriven, d.replay, d.cause, d.log, coalesce(s.name, '')
-		FROM deliveries d LEFT JOIN subs s ON s.id = d.sub WHERE `+where+" ORDER BY d.seq, d.idx, d.sub LIMIT ?", append(slices.Clone(args), limit)...)
+		FROM deliveries d LEFT JOIN subs s ON s.id = d.sub WHERE `+where+" ORDER BY "+order+" LIMIT ?", append(slices.Clone(args), limit)...)
 	if err != nil {
 		return nil, err
 	}
@@ -230,6 +251,9 @@ func (o *owner) statuses(ctx context.Context, where string, args []any, limit in
 		s.Published, s.Updated = time.UnixMilli(at).UTC(), time.UnixMilli(updated).UTC()
 		if s.State == Pending {
 			s.Due = time.UnixMilli(due).UTC()
+			if at, ok := o.running.Load(id); ok {
+				s.Running = at.(time.Time).UTC()
+			}
 		}
 		if err := json.Unmarshal([]byte("["+log+"]"), &s.Attempts); err != nil {
 			return nil, err
@@ -243,7 +267,7 @@ func (o *owner) statuses(ctx context.Context, where string, args []any, limit in
 func (o *owner) withEvents(ctx context.Context, all []Status) {
 	for i := range all {
 		if e, err := o.blocks.event(ctx, all[i].eseq, all[i].eidx); err == nil {
-			all[i].Source, all[i].EventID = e.Source, e.ID
+			all[i].Source, all[i].EventID, all[i].Subject = e.Source, e.ID, e.Subject
 		}
 	}
 }
@@ -286,6 +310,44 @@ func (o *owner) counts(ctx context.Context) (Counts, error) {
 		out[name][state] = n
 	}
 	return out, rows.Err()
+}
+
+func (o *owner) count(ctx context.Context, t tally) (int, error) {
+	if len(t.States) == 0 {
+		return 0, nil
+	}
+	in := make([]string, len(t.States))
+	for i, s := range t.States {
+		in[i] = strconv.Itoa(int(s))
+	}
+	where, args := "state IN ("+strings.Join(in, ", ")+") AND sub IN (SELECT id FROM subs WHERE live = 1", []any(nil)
+	if t.Subscription != "" {
+		where, args = where+" AND name = ?", append(args, t.Subscription)
+	}
+	where += ")"
+	if t.Cause != "" {
+		where, args = where+" AND cause = ?", append(args, t.Cause)
+	}
+	ids := [][]any{nil}
+	if len(t.IDs) > 0 {
+		where, ids = where+" AND (seq, idx, sub) = (?, ?, ?)", nil
+		for _, id := range t.IDs {
+			d, _, err := parseID(id)
+			if err != nil {
+				return 0, err
+			}
+			ids = append(ids, []any{int64(d.Seq), d.Idx, d.Sub})
+		}
+	}
+	all := 0
+	for _, id := range ids {
+		n := 0
+		if err := o.x.db.QueryRowContext(ctx, "SELECT count(*) FROM deliveries WHERE "+where, append(slices.Clone(args), id...)...).Scan(&n); err != nil {
+			return 0, err
+		}
+		all += n
+	}
+	return all, nil
 }
 
 // parseID reads what did.id wrote.
@@ -336,8 +398,11 @@ func (b *Bus) StatusOfEvent(ctx context.Context, channel, source, id string) ([]
 	return b.gather(ctx, func(int) *question { return &question{Event: h[:]} })
 }
 
-// List gives deliveries in the order of Partition and log.
+// List gives deliveries in the order of Partition and log, or the newest first.
 func (b *Bus) List(ctx context.Context, q Query) ([]Status, error) {
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
 	from := 0
 	if q.After != "" {
 		var err error
@@ -345,12 +410,17 @@ func (b *Bus) List(ctx context.Context, q Query) ([]Status, error) {
 			return nil, err
 		}
 	}
-	return b.gather(ctx, func(part int) *question {
+	list, err := b.gather(ctx, func(part int) *question {
 		if part < from {
 			return nil
 		}
 		return &question{Query: &q}
 	})
+	if q.Newest {
+		slices.SortStableFunc(list, func(a, b Status) int { return b.Published.Compare(a.Published) })
+		list = list[:min(len(list), max(q.Limit, 1))]
+	}
+	return list, err
 }
 
 func (b *Bus) gather(ctx context.Context, q func(part int) *question) ([]Status, error) {
@@ -398,6 +468,27 @@ func (b *Bus) Counts(ctx context.Context) (Counts, error) {
 	return out, nil
 }
 
+// Count tells how many of the chosen deliveries stand in one of the states.
+func (b *Bus) Count(ctx context.Context, s Selection, states ...State) (int, error) {
+	byPart, err := b.split(s)
+	if err != nil {
+		return 0, err
+	}
+	all := 0
+	for _, p := range b.parts {
+		one, ok := byPart[p]
+		if !ok {
+			continue
+		}
+		r, err := b.ask(ctx, p, question{Count: &tally{one, states}})
+		if err != nil {
+			return 0, err
+		}
+		all += r.Count
+	}
+	return all, nil
+}
+
 // Sync waits until everything that was acknowledged before the call is in the index, so that a question finds it.
 func (b *Bus) Sync(ctx context.Context) error {
 	for _, p := range b.parts {
@@ -425,29 +516,45 @@ func (b *Bus) Cancel(ctx context.Context, s Selection) error { return b.selected
 const maxSelected = 10_000
 
 func (b *Bus) selected(ctx context.Context, k kind, s Selection) error {
-	if s.empty() {
-		return errs.New(errs.Invalid, "nothing is selected").WithHint("Name IDs, a subscription or a cause, or ask for all.")
+	byPart, err := b.split(s)
+	if err != nil {
+		return err
 	}
-	if len(s.IDs) == 0 {
-		return b.everywhere(ctx, jsonItem(k, s))
-	}
-	if len(s.IDs) > maxSelected {
-		return errs.New(errs.TooLarge, "%d IDs are selected, the limit is %d", len(s.IDs), maxSelected)
-	}
-	byPart := map[*partition][]string{}
-	for _, id := range s.IDs {
-		p, err := b.partitionOfID(id)
-		if err != nil {
-			return err
-		}
-		byPart[p] = append(byPart[p], id)
-	}
-	for p, ids := range byPart {
-		one := s
-		one.IDs = ids
+	for p, one := range byPart {
 		if _, err := p.log.append(ctx, []item{jsonItem(k, one)}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// split gives each Partition its part of a Selection.
+func (b *Bus) split(s Selection) (map[*partition]Selection, error) {
+	if s.empty() {
+		return nil, errs.New(errs.Invalid, "nothing is selected").WithHint("Name IDs, a subscription or a cause, or ask for all.")
+	}
+	if len(s.IDs) > maxSelected {
+		return nil, errs.New(errs.TooLarge, "%d IDs are selected, the limit is %d", len(s.IDs), maxSelected)
+	}
+	byPart := map[*partition]Selection{}
+	if len(s.IDs) == 0 {
+		for _, p := range b.parts {
+			byPart[p] = s
+		}
+		return byPart, nil
+	}
+	for _, id := range s.IDs {
+		p, err := b.partitionOfID(id)
+		if err != nil {
+			return nil, err
+		}
+		one, ok := byPart[p]
+		if !ok {
+			one = s
+			one.IDs = nil
+		}
+		one.IDs = append(one.IDs, id)
+		byPart[p] = one
+	}
+	return byPart, nil
 }

@@ -231,9 +231,11 @@ func (d *dispatcher) refill(ctx context.Context, l *lane, now int64) error {
 
 // run starts one call of Deliver.
 func (d *dispatcher) run(ctx context.Context, l *lane, batch []*held) {
+	start := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, l.sub.spec.Deadline, errs.New(errs.Timeout, "the subscription's deadline of %v has passed", l.sub.spec.Deadline))
 	for _, h := range batch {
 		h.running, h.cancel, h.alone = true, cancel, len(batch) == 1
+		d.o.running.Store(h.did, start)
 	}
 	l.running++
 	sub := l.sub
@@ -253,6 +255,7 @@ type finished struct {
 func (d *dispatcher) finish(f finished) {
 	f.l.running--
 	for _, h := range f.batch {
+		d.o.running.Delete(h.did)
 		if h.key == "" {
 			continue
 		}

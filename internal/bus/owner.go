@@ -27,6 +27,7 @@ type owner struct {
 	blocks   *blocks
 	finished chan finished
 	asked    chan struct{}
+	running  sync.Map   // did → time.Time of the call of Deliver that is under way
 	failed   chan error // of what runs beside the loop
 	wait     sync.WaitGroup
 	sub      *natsgo.Subscription // to questions

@@ -102,13 +102,15 @@ type Status struct {
 	Subscription string    `json:"subscription"`
 	State        State     `json:"state"`
 	Cause        Cause     `json:"cause,omitempty"`
-	Source       string    `json:"source,omitempty"` // of the event; only from Status, not in lists
+	Source       string    `json:"source,omitempty"` // of the event; in lists only where it is asked for
 	EventID      string    `json:"event,omitempty"`
+	Subject      string    `json:"subject,omitempty"`
 	Key          string    `json:"key,omitempty"`
 	Published    time.Time `json:"published"`
 	Updated      time.Time `json:"updated"`
-	Due          time.Time `json:"due,omitzero"` // when it is tried next
-	Tries        int       `json:"tries"`        // all attempts, those that do not count included
+	Due          time.Time `json:"due,omitzero"`     // when it is tried next
+	Running      time.Time `json:"running,omitzero"` // since when an attempt is under way
+	Tries        int       `json:"tries"`            // all attempts, those that do not count included
 	Redriven     int       `json:"redriven,omitempty"`
 	Replay       string    `json:"replay,omitempty"`
 	Attempts     []Attempt `json:"attempts,omitempty"` // the last 10

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -15,22 +16,27 @@ import (
 
 func (c *command) invoke() *cobra.Command {
 	var payload, file, clientContext string
-	var showLog bool
+	var showLog, async bool
 	cmd := &cobra.Command{
 		Use:   "invoke FUNCTION [-]",
 		Short: "Run a function directly and print its answer",
 		Long: "Sends the payload byte for byte and prints the answer's payload alone on standard output.\n" +
 			"A function error ends with exit code 1 and its message on standard error; the error document is still printed.\n" +
-			"FUNCTION is the key in the project file, the full name, or an ARN. A lone - reads the payload from standard input.",
-		Example: "  ebb invoke hello --data '{\"name\":\"ann\"}'\n  ebb invoke hello --data-file event.json --log\n  cat event.json | ebb invoke hello -",
+			"FUNCTION is the key in the project file, the full name, or an ARN. A lone - reads the payload from standard input.\n\n" +
+			"With --async it returns as soon as the invocation is on disk, and prints its ID: `ebb invocations show ID` tells how it goes.",
+		Example: "  ebb invoke hello --data '{\"name\":\"ann\"}'\n  ebb invoke hello --data-file event.json --log\n  cat event.json | ebb invoke hello -\n  ebb invoke hello --async",
 		Args:    args(cobra.RangeArgs(1, 2)),
 	}
 	cmd.Flags().StringVarP(&payload, "data", "d", "", "payload, JSON (default: {})")
 	cmd.Flags().StringVarP(&file, "data-file", "f", "", "file with the payload; - is standard input")
 	cmd.Flags().BoolVar(&showLog, "log", false, "print the invocation's log on standard error")
 	cmd.Flags().StringVar(&clientContext, "client-context", "", "client context, JSON")
+	cmd.Flags().BoolVar(&async, "async", false, "do not wait for the answer: print the invocation's ID once it is durable")
 	c.reachFlags(cmd, "server-data")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
+		if async && showLog {
+			return usageError{fmt.Errorf("--log shows what has ended, and --async does not wait: use `ebb invocations show ID --wait --log`")}
+		}
 		if len(a) == 2 {
 			if a[1] != "-" || file != "" {
 				return usageError{fmt.Errorf("unexpected %q: the payload is given once, with --data, --data-file or -", a[1])}
@@ -50,6 +56,9 @@ func (c *command) invoke() *cobra.Command {
 		client, err := c.client()
 		if err != nil {
 			return err
+		}
+		if async {
+			return c.invokeAsync(cmd.Context(), client, a[0], body, clientContext)
 		}
 		answer, err := client.Invoke(cmd.Context(), a[0], body, clientContext)
 		if err != nil {
@@ -74,6 +83,19 @@ func (c *command) invoke() *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+func (c *command) invokeAsync(ctx context.Context, client *api.Client, function string, body []byte, clientContext string) error {
+	got, err := client.InvokeAsync(ctx, function, body, clientContext)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		c.printJSON(got)
+		return nil
+	}
+	fmt.Fprintln(c.Stdout, got.ID)
+	return nil
 }
 
 // payload returns the bytes to send, unchanged.

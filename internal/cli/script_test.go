@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 //	interrupt NAME [N]  sends SIGINT and wants exit code N (0)
 //	await NAME REGEXP   waits until its output, of both kinds, matches
 //	get STATUS URL [HOST] wants that status of a GET; the body is stdout of what follows
+//	id NAME ARGS…       runs `ebb ARGS…` and keeps what it prints in $NAME
 //	code N ebb ARGS…    wants that exit code
 func TestScript(t *testing.T) {
 	t.Parallel()
@@ -70,7 +71,7 @@ func TestScript(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %s", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": start, "spawn": spawn, "ended": ended, "interrupt": interrupt, "await": await, "get": get, "code": code,
+			"start": start, "spawn": spawn, "ended": ended, "interrupt": interrupt, "await": await, "get": get, "code": code, "id": id,
 		},
 	})
 }
@@ -281,6 +282,15 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	if fmt.Sprint(resp.StatusCode) != args[0] {
 		ts.Fatalf("GET %s: %s, want %s", args[1], resp.Status, args[0])
 	}
+}
+
+// id keeps what a command prints in a variable.
+func id(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: id NAME ARGS…")
+	}
+	ts.Check(ts.Exec("ebb", args[1:]...))
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
 func code(ts *testscript.TestScript, neg bool, args []string) {

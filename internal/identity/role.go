@@ -46,33 +46,35 @@ type Operation string
 
 // The operations.
 const (
-	OpInfo     Operation = "info"
-	OpStacks   Operation = "stacks"
-	OpHistory  Operation = "history"
-	OpLogs     Operation = "logs"
-	OpMetrics  Operation = "metrics"
-	OpInvoke   Operation = "invoke"
-	OpUpload   Operation = "upload"
-	OpDeploy   Operation = "deploy"
-	OpRollback Operation = "rollback"
-	OpRemove   Operation = "remove"
-	OpKeys     Operation = "keys"
+	OpInfo        Operation = "info"
+	OpStacks      Operation = "stacks"
+	OpHistory     Operation = "history"
+	OpLogs        Operation = "logs"
+	OpMetrics     Operation = "metrics"
+	OpInvoke      Operation = "invoke"
+	OpInvocations Operation = "invocations"
+	OpUpload      Operation = "upload"
+	OpDeploy      Operation = "deploy"
+	OpRollback    Operation = "rollback"
+	OpRemove      Operation = "remove"
+	OpKeys        Operation = "keys"
 )
 
 // Permissions is the table of operation and role: who is not listed may not, and an operation without a row is nobody's.
 func Permissions() map[Operation][]Role {
 	return map[Operation][]Role{
-		OpInfo:     {Admin, Deploy, Invoke, Read},
-		OpStacks:   {Admin, Deploy, Read},
-		OpHistory:  {Admin, Deploy, Read},
-		OpLogs:     {Admin, Deploy, Read},
-		OpMetrics:  {Admin, Deploy, Read},
-		OpInvoke:   {Admin, Deploy, Invoke},
-		OpUpload:   {Admin, Deploy},
-		OpDeploy:   {Admin, Deploy},
-		OpRollback: {Admin, Deploy},
-		OpRemove:   {Admin, Deploy},
-		OpKeys:     {Admin},
+		OpInfo:        {Admin, Deploy, Invoke, Read},
+		OpStacks:      {Admin, Deploy, Read},
+		OpHistory:     {Admin, Deploy, Read},
+		OpLogs:        {Admin, Deploy, Read},
+		OpMetrics:     {Admin, Deploy, Read},
+		OpInvoke:      {Admin, Deploy, Invoke},
+		OpInvocations: {Admin, Deploy, Invoke, Read},
+		OpUpload:      {Admin, Deploy},
+		OpDeploy:      {Admin, Deploy},
+		OpRollback:    {Admin, Deploy},
+		OpRemove:      {Admin, Deploy},
+		OpKeys:        {Admin},
 	}
 }
 

@@ -182,7 +182,8 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 			return out, nil
 		}
 	}
-	changed := changedUnits(s.stacks.get(d.Stack), d)
+	was := s.stacks.get(d.Stack)
+	changed := changedUnits(was, d)
 	// What does not start leaves no record: a rollback must only find what has served. Until the record is there, the
 	// first Instances read the Deployment from memory.
 	ref := &deploymentRef{}
@@ -204,6 +205,9 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	}
 	if err := s.serve(d, p, staged); err != nil {
 		return nil, err
+	}
+	if err := s.followed(ctx, d, was); err != nil {
+		warnings = append(warnings, fmt.Sprintf("the event bus does not follow the deployment yet: %v", err))
 	}
 	s.unpack(ctx, d)
 	s.rehearse(d, changed)

@@ -101,19 +101,24 @@ func (s *Server) Missing(m *artifact.Manifest) ([]string, error) {
 
 // Invoke runs a Function directly.
 func (s *Server) Invoke(ctx context.Context, function string, inv *invocation.Invocation, sink invocation.Sink) error {
-	name, qualifier, err := arn.FunctionName(function)
-	if err != nil {
-		return errs.New(errs.Invalid, "%w", err)
-	}
-	if qualifier != "" && qualifier != "$LATEST" {
-		return errs.New(errs.NotFound, "function %s has no version or alias %s", name, qualifier)
-	}
-	full, err := s.find(name)
+	full, err := s.resolveFunction(function)
 	if err != nil {
 		return err
 	}
 	inv.ID, inv.Tenant, inv.Function = newID(), tenant, full
 	return invoker{s}.Invoke(ctx, inv, sink)
+}
+
+// resolveFunction gives the full name of a Function that is named by key, name or ARN.
+func (s *Server) resolveFunction(function string) (string, error) {
+	name, qualifier, err := arn.FunctionName(function)
+	if err != nil {
+		return "", errs.New(errs.Invalid, "%w", err)
+	}
+	if qualifier != "" && qualifier != "$LATEST" {
+		return "", errs.New(errs.NotFound, "function %s has no version or alias %s", name, qualifier)
+	}
+	return s.find(name)
 }
 
 func nearestFunction(name string, all []string) error {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/api"
@@ -34,7 +35,8 @@ func (s *Server) Rollback(ctx context.Context, appName, stage, to string) (*api.
 	if err != nil {
 		return nil, err
 	}
-	changed := changedUnits(s.stacks.get(k), d)
+	was := s.stacks.get(k)
+	changed := changedUnits(was, d)
 	// It has served before, so nothing is probed: a rollback must be quick.
 	staged, err := s.engine.Stage(ctx, stackID(k), s.units(stored(d), d), false)
 	if err != nil {
@@ -48,8 +50,12 @@ func (s *Server) Rollback(ctx context.Context, appName, stage, to string) (*api.
 	if err := s.serve(d, p, staged); err != nil {
 		return nil, err
 	}
+	out := s.deployed(d, before.Deployment, changed, start)
+	if err := s.followed(ctx, d, was); err != nil {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("the event bus does not follow the rollback yet: %v", err))
+	}
 	s.metrics.Deploy("rollback")
-	return s.deployed(d, before.Deployment, changed, start), nil
+	return out, nil
 }
 
 func noStack(err error, appName, stage string) error {
@@ -71,7 +77,11 @@ func (s *Server) Remove(ctx context.Context, appName, stage string) error {
 	if err := s.state.Remove(ctx, k); err != nil && errs.CodeOf(err) != errs.NotFound {
 		return err
 	}
+	was := s.stacks.get(k)
 	s.unserve(k)
+	if err := s.forgetEvents(ctx, was); err != nil {
+		return fmt.Errorf("%s at stage %s is removed, but not its subscriptions: %w", appName, stage, err)
+	}
 	s.collectSoon()
 	return nil
 }

@@ -78,6 +78,7 @@ type Server struct {
 	gateway    *gateway.Gateway
 	stacks     stackTable
 	rehearsals rehearsals
+	events     events
 	trash      trash
 	key        []byte // seals records, and keys Revisions
 	ready      atomic.Bool
@@ -125,6 +126,9 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	if err := s.openEngine(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openEvents(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.restore(ctx); err != nil {
@@ -236,6 +240,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	s.runKeys(engineCtx, &wg)
+	s.runEvents(engineCtx, &wg, func(err error) { cancel(err) })
 	stopAPI := s.serveAPI(&wg, func(err error) { cancel(err) })
 	gatewayDone := make(chan struct{})
 	wg.Go(func() {
@@ -247,6 +252,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.ready.Store(true)
 	<-runCtx.Done()
 	s.ready.Store(false)
+	s.events.bus.Pause()
 	<-gatewayDone // it answers what it let in
 	drainCtx, done := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer done()
