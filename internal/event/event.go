@@ -1,7 +1,7 @@
 // Package event holds the event that everything but a request is: CloudEvents 1.0.2, its JSON format and its HTTP modes.
 //
 // Main type: [Event]. [ReadHTTP] reads a request or an answer in binary, structured or batch mode; WriteBinary, [ParseJSON],
-// [ParseBatch] and MarshalJSON are the parts.
+// [ParseBatch] and MarshalJSON are the parts. [Envelope] and [FromEntry] are the way to EventBridge's form and from it.
 //
 // Guarantees:
 //
@@ -374,7 +374,7 @@ func (e *Event) set(name, v string, p *problems) {
 
 // IsJSON tells whether the data are JSON: so says the media type, or there is none.
 func (e *Event) IsJSON() bool {
-	if e.DataContentType == "" {
+	if e.DataContentType == "" || e.DataContentType == "application/json" {
 		return true
 	}
 	m, _, err := mime.ParseMediaType(e.DataContentType)

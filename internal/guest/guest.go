@@ -91,6 +91,14 @@ type Protocol interface {
 	Fault(inv *invocation.Invocation, u *Unit, f Fault, s invocation.Sink) error
 }
 
+// Batcher is a Protocol whose handlers can say which Items of a Batch they failed on.
+type Batcher interface {
+	// Verdict says what became of a Batch that Invoke gave to the handler. report says whether its Trigger wants single Items named; failed is the
+	// answer's Head.Error, or that of Fault. It never fails: an answer that makes no sense fails the whole Batch, and Err says why. The Verdict
+	// shares no memory with the answer.
+	Verdict(b *invocation.Batch, report bool, answer []byte, failed *invocation.FunctionError) invocation.Verdict
+}
+
 // Session is a guest that has been initialised.
 type Session interface {
 	// Invoke gives the Invocation to the guest and its answer to the Sink. nil means that the guest answered (with a result or with a

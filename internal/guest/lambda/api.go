@@ -146,7 +146,7 @@ func (s *apiSession) Invoke(ctx context.Context, inv *invocation.Invocation, sin
 	}
 	b := s.pool.Get().(*scratch)
 	defer keep(s.pool, b)
-	body, err := appendPayload(b.in[:0], inv)
+	body, err := appendPayload(b.in[:0], s.unit, inv)
 	b.in = body[:cap(body)]
 	if err != nil {
 		return err

@@ -92,12 +92,16 @@ func TestAppendEvent_IsWhatTheProviderDocuments(t *testing.T) {
 // golden compares got, indented, with the file. EBB_UPDATE_GOLDEN=1 writes it.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
+	goldenAt(t, filepath.Join("testdata", "http", name), got)
+}
+
+func goldenAt(t *testing.T, file string, got []byte) {
+	t.Helper()
 	var b bytes.Buffer
 	if err := json.Indent(&b, got, "", "  "); err != nil {
 		t.Fatalf("%v in %s", err, got)
 	}
 	b.WriteByte('\n')
-	file := filepath.Join("testdata", "http", name)
 	if os.Getenv("EBB_UPDATE_GOLDEN") != "" {
 		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
 			t.Fatal(err)

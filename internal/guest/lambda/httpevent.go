@@ -34,7 +34,7 @@ func appendEvent(dst []byte, r *invocation.Request, inv *invocation.Invocation) 
 		return dst, errs.New(errs.Internal, "a request without a route")
 	}
 	start := len(dst)
-	e := event{r: r, inv: inv}
+	e := httpEvent{r: r, inv: inv}
 	e.head()
 	if e.v1() {
 		dst = e.appendV1(dst)
@@ -56,15 +56,15 @@ func tooLarge(n int) error {
 	return errs.New(errs.TooLarge, "the event of %d bytes is over the limit of %d", n, maxEvent)
 }
 
-// event is one translation at work.
-type event struct {
+// httpEvent is one translation at work.
+type httpEvent struct {
 	r      *invocation.Request
 	inv    *invocation.Invocation
 	fields []invocation.Field // the header as the function sees it; equal names stand where they stood
 	agent  string
 }
 
-func (e *event) v1() bool {
+func (e *httpEvent) v1() bool {
 	return e.r.Route.APIKind == kindREST || e.r.Route.APIKind == kindHTTP && e.r.Route.Format == "1.0"
 }
 
@@ -97,7 +97,7 @@ func dropped(kind, name string) bool {
 }
 
 // head collects the header: what the client sent without the dropped lines, and what the front adds.
-func (e *event) head() {
+func (e *httpEvent) head() {
 	kind := e.r.Route.APIKind
 	lowered := kind != kindREST
 	fields := make([]invocation.Field, 0, len(e.r.Header)+6)
@@ -179,23 +179,32 @@ func port(r *invocation.Request) string {
 	return "80"
 }
 
+// xray gives a W3C traceparent in AWS's form, or "" where it is none.
+func xray(t string) string {
+	if len(t) < 55 || t[2] != '-' || t[35] != '-' || t[52] != '-' {
+		return ""
+	}
+	b := make([]byte, 0, 80)
+	b = append(b, "Root=1-"...)
+	b = append(b, t[3:11]...)
+	b = append(b, '-')
+	b = append(b, t[11:35]...)
+	b = append(b, ";Parent="...)
+	b = append(b, t[36:52]...)
+	b = append(b, ";Sampled="...)
+	sampled := byte('0')
+	if unhex(t[54])&1 == 1 {
+		sampled = '1'
+	}
+	return string(append(b, sampled))
+}
+
 // traceHeader gives an Invocation's trace in AWS's form: Root is the W3C trace id, else made of time and Invocation id.
 func traceHeader(inv *invocation.Invocation) string {
-	b := make([]byte, 0, 80)
-	if t := inv.Trace; len(t) >= 55 && t[2] == '-' && t[35] == '-' && t[52] == '-' {
-		b = append(b, "Root=1-"...)
-		b = append(b, t[3:11]...)
-		b = append(b, '-')
-		b = append(b, t[11:35]...)
-		b = append(b, ";Parent="...)
-		b = append(b, t[36:52]...)
-		b = append(b, ";Sampled="...)
-		sampled := byte('0')
-		if unhex(t[54])&1 == 1 {
-			sampled = '1'
-		}
-		return string(append(b, sampled))
+	if t := xray(inv.Trace); t != "" {
+		return t
 	}
+	b := make([]byte, 0, 80)
 	b = append(b, "Root=1-"...)
 	sec := uint32(inv.Received.Unix())
 	for shift := 28; shift >= 0; shift -= 4 {
@@ -218,7 +227,7 @@ func traceHeader(inv *invocation.Invocation) string {
 }
 
 // eachGroup calls f once for every header name (ignoring case) with the indexes of its lines in order.
-func (e *event) eachGroup(f func(name string, at []int)) {
+func (e *httpEvent) eachGroup(f func(name string, at []int)) {
 	var buf [16]int
 next:
 	for i := range e.fields {
@@ -300,7 +309,7 @@ func appendStageVars(dst []byte, vars map[string]string) []byte {
 }
 
 // appendParams appends the path parameters. A REST API gives them as the client sent them, an HTTP API decoded.
-func (e *event) appendParams(dst []byte) []byte {
+func (e *httpEvent) appendParams(dst []byte) []byte {
 	dst = append(dst, '{')
 	for i, p := range e.r.Route.Params {
 		if i > 0 {
@@ -327,7 +336,7 @@ func appendJSON(dst []byte, v any) []byte {
 }
 
 // appendBody appends "body" and "isBase64Encoded", reading the Body to its end.
-func (e *event) appendBody(dst []byte) ([]byte, error) {
+func (e *httpEvent) appendBody(dst []byte) ([]byte, error) {
 	if e.r.ContentLength == 0 {
 		return e.appendNoBody(dst), nil
 	}
@@ -369,7 +378,7 @@ func readBody(r *invocation.Request) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-func (e *event) appendNoBody(dst []byte) []byte {
+func (e *httpEvent) appendNoBody(dst []byte) []byte {
 	if e.v1() {
 		dst = appendNull(dst, "body")
 	}
@@ -378,7 +387,7 @@ func (e *event) appendNoBody(dst []byte) []byte {
 
 // binary says whether the body goes as base64. A REST API compares its binary media types. HTTP APIs and function URLs
 // take text/* and JSON, XML and JavaScript for text and nothing else, forms and a missing type included.
-func (e *event) binary() bool {
+func (e *httpEvent) binary() bool {
 	mt := mediaType(e.r.Get("Content-Type"))
 	if e.r.Route.APIKind == kindREST {
 		return mediaMatch(e.r.Route.Binary, mt)

@@ -7,7 +7,7 @@ import (
 
 // appendV1 appends payload format 1.0 up to the body. Keys: "Input format of a Lambda function for proxy integration"
 // (REST) and "Payload format structure", 1.0 (HTTP API). What is not there is null, not absent.
-func (e *event) appendV1(dst []byte) []byte {
+func (e *httpEvent) appendV1(dst []byte) []byte {
 	r, rt := e.r, e.r.Route
 	dst = append(dst, '{')
 	path := r.Path // a REST API keeps it as sent
@@ -36,7 +36,7 @@ func (e *event) appendV1(dst []byte) []byte {
 }
 
 // appendHeadersV1 appends headers (the last value of each) and multiValueHeaders (all of them).
-func (e *event) appendHeadersV1(dst []byte) []byte {
+func (e *httpEvent) appendHeadersV1(dst []byte) []byte {
 	dst = append(appendKey(dst, "headers"), '{')
 	e.eachGroup(func(name string, at []int) {
 		if dst[len(dst)-1] != '{' {
@@ -63,7 +63,7 @@ func (e *event) appendHeadersV1(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-func (e *event) appendQueryV1(dst []byte) []byte {
+func (e *httpEvent) appendQueryV1(dst []byte) []byte {
 	q := pairs(e.r.Query)
 	if len(q) == 0 {
 		dst = appendNull(dst, "queryStringParameters")
@@ -95,7 +95,7 @@ func (e *event) appendQueryV1(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-func (e *event) appendContextV1(dst []byte, path string) []byte {
+func (e *httpEvent) appendContextV1(dst []byte, path string) []byte {
 	r, rt, inv := e.r, e.r.Route, e.inv
 	dst = append(dst, '{')
 	dst = appendMember(dst, "accountId", rt.Account)
@@ -152,7 +152,7 @@ func (e *event) appendContextV1(dst []byte, path string) []byte {
 }
 
 // appendRouteKey appends "GET /x", or "$default" alone, without quotes.
-func (e *event) appendRouteKey(dst []byte) []byte {
+func (e *httpEvent) appendRouteKey(dst []byte) []byte {
 	if rt := e.r.Route; !strings.HasPrefix(rt.Pattern, "$") && e.r.Route.APIKind != kindURL {
 		dst = append(dst, rt.Method...)
 		dst = append(dst, ' ')

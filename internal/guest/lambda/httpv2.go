@@ -7,7 +7,7 @@ import (
 
 // appendV2 appends payload format 2.0 up to the body, for HTTP APIs and function URLs. Keys: "Payload format structure",
 // 2.0, and "Request and response payloads" of function URLs. What is not there is absent.
-func (e *event) appendV2(dst []byte) []byte {
+func (e *httpEvent) appendV2(dst []byte) []byte {
 	r, rt := e.r, e.r.Route
 	path := r.Path // a function URL keeps it as sent
 	if rt.APIKind == kindHTTP {
@@ -48,7 +48,7 @@ func (e *event) appendV2(dst []byte) []byte {
 }
 
 // appendCookies appends every cookie of every Cookie line; the lines themselves are not in headers.
-func (e *event) appendCookies(dst []byte) []byte {
+func (e *httpEvent) appendCookies(dst []byte) []byte {
 	open := false
 	for _, f := range e.fields {
 		if f.Name != "cookie" {
@@ -75,7 +75,7 @@ func (e *event) appendCookies(dst []byte) []byte {
 	return dst
 }
 
-func (e *event) appendHeadersV2(dst []byte) []byte {
+func (e *httpEvent) appendHeadersV2(dst []byte) []byte {
 	dst = append(appendKey(dst, "headers"), '{')
 	e.eachGroup(func(name string, at []int) {
 		if name == "cookie" {
@@ -96,7 +96,7 @@ func (e *event) appendHeadersV2(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-func (e *event) appendContextV2(dst []byte, path string) []byte {
+func (e *httpEvent) appendContextV2(dst []byte, path string) []byte {
 	r, rt, inv := e.r, e.r.Route, e.inv
 	dst = append(dst, '{')
 	dst = appendMember(dst, "accountId", rt.Account)

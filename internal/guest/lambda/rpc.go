@@ -100,7 +100,7 @@ func (s *rpcSession) Invoke(ctx context.Context, inv *invocation.Invocation, sin
 	if s.spent {
 		return fmt.Errorf("the guest has ended after its last answer: %w", guest.ErrUnseen)
 	}
-	payload, err := appendPayload(nil, inv)
+	payload, err := appendPayload(nil, s.unit, inv)
 	if err != nil {
 		return err
 	}

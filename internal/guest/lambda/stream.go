@@ -184,7 +184,7 @@ func (s *streamSession) Invoke(ctx context.Context, inv *invocation.Invocation, 
 	out = appendMeta(out, s.unit, inv)
 	closeFrame(out, at)
 	out, at = openFrame(out, frameEnd, s.call)
-	out, err := appendPayload(out, inv)
+	out, err := appendPayload(out, s.unit, inv)
 	b.out = out
 	if err != nil {
 		return err
@@ -426,22 +426,31 @@ func clientContext(inv *invocation.Invocation) string {
 }
 
 // appendPayload appends the event. Its error is about the Invocation: the guest is as it was.
-func appendPayload(dst []byte, inv *invocation.Invocation) ([]byte, error) {
+func appendPayload(dst []byte, u *guest.Unit, inv *invocation.Invocation) ([]byte, error) {
+	var err error
 	switch p := inv.Payload.(type) {
 	case invocation.Raw:
-		if len(p) > maxResult {
-			return dst, fmt.Errorf("%w: %w", guest.ErrPayload, tooLarge(len(p)))
-		}
-		if len(p) == 0 {
-			return append(dst, "{}"...), nil
-		}
-		return append(dst, p...), nil
+		dst, err = appendRaw(dst, p)
 	case *invocation.Request:
-		dst, err := appendEvent(dst, p, inv)
-		if err != nil {
-			return dst, fmt.Errorf("%w: %w", guest.ErrPayload, err)
-		}
-		return dst, nil
+		dst, err = appendEvent(dst, p, inv)
+	case *invocation.Batch:
+		dst, err = appendBatch(dst, u, p)
+	default:
+		err = errs.New(errs.Internal, "a payload of type %T", inv.Payload)
 	}
-	return dst, fmt.Errorf("%w: %w", guest.ErrPayload, errs.New(errs.Internal, "a payload of type %T", inv.Payload))
+	if err != nil {
+		return dst, fmt.Errorf("%w: %w", guest.ErrPayload, err)
+	}
+	return dst, nil
+}
+
+// appendRaw appends bytes as they are; none at all are an empty object.
+func appendRaw(dst, p []byte) ([]byte, error) {
+	if len(p) > maxResult {
+		return dst, tooLarge(len(p))
+	}
+	if len(p) == 0 {
+		return append(dst, "{}"...), nil
+	}
+	return append(dst, p...), nil
 }
