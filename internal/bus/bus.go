@@ -32,6 +32,7 @@ type Options struct {
 	MaxHops     int           // longest chain of causes; 0 means 16. The same on every Node
 	Lease       time.Duration // time to live of a lease; 0 means 30 s
 	Compile     Compile       // nil: no filters
+	Index       func() Index  // of the Filters that it takes; nil: all are asked one by one
 	Deliver     Deliverer     // nil: nothing is delivered
 	Ended       Ended         // told of each delivery that ends; nil is not
 	Log         *slog.Logger  // nil drops it

@@ -58,14 +58,15 @@ type folder struct {
 	maxHops int
 	compile Compile
 	subs    map[string]*liveSub
-	reading map[reading][]*liveSub // in the order of names
+	reading map[reading]*room
+	index   func() Index // nil: none
 	warn    func(text string, args ...any)
 	out     effects
 }
 
 // load reads the Subscriptions that stand.
 func (f *folder) load(ctx context.Context) error {
-	f.subs, f.reading = map[string]*liveSub{}, map[reading][]*liveSub{}
+	f.subs, f.reading = map[string]*liveSub{}, map[reading]*room{}
 	rows, err := f.x.query(ctx, "SELECT id, spec FROM subs WHERE live = 1")
 	if err != nil {
 		return err
@@ -101,14 +102,34 @@ type reading struct{ channel, subject string }
 
 func (s *liveSub) reads() reading { return reading{s.spec.Channel, s.spec.Subject} }
 
+// room has the Subscriptions that read the same.
+type room struct {
+	plain   []*liveSub // asked one by one, in the order of names
+	index   Index      // or nil
+	indexed map[int64]*liveSub
+}
+
 func bySubName(s *liveSub, name string) int { return strings.Compare(s.spec.Name, name) }
 
 // keep adds a Subscription whose name is free.
 func (f *folder) keep(s *liveSub) {
 	f.subs[s.spec.Name] = s
-	list := f.reading[s.reads()]
-	at, _ := slices.BinarySearchFunc(list, s.spec.Name, bySubName)
-	f.reading[s.reads()] = slices.Insert(list, at, s)
+	r := f.reading[s.reads()]
+	if r == nil {
+		r = &room{indexed: map[int64]*liveSub{}}
+		f.reading[s.reads()] = r
+	}
+	if f.index != nil && len(s.spec.Filter) > 0 {
+		if r.index == nil {
+			r.index = f.index()
+		}
+		if r.index.Add(s.id, s.spec.Filter) {
+			r.indexed[s.id] = s
+			return
+		}
+	}
+	at, _ := slices.BinarySearchFunc(r.plain, s.spec.Name, bySubName)
+	r.plain = slices.Insert(r.plain, at, s)
 }
 
 func (f *folder) drop(name string) {
@@ -117,31 +138,42 @@ func (f *folder) drop(name string) {
 		return
 	}
 	delete(f.subs, name)
-	list := f.reading[s.reads()]
-	if at, ok := slices.BinarySearchFunc(list, name, bySubName); ok {
-		list = slices.Delete(list, at, at+1)
+	r := f.reading[s.reads()]
+	if r.indexed[s.id] != nil {
+		r.index.Remove(s.id)
+		delete(r.indexed, s.id)
+	} else if at, ok := slices.BinarySearchFunc(r.plain, name, bySubName); ok {
+		r.plain = slices.Delete(r.plain, at, at+1)
 	}
-	if f.reading[s.reads()] = list; len(list) == 0 {
+	if len(r.plain)+len(r.indexed) == 0 {
 		delete(f.reading, s.reads())
 	}
 }
 
-// matched gives the Subscriptions that an event is for, by name, so that the order is the same every time. It is linear in the number of
-// those that read the event's channel and subject; an index over all filters would take its place here.
+// matched gives the Subscriptions that an event is for, by name, so that the order is the same every time.
 func (f *folder) matched(e *event.Event) []*liveSub {
-	channel := e.Extension(Channel)
-	lists := [][]*liveSub{f.reading[reading{channel, ""}]}
+	at := []reading{{e.Extension(Channel), ""}}
 	if e.Subject != "" {
-		lists = append(lists, f.reading[reading{channel, e.Subject}])
+		at = append(at, reading{at[0].channel, e.Subject})
 	}
 	var out []*liveSub
-	for _, list := range lists {
-		for _, s := range list {
+	for _, key := range at {
+		r := f.reading[key]
+		if r == nil {
+			continue
+		}
+		for _, s := range r.plain {
 			if s.matcher.Match(e) {
 				out = append(out, s)
 			}
 		}
+		if r.index != nil {
+			for _, id := range r.index.Match(e) {
+				out = append(out, r.indexed[id])
+			}
+		}
 	}
+	slices.SortFunc(out, func(a, b *liveSub) int { return strings.Compare(a.spec.Name, b.spec.Name) })
 	return out
 }
 

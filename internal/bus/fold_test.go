@@ -23,7 +23,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = x.close() })
-	f := &folder{x: x, window: 1000, maxHops: 5, compile: func(json.RawMessage) (Matcher, error) { return everything{}, nil }, subs: map[string]*liveSub{}, reading: map[reading][]*liveSub{}}
+	f := &folder{x: x, window: 1000, maxHops: 5, compile: func(json.RawMessage) (Matcher, error) { return everything{}, nil }, subs: map[string]*liveSub{}, reading: map[reading]*room{}}
 	return &bench{folder: f}
 }
 

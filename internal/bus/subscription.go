@@ -79,6 +79,15 @@ type Matcher interface {
 // Compile makes a Matcher of a Subscription's Filter, or says with a code Invalid what is wrong with it.
 type Compile func(filter json.RawMessage) (Matcher, error)
 
+// Index finds those of many Filters that an event passes, in less time than to ask each. It is used by one goroutine.
+type Index interface {
+	// Add files a Filter that Compile took. False says that it is none for this Index, and has to be asked by itself.
+	Add(id int64, filter json.RawMessage) bool
+	Remove(id int64)
+	// Match gives the ids of the Filters that the event passes, in any order.
+	Match(e *event.Event) []int64
+}
+
 type everything struct{}
 
 func (everything) Match(*event.Event) bool { return true }
