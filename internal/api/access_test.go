@@ -54,6 +54,9 @@ func ask(t testing.TB, srv *httptest.Server, as, pattern, body string) (int, str
 	if err != nil {
 		t.Fatal(err)
 	}
+	if path == "/events" {
+		req.Header.Set("Content-Type", "application/cloudevents+json")
+	}
 	if as != "" {
 		req.Header.Set("Authorization", "Bearer "+as)
 	}
@@ -89,6 +92,11 @@ var may = map[string]struct {
 	"GET /v1/invocations/{id}":                 {"admin deploy invoke read", "", "404"},
 	"POST /v1/invocations/redrive":             {"admin deploy invoke", `{"ids":["k1"]}`, "404"},
 	"POST /v1/invocations/cancel":              {"admin deploy invoke", `{"ids":["k1"]}`, "404"},
+	"POST /events":                             {"admin deploy invoke", `{"specversion":"1.0","id":"1","source":"/s","type":"t"}`, "403"},
+	"GET /v1/events":                           {"admin deploy read", "", "403"},
+	"GET /v1/subscriptions":                    {"admin deploy read", "", "403"},
+	"POST /v1/replays":                         {"admin deploy", `{"subscription":"s","from":"2026-01-02T03:04:05Z"}`, "403"},
+	"GET /v1/replays/{id}":                     {"admin deploy", "", "403"},
 	"GET /v1/logs":                             {"admin deploy read", "", "narrow"},
 	"GET /metrics":                             {"admin deploy read", "", "403"},
 	"GET /v1/keys":                             {"admin", "", "403"},

@@ -173,6 +173,7 @@ type Backend interface {
 	// Invoke runs a Function given by full name or key and answers through the Sink.
 	Invoke(ctx context.Context, function string, inv *invocation.Invocation, s invocation.Sink) error
 	AsyncBackend
+	EventBackend
 	// CreateKey makes a key that is durable when it returns.
 	CreateKey(ctx context.Context, r KeyRequest) (*NewKey, error)
 	Keys(ctx context.Context) ([]KeyInfo, error)

@@ -30,10 +30,12 @@ type backend struct {
 	mu       sync.Mutex
 	blobs    map[string][]byte
 	deployed []api.DeployRequest
-	invoke   func(inv *invocation.Invocation, body []byte, s invocation.Sink) error
-	during   func(ctx context.Context, s invocation.Sink) error // in place of invoke
-	logs     func(q api.LogQuery, begun func(), each func(api.LogRecord) error) error
-	fault    error
+
+	published []string
+	invoke    func(inv *invocation.Invocation, body []byte, s invocation.Sink) error
+	during    func(ctx context.Context, s invocation.Sink) error // in place of invoke
+	logs      func(q api.LogQuery, begun func(), each func(api.LogRecord) error) error
+	fault     error
 }
 
 func (b *backend) Info() api.Info { return api.Info{Version: "test", PID: 7, Gateway: "http://gw"} }

@@ -14,7 +14,7 @@ import (
 // Range says which events of the archive are read.
 type Range struct {
 	From   time.Time // zero means the oldest
-	To     time.Time // not included; zero means until now, or without end where Follow is set
+	To     time.Time // not included; zero means what is there, or without end where Follow is set
 	Follow bool      // go on with what is published
 	Filter json.RawMessage
 }
@@ -32,9 +32,6 @@ func (b *Bus) Read(ctx context.Context, r Range, f func(Recorded) error) error {
 	m, err := b.compile(r.Filter)
 	if err != nil {
 		return err
-	}
-	if r.To.IsZero() && !r.Follow {
-		r.To = time.Now()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

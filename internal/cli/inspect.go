@@ -107,7 +107,14 @@ func (c *command) printApp(a *app.App) {
 		if len(t.Schedule) > 0 {
 			source = strings.Join(t.Schedule, ", ")
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\tdeclared, not yet active\n", t.Kind, source, t.Function)
+		note := "declared, not yet active"
+		switch {
+		case !t.Enabled:
+			note = "disabled"
+		case api.ActiveTrigger(t.Kind):
+			note = ""
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", t.Kind, source, t.Function, note)
 	}
 	section("resources", len(a.Resources))
 	for _, r := range a.Resources {

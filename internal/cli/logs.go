@@ -31,13 +31,11 @@ func (c *command) logs() *cobra.Command {
 			q.Function = a[0]
 		}
 		if since != "" {
-			if ago, err := time.ParseDuration(since); err == nil {
-				q.Since = time.Now().Add(-ago)
-			} else if at, err := time.Parse(time.RFC3339, since); err == nil {
-				q.Since = at
-			} else {
-				return usageError{fmt.Errorf("--since %q is neither a duration (10m) nor a time (2006-01-02T15:04:05Z)", since)}
+			at, err := sinceTime(since)
+			if err != nil {
+				return usageError{fmt.Errorf("--since %w", err)}
 			}
+			q.Since = at
 		}
 		if q.Tail < 0 {
 			return usageError{fmt.Errorf("--tail %d: want a number from 0", q.Tail)}
@@ -56,4 +54,15 @@ func (c *command) logs() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// sinceTime reads how long ago, or when.
+func sinceTime(text string) (time.Time, error) {
+	if ago, err := time.ParseDuration(text); err == nil {
+		return time.Now().Add(-ago), nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at, nil
+	}
+	return time.Time{}, fmt.Errorf("%q is neither a duration (10m) nor a time (2006-01-02T15:04:05Z)", text)
 }

@@ -129,6 +129,9 @@ func (p *project) load(ctx context.Context) (*app.App, error) {
 // inactive says what is declared and has no engine yet, so that nothing is dropped in silence.
 func inactive(a *app.App, diags *diag.List) {
 	for _, t := range a.Triggers {
+		if api.ActiveTrigger(t.Kind) {
+			continue
+		}
 		what := t.Source.String()
 		if len(t.Schedule) > 0 {
 			what = strings.Join(t.Schedule, ", ")

@@ -136,10 +136,10 @@ func TestRing_TellsTheFirstUseOfAnHour(t *testing.T) {
 func TestPermissions_EachRoleMayWhatTheTableSays(t *testing.T) {
 	t.Parallel()
 	all := map[identity.Role]string{
-		identity.Admin:  "deploy history info invocations invoke keys logs metrics remove rollback stacks upload",
-		identity.Deploy: "deploy history info invocations invoke logs metrics remove rollback stacks upload",
-		identity.Invoke: "info invocations invoke",
-		identity.Read:   "history info invocations logs metrics stacks",
+		identity.Admin:  "deploy events history info invocations invoke keys logs metrics publish remove replay rollback stacks upload",
+		identity.Deploy: "deploy events history info invocations invoke logs metrics publish remove replay rollback stacks upload",
+		identity.Invoke: "info invocations invoke publish",
+		identity.Read:   "events history info invocations logs metrics stacks",
 	}
 	for _, role := range identity.Roles() {
 		for op := range identity.Permissions() {

@@ -53,6 +53,9 @@ const (
 	OpMetrics     Operation = "metrics"
 	OpInvoke      Operation = "invoke"
 	OpInvocations Operation = "invocations"
+	OpPublish     Operation = "publish"
+	OpEvents      Operation = "events"
+	OpReplay      Operation = "replay"
 	OpUpload      Operation = "upload"
 	OpDeploy      Operation = "deploy"
 	OpRollback    Operation = "rollback"
@@ -70,6 +73,9 @@ func Permissions() map[Operation][]Role {
 		OpMetrics:     {Admin, Deploy, Read},
 		OpInvoke:      {Admin, Deploy, Invoke},
 		OpInvocations: {Admin, Deploy, Invoke, Read},
+		OpPublish:     {Admin, Deploy, Invoke},
+		OpEvents:      {Admin, Deploy, Read},
+		OpReplay:      {Admin, Deploy},
 		OpUpload:      {Admin, Deploy},
 		OpDeploy:      {Admin, Deploy},
 		OpRollback:    {Admin, Deploy},

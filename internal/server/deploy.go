@@ -41,6 +41,7 @@ type serving struct {
 	changed    time.Time
 	functions  []api.FunctionInfo // URL is a path
 	broken     string             // why it does not serve
+	triggers   int                // that its App declares
 }
 
 func (t *stackTable) get(k state.StackKey) *serving {
@@ -115,7 +116,7 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 	if err := s.gateway.Mount(s.mount(d)); err != nil {
 		return fmt.Errorf("mount routes: %w", err)
 	}
-	now := &serving{deployment: d.ID, changed: p.Changed}
+	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers)}
 	for _, f := range d.App.Functions {
 		info := api.FunctionInfo{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime}
 		for _, u := range d.Units {
@@ -206,9 +207,7 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 	if err := s.serve(d, p, staged); err != nil {
 		return nil, err
 	}
-	if err := s.followed(ctx, d, was); err != nil {
-		warnings = append(warnings, fmt.Sprintf("the event bus does not follow the deployment yet: %v", err))
-	}
+	warnings = append(warnings, s.followed(ctx, d, was)...)
 	s.unpack(ctx, d)
 	s.rehearse(d, changed)
 	s.metrics.Deploy("ok")

@@ -17,6 +17,7 @@ import (
 	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/bus/rule"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/event"
 	"github.com/ebb-run/ebb/internal/invocation"
@@ -48,15 +49,21 @@ type events struct {
 
 // target says what a Subscription delivers to; it is kept in the event log.
 type target struct {
-	Function string `json:"function"`      // full name
-	Raw      bool   `json:"raw,omitempty"` // the event's data are the payload
+	Function string         `json:"function"`         // full name
+	Raw      bool           `json:"raw,omitempty"`    // the event's data are the payload
+	Via      invocation.Via `json:"via,omitempty"`    // otherwise: in which form the Function gets it
+	Source   string         `json:"source,omitempty"` // name of the bus, topic … it comes from
+	Input    *rule.Input    `json:"input,omitempty"`  // what takes the event's place
+	Rule     string         `json:"rule,omitempty"`   // name of the rule, for templates
+	Account  string         `json:"account,omitempty"`
+	Region   string         `json:"region,omitempty"`
 }
 
 // openEvents opens the event log. Nothing is delivered before Run.
 func (s *Server) openEvents(ctx context.Context) error {
 	o := bus.Options{
 		Dir: filepath.Join(s.o.Config.Data, "events"), Alone: s.o.Config.NATS == "", Log: s.o.Log, Deliver: deliverer{s},
-		Limits: event.Limits{Event: maxEvent},
+		Limits: event.Limits{Event: maxEvent}, Compile: rule.Compile, Index: rule.NewIndex,
 	}
 	if !o.Alone {
 		o.Replicas = 3
@@ -180,11 +187,22 @@ func (s *Server) async(f *app.Function) bus.Subscription {
 }
 
 // followed brings the bus up to what a Deployment declares, once it serves.
-func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serving) error {
+// It tells what does not follow, and why.
+func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serving) []string {
+	ctx, cancel := context.WithTimeout(ctx, patient)
+	defer cancel()
 	left := map[string]bool{}
 	if before != nil {
 		for _, f := range before.functions {
 			left[asyncName(f.Name)] = true
+		}
+	}
+	rules, faults := s.triggers(d)
+	standing := map[string]bool{}
+	for _, sub := range rules {
+		standing[sub.Name] = true
+		if err := s.subscribe(ctx, sub); err != nil {
+			return append(faults, err.Error())
 		}
 	}
 	for i := range d.App.Functions {
@@ -194,17 +212,23 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 			continue // put by the first asynchronous Invocation
 		}
 		if err := s.subscribe(ctx, s.async(f)); err != nil {
-			return err
+			return append(faults, err.Error())
 		}
 	}
-	if len(left) == 0 {
-		return nil
+	if len(left)+len(rules) == 0 && (before == nil || before.triggers == 0) {
+		return faults
 	}
-	return s.unsubscribe(ctx, func(name string) bool { return left[name] })
+	err := s.unsubscribe(ctx, func(name string) bool {
+		return left[name] || strings.HasPrefix(name, triggerPrefix(d.Stack)) && !standing[name]
+	})
+	if err != nil {
+		faults = append(faults, err.Error())
+	}
+	return faults
 }
 
 // forgetEvents takes away what the bus knows of a removed Stack.
-func (s *Server) forgetEvents(ctx context.Context, was *serving) error {
+func (s *Server) forgetEvents(ctx context.Context, k state.StackKey, was *serving) error {
 	if was == nil {
 		return nil
 	}
@@ -212,7 +236,7 @@ func (s *Server) forgetEvents(ctx context.Context, was *serving) error {
 	for _, f := range was.functions {
 		gone[asyncName(f.Name)] = true
 	}
-	return s.unsubscribe(ctx, func(name string) bool { return gone[name] })
+	return s.unsubscribe(ctx, func(name string) bool { return gone[name] || strings.HasPrefix(name, triggerPrefix(k)) })
 }
 
 // known says whether a Subscription stands, as far as this Node has asked.
@@ -286,15 +310,23 @@ func (d deliverer) Deliver(ctx context.Context, batch []*bus.Delivery) []bus.Out
 
 func (d deliverer) one(ctx context.Context, v *bus.Delivery) bus.Outcome {
 	var t target
-	if err := json.Unmarshal(v.Target, &t); err != nil || t.Function == "" || !t.Raw {
+	if err := json.Unmarshal(v.Target, &t); err != nil || t.Function == "" {
 		return bus.Outcome{Err: errs.New(errs.Unsupported, "this ebb does not know the target %s", v.Target)}
 	}
+	payload, err := t.takes(v)
+	if err != nil {
+		return bus.Outcome{Err: err}
+	}
+	id := v.Event.ID
+	if !t.Raw { // an event's id is its publisher's; the delivery's names this Invocation, and stays the same in all attempts
+		id = deliveryUUID(v)
+	}
 	inv := &invocation.Invocation{
-		ID: v.Event.ID, Tenant: tenant, Function: t.Function, Mode: invocation.ModeAsync, Attempt: v.Attempt, Received: v.Published,
-		Trace: v.Event.Extension("traceparent"), ClientContext: v.Event.Extension(clientContext), Payload: invocation.Raw(v.Event.Data),
+		ID: id, Tenant: tenant, Function: t.Function, Mode: invocation.ModeAsync, Attempt: v.Attempt, Received: v.Published,
+		Trace: v.Event.Extension("traceparent"), ClientContext: v.Event.Extension(clientContext), Payload: payload,
 	}
 	var answer invocation.Buffer
-	err := invoker{d.s}.Invoke(ctx, inv, &answer)
+	err = invoker{d.s}.Invoke(ctx, inv, &answer)
 	if errs.CodeOf(err) == errs.NotFound {
 		// What is removed loses its Subscription: this one is deployed, and not served here now.
 		err = errs.New(errs.Unavailable, "%w", err)
@@ -307,6 +339,13 @@ func (d deliverer) one(ctx context.Context, v *bus.Delivery) bus.Outcome {
 		out.Err = errs.New(errs.Failed, "%s", failure(f))
 	}
 	return out
+}
+
+// deliveryUUID makes a UUID of a delivery, the same in all attempts: version 8, which is free for such use.
+func deliveryUUID(v *bus.Delivery) string {
+	b := sha256.Sum256(fmt.Appendf(nil, "ebb delivery %s %d %q %q", v.ID, v.Published.UnixMilli(), v.Event.Source, v.Event.ID))
+	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
 
 func failure(f *invocation.FunctionError) string {

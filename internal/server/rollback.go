@@ -51,9 +51,7 @@ func (s *Server) Rollback(ctx context.Context, appName, stage, to string) (*api.
 		return nil, err
 	}
 	out := s.deployed(d, before.Deployment, changed, start)
-	if err := s.followed(ctx, d, was); err != nil {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("the event bus does not follow the rollback yet: %v", err))
-	}
+	out.Warnings = append(out.Warnings, s.followed(ctx, d, was)...)
 	s.metrics.Deploy("rollback")
 	return out, nil
 }
@@ -79,7 +77,7 @@ func (s *Server) Remove(ctx context.Context, appName, stage string) error {
 	}
 	was := s.stacks.get(k)
 	s.unserve(k)
-	if err := s.forgetEvents(ctx, was); err != nil {
+	if err := s.forgetEvents(ctx, k, was); err != nil {
 		return fmt.Errorf("%s at stage %s is removed, but not its subscriptions: %w", appName, stage, err)
 	}
 	s.collectSoon()

@@ -13,6 +13,7 @@
 package rule
 
 import (
+	"bytes"
 	"encoding/json"
 
 	"github.com/ebb-run/ebb/internal/bus"
@@ -38,11 +39,13 @@ func (f Filter) Encode() (json.RawMessage, error) {
 	if f.Pattern == nil && f.Filters == nil {
 		return nil, nil
 	}
-	data, err := json.Marshal(f)
-	if err != nil {
+	var data bytes.Buffer
+	enc := json.NewEncoder(&data)
+	enc.SetEscapeHTML(false) // people read it
+	if err := enc.Encode(f); err != nil {
 		return nil, errs.New(errs.Invalid, "the filter is not JSON: %w", err)
 	}
-	return data, nil
+	return bytes.TrimSuffix(data.Bytes(), []byte("\n")), nil
 }
 
 func decode(data json.RawMessage) (Filter, error) {

@@ -1,0 +1,272 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
+)
+
+// ActiveTrigger says whether a Node runs Triggers of the kind; the others are declared only.
+func ActiveTrigger(kind string) bool { return kind == "eventBridge" }
+
+// Published says that events are durable.
+type Published struct {
+	Bus    string `json:"bus"`
+	Events int    `json:"events"`
+}
+
+// RecordedEvent is an event of the log.
+type RecordedEvent struct {
+	Published time.Time    `json:"published"`
+	Bus       string       `json:"bus"`
+	Event     *event.Event `json:"event"` // in CloudEvents' JSON format
+}
+
+// EventQuery selects events of the log.
+type EventQuery struct {
+	Bus     string          // empty means all
+	From    time.Time       // zero means the oldest
+	To      time.Time       // not included; zero means what is there
+	Follow  bool            // go on with what is published
+	Limit   int             // after as many it ends; 0 means no limit
+	Pattern json.RawMessage // an EventBridge pattern
+}
+
+// SubscriptionInfo describes what takes events from the bus.
+type SubscriptionInfo struct {
+	Name     string          `json:"name"`
+	Bus      string          `json:"bus,omitempty"` // empty for what is not on a bus: asynchronous invocations
+	Function string          `json:"function,omitempty"`
+	Filter   json.RawMessage `json:"filter,omitempty"`
+	Pending  int             `json:"pending"` // deliveries that have not ended
+	Done     int             `json:"done"`
+	Dead     int             `json:"dead"` // dead letters
+}
+
+// ReplayRequest asks for the events of a time to be delivered again, to one Subscription.
+type ReplayRequest struct {
+	Subscription string          `json:"subscription"`
+	From         time.Time       `json:"from"`
+	To           time.Time       `json:"to,omitzero"` // not included; absent means now
+	Pattern      json.RawMessage `json:"pattern,omitempty"`
+}
+
+// ReplayInfo says how far a replay is.
+type ReplayInfo struct {
+	ID    string `json:"id"`
+	Found int    `json:"found"` // events that are delivered again
+	Done  bool   `json:"done"`  // all were found
+}
+
+// EventBackend is what the control API needs for events.
+type EventBackend interface {
+	// Publish returns when all of the events are durable. An empty bus is the default one.
+	Publish(ctx context.Context, bus string, events []*event.Event) error
+	Events(ctx context.Context, q EventQuery, begun func(), each func(RecordedEvent) error) error
+	Subscriptions(ctx context.Context) ([]SubscriptionInfo, error)
+	Replay(ctx context.Context, r ReplayRequest) (*ReplayInfo, error)
+	ReplayStatus(ctx context.Context, id string) (*ReplayInfo, error)
+}
+
+// EventLimits bound what a caller publishes at once.
+func EventLimits() event.Limits {
+	return event.Limits{Event: MaxAsyncPayload, Events: 1000, Batch: 8 << 20}
+}
+
+func (s *Server) publish(w http.ResponseWriter, r *http.Request) error {
+	events, _, err := event.ReadHTTP(r.Header, r.Body, EventLimits())
+	if err != nil {
+		return err
+	}
+	to := r.URL.Query().Get("bus")
+	// Whether they were accepted must not be left open by a caller that hangs up while the disk writes.
+	if err := s.backend.Publish(context.WithoutCancel(r.Context()), to, events); err != nil {
+		return err
+	}
+	if to == "" {
+		to = "default"
+	}
+	writeJSON(w, http.StatusAccepted, Published{Bus: to, Events: len(events)})
+	return nil
+}
+
+// moment reads a time of a query, or nothing.
+func moment(v url.Values, name string) (time.Time, error) {
+	text := v.Get(name)
+	if text == "" {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return at, errs.New(errs.Invalid, "%s: %w", name, err)
+	}
+	return at, nil
+}
+
+func (s *Server) readEvents(w http.ResponseWriter, r *http.Request) error {
+	v := r.URL.Query()
+	q := EventQuery{Bus: v.Get("bus"), Follow: v.Get("follow") == "true"}
+	var err error
+	if q.From, err = moment(v, "from"); err != nil {
+		return err
+	}
+	if q.To, err = moment(v, "to"); err != nil {
+		return err
+	}
+	if n := v.Get("limit"); n != "" {
+		if q.Limit, err = strconv.Atoi(n); err != nil || q.Limit < 1 {
+			return errs.New(errs.Invalid, "limit: %q is not a number above 0", n)
+		}
+	}
+	if p := v.Get("pattern"); p != "" {
+		q.Pattern = json.RawMessage(p)
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	flush := http.NewResponseController(w)
+	begun := func() {
+		if q.Follow {
+			_ = flush.Flush() // the caller learns that following has begun
+		}
+	}
+	return s.backend.Events(r.Context(), q, begun, func(e RecordedEvent) error {
+		if err := enc.Encode(e); err != nil {
+			return err
+		}
+		if q.Follow {
+			return flush.Flush()
+		}
+		return nil
+	})
+}
+
+func (s *Server) subscriptions(w http.ResponseWriter, r *http.Request) error {
+	list, err := s.backend.Subscriptions(r.Context())
+	if err != nil {
+		return err
+	}
+	writeJSON(w, 200, map[string][]SubscriptionInfo{"subscriptions": list})
+	return nil
+}
+
+func (s *Server) replay(w http.ResponseWriter, r *http.Request) error {
+	var req ReplayRequest
+	if err := readJSON(w, r, 1<<20, &req); err != nil {
+		return err
+	}
+	got, err := s.backend.Replay(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusAccepted, got)
+	return nil
+}
+
+func (s *Server) replayStatus(w http.ResponseWriter, r *http.Request) error {
+	got, err := s.backend.ReplayStatus(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	writeJSON(w, 200, got)
+	return nil
+}
+
+// Publish sends one event in structured mode; when it returns, that is durable.
+func (c *Client) Publish(ctx context.Context, bus string, events ...*event.Event) (*Published, error) {
+	data, err := event.FormatBatch(events)
+	if err != nil {
+		return nil, err
+	}
+	return c.PublishRaw(ctx, bus, event.BatchContentType, data)
+}
+
+// PublishRaw sends a body of a content type of CloudEvents as it is.
+func (c *Client) PublishRaw(ctx context.Context, bus, contentType string, body []byte) (*Published, error) {
+	path := "/events"
+	if bus != "" {
+		path += "?bus=" + url.QueryEscape(bus)
+	}
+	resp, err := c.do(ctx, "POST", path, bytes.NewReader(body), int64(len(body)), map[string]string{"Content-Type": contentType})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var p Published
+	if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
+	}
+	return &p, nil
+}
+
+// Events calls each for every event; with q.Follow until ctx ends. ready, where given, is called once the Node has begun.
+func (c *Client) Events(ctx context.Context, q EventQuery, ready func(), each func(RecordedEvent) error) error {
+	v := url.Values{}
+	if q.Bus != "" {
+		v.Set("bus", q.Bus)
+	}
+	for name, at := range map[string]time.Time{"from": q.From, "to": q.To} {
+		if !at.IsZero() {
+			v.Set(name, at.Format(time.RFC3339Nano))
+		}
+	}
+	if q.Follow {
+		v.Set("follow", "true")
+	}
+	if q.Limit > 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if len(q.Pattern) > 0 {
+		v.Set("pattern", string(q.Pattern))
+	}
+	resp, err := c.do(ctx, "GET", "/v1/events?"+v.Encode(), nil, -1, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if ready != nil {
+		ready()
+	}
+	dec := json.NewDecoder(resp.Body)
+	for {
+		var e RecordedEvent
+		if err := dec.Decode(&e); err != nil {
+			if errors.Is(err, io.EOF) || ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("read events: %w", err)
+		}
+		if err := each(e); err != nil {
+			return err
+		}
+	}
+}
+
+// Subscriptions lists what takes events from the bus.
+func (c *Client) Subscriptions(ctx context.Context) ([]SubscriptionInfo, error) {
+	var out struct{ Subscriptions []SubscriptionInfo }
+	err := c.call(ctx, "GET", "/v1/subscriptions", nil, &out)
+	return out.Subscriptions, err
+}
+
+// Replay asks for a replay; when it returns, the request is durable.
+func (c *Client) Replay(ctx context.Context, r ReplayRequest) (*ReplayInfo, error) {
+	var out ReplayInfo
+	return &out, c.call(ctx, "POST", "/v1/replays", r, &out)
+}
+
+// ReplayStatus says how far a replay is.
+func (c *Client) ReplayStatus(ctx context.Context, id string) (*ReplayInfo, error) {
+	var out ReplayInfo
+	return &out, c.call(ctx, "GET", "/v1/replays/"+url.PathEscape(id), nil, &out)
+}

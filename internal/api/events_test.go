@@ -1,0 +1,126 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
+)
+
+func (b *backend) Publish(_ context.Context, bus string, events []*event.Event) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range events {
+		b.published = append(b.published, bus+" "+e.ID)
+	}
+	return b.fault
+}
+
+func (b *backend) Events(_ context.Context, q api.EventQuery, begun func(), each func(api.RecordedEvent) error) error {
+	if q.Bus == "none" {
+		return errs.New(errs.NotFound, "there is no bus none")
+	}
+	begun()
+	for _, id := range []string{"1", "2", string(q.Pattern)} {
+		if err := each(api.RecordedEvent{Published: q.From, Bus: "default", Event: &event.Event{ID: id, Source: "/s", Type: "t"}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *backend) Subscriptions(context.Context) ([]api.SubscriptionInfo, error) {
+	return []api.SubscriptionInfo{{Name: "s", Dead: 3}}, b.fault
+}
+
+func (b *backend) Replay(_ context.Context, r api.ReplayRequest) (*api.ReplayInfo, error) {
+	return &api.ReplayInfo{ID: "replay of " + r.Subscription}, b.fault
+}
+
+func (b *backend) ReplayStatus(_ context.Context, id string) (*api.ReplayInfo, error) {
+	return &api.ReplayInfo{ID: id, Found: 7, Done: true}, b.fault
+}
+
+func TestPublish_TakesEveryModeOfCloudEvents(t *testing.T) {
+	t.Parallel()
+	n := open(t)
+	binary := n.call(t, "POST", "/events?bus=b", `{"x":1}`, func(r *http.Request) {
+		for k, v := range map[string]string{"ce-specversion": "1.0", "ce-id": "bin", "ce-source": "/s", "ce-type": "t", "Content-Type": "application/json"} {
+			r.Header.Set(k, v)
+		}
+	})
+	if binary.status != http.StatusAccepted || !strings.Contains(binary.body, `"bus":"b"`) {
+		t.Errorf("binary: %+v", binary)
+	}
+	one := &event.Event{ID: "one", Source: "/s", Type: "t"}
+	if got, err := n.client.Publish(t.Context(), "", one, &event.Event{ID: "two", Source: "/s", Type: "t"}); err != nil || *got != (api.Published{Bus: "default", Events: 2}) {
+		t.Errorf("batch: %v, %v", got, err)
+	}
+	data, err := json.Marshal(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.client.PublishRaw(t.Context(), "c", event.ContentType, data); err != nil {
+		t.Errorf("structured: %v", err)
+	}
+	for body, want := range map[string]errs.Code{"{": errs.Invalid, `{"specversion":"1.0","id":"x"}`: errs.Invalid, `{"specversion":"0.3"}`: errs.Invalid,
+		`{"specversion":"1.0","id":"x","source":"/s","type":"t","data":"` + strings.Repeat("x", api.MaxAsyncPayload) + `"}`: errs.TooLarge} {
+		if _, err := n.client.PublishRaw(t.Context(), "", event.ContentType, []byte(body)); errs.CodeOf(err) != want {
+			t.Errorf("%.60s: %v, want %s", body, err, want)
+		}
+	}
+	n.fault = errs.New(errs.Unavailable, "the disk is full").WithHint("Free some.")
+	if _, err := n.client.Publish(t.Context(), "", one); errs.CodeOf(err) != errs.Unavailable || errs.HintOf(err) == "" {
+		t.Errorf("a full disk: %v", err)
+	}
+	if want := []string{"b bin", " one", " two", "c one", " one"}; !slices.Equal(n.published, want) {
+		t.Errorf("published %q, want %q", n.published, want)
+	}
+}
+
+func TestEvents_AreReadAsALine(t *testing.T) {
+	t.Parallel()
+	n := open(t)
+	from := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	var got []string
+	ready := false
+	err := n.client.Events(t.Context(), api.EventQuery{From: from, Follow: true, Limit: 9, Pattern: json.RawMessage(`{"a":["b"]}`)}, func() { ready = true }, func(e api.RecordedEvent) error {
+		if !e.Published.Equal(from) {
+			t.Errorf("published %v", e.Published)
+		}
+		got = append(got, e.Event.ID)
+		return nil
+	})
+	if err != nil || !ready || !slices.Equal(got, []string{"1", "2", `{"a":["b"]}`}) {
+		t.Errorf("%v, %v, %q", err, ready, got)
+	}
+	if err := n.client.Events(t.Context(), api.EventQuery{Bus: "none"}, nil, nil); errs.CodeOf(err) != errs.NotFound {
+		t.Errorf("%v", err)
+	}
+	for _, q := range []string{"from=x", "to=x", "limit=0", "limit=x"} {
+		if got := n.call(t, "GET", "/v1/events?"+q, "", nil); got.status != http.StatusBadRequest {
+			t.Errorf("%s: %+v", q, got)
+		}
+	}
+}
+
+func TestReplays_AreAskedForAndTold(t *testing.T) {
+	t.Parallel()
+	n := open(t)
+	if got, err := n.client.Replay(t.Context(), api.ReplayRequest{Subscription: "s", From: time.Now()}); err != nil || got.ID != "replay of s" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := n.client.ReplayStatus(t.Context(), "r/1"); err != nil || *got != (api.ReplayInfo{ID: "r/1", Found: 7, Done: true}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if list, err := n.client.Subscriptions(t.Context()); err != nil || len(list) != 1 || list[0].Dead != 3 {
+		t.Errorf("%v, %v", list, err)
+	}
+}

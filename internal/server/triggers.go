@@ -1,0 +1,338 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/bus/rule"
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
+	"github.com/ebb-run/ebb/internal/invocation"
+	"github.com/ebb-run/ebb/internal/state"
+)
+
+// busChannel has the events of an event bus.
+func busChannel(name string) string { return tenant + "/bus/" + name }
+
+// defaultBus is the event bus that is always there.
+const defaultBus = "default"
+
+var busRE = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,256}$`)
+
+// triggerPrefix begins the names of the Subscriptions that a Stack's Triggers are.
+func triggerPrefix(k state.StackKey) string { return "trigger/" + stackID(k) + "/" }
+
+// triggers gives the Subscriptions that an App's Triggers are. Those that cannot be made are told in faults, and do not keep the others back.
+func (s *Server) triggers(d *state.Deployment) (subs []bus.Subscription, faults []string) {
+	names := map[string]int{}
+	for i := range d.App.Triggers {
+		t := &d.App.Triggers[i]
+		if t.Kind != "eventBridge" || !t.Enabled {
+			continue
+		}
+		sub, err := s.ruleOf(d, t)
+		if err != nil {
+			faults = append(faults, fmt.Sprintf("%s trigger of function %s: %v", t.Kind, t.Function, err))
+			continue
+		}
+		sub.Name = triggerPrefix(d.Stack) + triggerID(t) + "/" + t.Function
+		if n := names[sub.Name]; n > 0 {
+			names[sub.Name]++
+			sub.Name += fmt.Sprintf("/%d", n+1)
+		} else {
+			names[sub.Name] = 1
+		}
+		subs = append(subs, sub)
+	}
+	return subs, faults
+}
+
+func triggerID(t *app.Trigger) string {
+	if t.ID == "" {
+		return t.Kind
+	}
+	return t.ID
+}
+
+// ruleOf is the Subscription of a rule on an event bus.
+func (s *Server) ruleOf(d *state.Deployment, t *app.Trigger) (bus.Subscription, error) {
+	r := s.resolver(d)
+	f := d.App.Function(t.Function)
+	if f == nil {
+		return bus.Subscription{}, errs.New(errs.NotFound, "there is no function %s", t.Function)
+	}
+	on, err := busName(r, t.Source)
+	if err != nil {
+		return bus.Subscription{}, err
+	}
+	settings, err := r.plain(t.Settings)
+	if err != nil {
+		return bus.Subscription{}, err
+	}
+	data, err := json.Marshal(settings)
+	if err != nil {
+		return bus.Subscription{}, errs.New(errs.Invalid, "its settings are not JSON: %w", err)
+	}
+	var declared struct {
+		EventPattern json.RawMessage
+		rule.Input
+	}
+	if err := json.Unmarshal(data, &declared); err != nil {
+		return bus.Subscription{}, errs.New(errs.Invalid, "read its settings: %w", err)
+	}
+	sub := s.async(f)
+	sub.Channel, sub.Subject = busChannel(on), ""
+	filter := rule.Filter{Pattern: declared.EventPattern, Account: s.o.Config.Account, Region: region(d.App)}
+	if sub.Filter, err = filter.Encode(); err != nil {
+		return sub, err
+	}
+	if _, err := rule.Compile(sub.Filter); len(sub.Filter) > 0 && err != nil {
+		return sub, errs.New(errs.Invalid, "its event pattern: %w", err)
+	}
+	to := target{Function: f.Name, Via: invocation.ViaEvent, Source: on, Account: s.o.Config.Account, Region: region(d.App), Rule: triggerID(t)}
+	if !declared.Input.Empty() {
+		if _, err := declared.Input.Compile(); err != nil {
+			return sub, err
+		}
+		to.Input = &declared.Input
+	}
+	sub.Target, err = json.Marshal(to)
+	return sub, err
+}
+
+// busName is the name of the event bus that a value means by name or ARN.
+func busName(r resolver, v app.Value) (string, error) {
+	if v.IsZero() {
+		return defaultBus, nil
+	}
+	text, err := v.Resolve(r.values())
+	if err != nil {
+		return "", err
+	}
+	if strings.HasPrefix(text, "arn:") {
+		if _, name, ok := strings.Cut(text, ":event-bus/"); ok {
+			text = name
+		}
+	}
+	if text == "" {
+		return defaultBus, nil
+	}
+	return text, nil
+}
+
+// plain resolves the values inside declared settings.
+func (r resolver) plain(v any) (any, error) {
+	switch v := v.(type) {
+	case app.Value:
+		return v.Resolve(r.values())
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, one := range v {
+			p, err := r.plain(one)
+			if err != nil {
+				return nil, err
+			}
+			out[k] = p
+		}
+		return out, nil
+	case []any:
+		out := make([]any, len(v))
+		for i, one := range v {
+			p, err := r.plain(one)
+			if err != nil {
+				return nil, err
+			}
+			out[i] = p
+		}
+		return out, nil
+	}
+	return v, nil
+}
+
+// takes gives the Payload of a delivery to a Function.
+func (t *target) takes(v *bus.Delivery) (invocation.Payload, error) {
+	if t.Raw {
+		return invocation.Raw(v.Event.Data), nil
+	}
+	if t.Via == "" {
+		return nil, errs.New(errs.Unsupported, "this ebb does not know the target %s", v.Target)
+	}
+	b := &invocation.Batch{Via: t.Via, Source: t.Source, Items: []invocation.Item{{Event: v.Event, Arrived: v.Published}}}
+	if t.Input == nil {
+		return b, nil
+	}
+	tr, err := t.Input.Compile()
+	if err != nil {
+		return nil, err
+	}
+	vars := rule.Vars{RuleName: t.Rule, Ingestion: v.Published}
+	if b.Input, err = tr.Apply(event.Envelope(nil, v.Event, t.Account, t.Region), vars); err != nil {
+		return nil, errs.New(errs.Invalid, "transform the event: %w", err)
+	}
+	return b, nil
+}
+
+// Publish puts events on an event bus.
+func (s *Server) Publish(ctx context.Context, name string, events []*event.Event) error {
+	if name == "" {
+		name = defaultBus
+	}
+	if !busRE.MatchString(name) {
+		return errs.New(errs.Invalid, "%q is no name of an event bus", name).WithHint("Letters, digits and . _ / - are allowed.")
+	}
+	for i, e := range events {
+		for ext := range e.Extensions {
+			if strings.HasPrefix(ext, "ebb") {
+				return errs.New(errs.Invalid, "event %d: extensions that begin with \"ebb\" are ebb's own: %s", i, ext)
+			}
+		}
+	}
+	for _, e := range events {
+		e.SetExtension(bus.Channel, busChannel(name))
+	}
+	_, err := s.events.bus.Publish(ctx, events...)
+	return err
+}
+
+// filterOf makes the bus's filter of a pattern.
+func (s *Server) filterOf(pattern json.RawMessage) (json.RawMessage, error) {
+	if len(pattern) == 0 {
+		return nil, nil
+	}
+	return rule.Filter{Pattern: pattern, Account: s.o.Config.Account, Region: region(&app.App{})}.Encode()
+}
+
+var errEnough = errs.New(errs.Canceled, "that is enough")
+
+// Events reads the events of the buses from the log.
+func (s *Server) Events(ctx context.Context, q api.EventQuery, begun func(), each func(api.RecordedEvent) error) error {
+	filter, err := s.filterOf(q.Pattern)
+	if err != nil {
+		return err
+	}
+	if len(filter) > 0 {
+		if _, err := rule.Compile(filter); err != nil {
+			return err
+		}
+	}
+	if q.Follow {
+		var stop context.CancelFunc
+		ctx, stop = context.WithCancel(ctx)
+		defer stop()
+		defer context.AfterFunc(s.following, stop)()
+	}
+	begun()
+	n := 0
+	err = s.events.bus.Read(ctx, bus.Range{From: q.From, To: q.To, Follow: q.Follow, Filter: filter}, func(r bus.Recorded) error {
+		name, ok := strings.CutPrefix(r.Event.Extension(bus.Channel), busChannel(""))
+		if !ok || q.Bus != "" && name != q.Bus {
+			return nil
+		}
+		e := r.Event.Clone()
+		e.SetExtension(bus.Channel, nil)
+		if err := each(api.RecordedEvent{Published: r.Published, Bus: name, Event: e}); err != nil {
+			return err
+		}
+		if n++; n == q.Limit {
+			return errEnough
+		}
+		return nil
+	})
+	if err == errEnough || s.following.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// Subscriptions lists what takes events, with how many deliveries stand where.
+func (s *Server) Subscriptions(ctx context.Context) ([]api.SubscriptionInfo, error) {
+	list, err := s.events.bus.Subscriptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	counts, err := s.events.bus.Counts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.SubscriptionInfo{}
+	for _, sub := range list {
+		info := api.SubscriptionInfo{Name: sub.Name}
+		info.Bus, _ = strings.CutPrefix(sub.Channel, busChannel(""))
+		if info.Bus == sub.Channel {
+			info.Bus = ""
+		}
+		var t target
+		if json.Unmarshal(sub.Target, &t) == nil {
+			info.Function = t.Function
+		}
+		var f rule.Filter
+		if len(sub.Filter) > 0 && json.Unmarshal(sub.Filter, &f) == nil {
+			info.Filter = f.Pattern
+			if f.Filters != nil {
+				info.Filter = f.Filters
+			}
+		}
+		c := counts[sub.Name]
+		info.Pending, info.Done, info.Dead = c[bus.Pending]+c[bus.Waiting], c[bus.Done], c[bus.Dead]
+		out = append(out, info)
+	}
+	return out, nil
+}
+
+// Replay delivers events again.
+func (s *Server) Replay(ctx context.Context, r api.ReplayRequest) (*api.ReplayInfo, error) {
+	filter, err := s.filterOf(r.Pattern)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.events.bus.Subscriptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// By its whole name, or where only one fits by its Function or the end of its name.
+	var fit []string
+	for _, sub := range list {
+		var t target
+		_ = json.Unmarshal(sub.Target, &t) // what is none fits by name only
+		if sub.Name == r.Subscription {
+			fit = []string{sub.Name}
+			break
+		}
+		if !t.Raw && (t.Function == r.Subscription || strings.HasSuffix(sub.Name, "/"+r.Subscription)) {
+			fit = append(fit, sub.Name)
+		}
+	}
+	switch len(fit) {
+	case 0:
+		return nil, errs.New(errs.NotFound, "there is no subscription %s", r.Subscription).WithHint("`ebb events subscriptions` lists them.")
+	case 1:
+	default:
+		slices.Sort(fit)
+		return nil, errs.New(errs.Conflict, "several subscriptions fit %s: %s", r.Subscription, strings.Join(fit, ", ")).WithHint("Give the whole name of one.")
+	}
+	id, err := s.events.bus.Replay(ctx, bus.Replay{Subscription: fit[0], From: r.From, To: r.To, Filter: filter})
+	if err != nil {
+		return nil, err
+	}
+	return &api.ReplayInfo{ID: id}, nil
+}
+
+// ReplayStatus says how far a replay is.
+func (s *Server) ReplayStatus(ctx context.Context, id string) (*api.ReplayInfo, error) {
+	st, err := s.events.bus.ReplayStatus(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &api.ReplayInfo{ID: st.ID, Found: st.Found, Done: st.Done}, nil
+}
+
+// patient bounds how long a deploy waits for the bus.
+const patient = 30 * time.Second
