@@ -8,7 +8,8 @@
 //  1. What a parser returns is valid, and within the [Limits]; what is refused says which attribute is wrong and how.
 //  2. An Event written and read again in the same form is equal: attributes, extensions with the type that the form can carry, and data byte for
 //     byte. JSON data may lose white space that means nothing.
-//  3. No input makes a parser fail in any other way than by an error; memory is bounded by the input.
+//  3. What FromEntry makes of an entry with a valid id is valid, and Envelope gives the entry's source, detail type, resources and detail again.
+//  4. No input makes a parser fail in any other way than by an error; memory is bounded by the input.
 //
 // It is written for ebb: the public SDK puts no bound on an event, brings two logging and JSON libraries, and accepts what the
 // specification forbids (duplicate members, attribute names in capitals). It knows nothing of the bus.

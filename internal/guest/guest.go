@@ -91,8 +91,11 @@ type Protocol interface {
 	Fault(inv *invocation.Invocation, u *Unit, f Fault, s invocation.Sink) error
 }
 
-// Batcher is a Protocol whose handlers can say which Items of a Batch they failed on.
+// Batcher is a Protocol that gives its handlers Batches in the form of a provider's sources, and whose handlers can say which Items they failed on.
 type Batcher interface {
+	// Record appends the i-th Item of the Batch in the form in which filters of a Trigger see it: on AWS one element of the event's Records, or the
+	// event itself where its source has none. Of the Unit it needs Function, ARN, Region and Account.
+	Record(dst []byte, u *Unit, b *invocation.Batch, i int) ([]byte, error)
 	// Verdict says what became of a Batch that Invoke gave to the handler. report says whether its Trigger wants single Items named; failed is the
 	// answer's Head.Error, or that of Fault. It never fails: an answer that makes no sense fails the whole Batch, and Err says why. The Verdict
 	// shares no memory with the answer.

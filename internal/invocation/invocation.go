@@ -7,6 +7,7 @@
 //  1. An Invocation says nothing of any provider's event shape; guest protocols translate it.
 //  2. A Request's header keeps the client's names, case and order.
 //  3. A Sink gets its Head once, before any byte, and then bytes with back-pressure.
+//  4. A Batch and its Events are not changed by whom they are given to; one Batch may be invoked more than once.
 //
 // It holds no logic of routing, queueing or retrying.
 package invocation

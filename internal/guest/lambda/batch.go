@@ -38,48 +38,60 @@ func appendBatch(dst []byte, u *guest.Unit, in *invocation.Batch) ([]byte, error
 	}
 	start := len(dst)
 	b := batch{in, u}
-	var err error
-	switch in.Via {
-	case invocation.ViaEvent:
-		dst = event.Envelope(dst, in.Items[0].Event, u.Account, u.Region)
-	case invocation.ViaSchedule:
-		dst = b.schedule(dst)
-	case invocation.ViaTopic:
-		dst, err = b.records(dst, b.notification)
-	case invocation.ViaBucket:
-		dst, err = b.records(dst, b.object)
-	case invocation.ViaQueue:
-		dst, err = b.records(dst, b.message)
-	case invocation.ViaStream:
-		dst, err = b.records(dst, b.record)
-	case invocation.ViaTable:
-		dst, err = b.records(dst, b.change)
-	default:
-		err = errs.New(errs.Internal, "a batch via %q", in.Via)
+	if !b.listed() {
+		dst, err := b.item(dst, 0)
+		if n := len(dst) - start; err == nil && n > maxEvent {
+			err = tooLarge(n)
+		}
+		return dst, err
 	}
-	if err == nil && len(dst)-start > maxEvent {
-		err = tooLarge(len(dst) - start)
-	}
-	return dst, err
-}
-
-// records appends {"Records":[…]} with one record for each Item.
-func (b batch) records(dst []byte, record func([]byte, *invocation.Item) ([]byte, error)) ([]byte, error) {
-	start := len(dst)
 	dst = append(dst, `{"Records":[`...)
 	for i := range b.Items {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
 		var err error
-		if dst, err = record(dst, &b.Items[i]); err != nil {
+		if dst, err = b.item(dst, i); err != nil {
 			return dst, fmt.Errorf("item %d: %w", i, err)
 		}
-		if len(dst)-start > maxEvent {
-			return dst, tooLarge(len(dst) - start)
+		if n := len(dst) - start + len(`]}`); n > maxEvent {
+			return dst, tooLarge(n)
 		}
 	}
 	return append(dst, `]}`...), nil
+}
+
+// Record appends one element of the event's Records; of rules and schedules, which have none, the event.
+func (p *Protocol) Record(dst []byte, u *guest.Unit, b *invocation.Batch, i int) ([]byte, error) {
+	if i < 0 || i >= len(b.Items) {
+		return dst, errs.New(errs.Internal, "item %d of %d", i, len(b.Items))
+	}
+	return batch{b, u}.item(dst, i)
+}
+
+// listed says whether the source gives its events as Records.
+func (b batch) listed() bool { return b.Via != invocation.ViaEvent && b.Via != invocation.ViaSchedule }
+
+// item appends one Item.
+func (b batch) item(dst []byte, i int) ([]byte, error) {
+	it := &b.Items[i]
+	switch b.Via {
+	case invocation.ViaEvent:
+		return event.Envelope(dst, it.Event, b.unit.Account, b.unit.Region), nil
+	case invocation.ViaSchedule:
+		return b.schedule(dst, it), nil
+	case invocation.ViaTopic:
+		return b.notification(dst, it), nil
+	case invocation.ViaBucket:
+		return b.object(dst, it)
+	case invocation.ViaQueue:
+		return b.message(dst, it), nil
+	case invocation.ViaStream:
+		return b.record(dst, it), nil
+	case invocation.ViaTable:
+		return b.change(dst, it)
+	}
+	return dst, errs.New(errs.Internal, "a batch via %q", b.Via)
 }
 
 // arn names something of the function's own region and account.
@@ -98,6 +110,11 @@ func arrived(it *invocation.Item) time.Time {
 	return time.Unix(0, 0)
 }
 
+// due is the time that a schedule fired for, which may be before the Item came.
+func due(it *invocation.Item) time.Time {
+	return arrived(&invocation.Item{Event: it.Event})
+}
+
 // body is the text of a message. The services take text alone; bytes that are none travel as base64.
 func body(e *event.Event) []byte {
 	if utf8.Valid(e.Data) {
@@ -114,7 +131,7 @@ func appendBytes(dst, p []byte) []byte {
 
 // message appends a record of SQS: Lambda guide, "Using Lambda with Amazon SQS", "Example standard queue message event" and "… FIFO …", and
 // SQS API reference, ReceiveMessage, for the attributes.
-func (b batch) message(dst []byte, it *invocation.Item) ([]byte, error) {
+func (b batch) message(dst []byte, it *invocation.Item) []byte {
 	text := body(it.Event)
 	dst = appendMember(append(dst, '{'), "messageId", it.Event.ID)
 	dst = appendMember(dst, "receiptHandle", it.Receipt)
@@ -168,7 +185,7 @@ func (b batch) message(dst []byte, it *invocation.Item) ([]byte, error) {
 	dst = appendMember(dst, "md5OfBody", hex.EncodeToString(sum[:]))
 	dst = appendMember(dst, "eventSource", "aws:sqs")
 	dst = appendMember(dst, "eventSourceARN", b.arn("sqs", b.Source))
-	return append(appendMember(dst, "awsRegion", b.unit.Region), '}'), nil
+	return append(appendMember(dst, "awsRegion", b.unit.Region), '}')
 }
 
 func millis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
@@ -206,7 +223,7 @@ func sumAttributes(names []string, attrs map[string]invocation.Attribute) string
 const unsigned = "dW5zaWduZWQ="
 
 // notification appends a record of SNS: Lambda guide, "Invoking Lambda functions with Amazon SNS notifications".
-func (b batch) notification(dst []byte, it *invocation.Item) ([]byte, error) {
+func (b batch) notification(dst []byte, it *invocation.Item) []byte {
 	topic := b.arn("sns", b.Source)
 	label := b.Label
 	if label == "" { // a subscription always has one, and the same each time
@@ -245,22 +262,21 @@ func (b batch) notification(dst []byte, it *invocation.Item) ([]byte, error) {
 		}
 		dst = append(dst, '}')
 	}
-	return append(dst, `}}}`...), nil
+	return append(dst, `}}}`...)
 }
 
 // schedule appends the event of a scheduled rule (EventBridge user guide, "Creating a rule that runs on a schedule"), or that of a schedule
 // in a group, whose detail is a string: EventBridge Scheduler gives it where a target has no input of its own.
-func (b batch) schedule(dst []byte) []byte {
-	e := b.Items[0].Event
-	due := event.Event{
-		ID: e.ID, Time: arrived(&invocation.Item{Event: e}), Type: "Scheduled Event", Source: "aws.events",
+func (b batch) schedule(dst []byte, it *invocation.Item) []byte {
+	e := event.Event{
+		ID: it.Event.ID, Time: due(it), Type: "Scheduled Event", Source: "aws.events",
 		DataContentType: "application/json", Data: []byte("{}"),
 	}
 	resource := b.arn("events", "rule/"+b.Source)
 	if b.Group != "" {
-		due.Source, due.Data = "aws.scheduler", []byte(`"{}"`)
+		e.Source, e.Data = "aws.scheduler", []byte(`"{}"`)
 		resource = b.arn("scheduler", "schedule/"+b.Group+"/"+b.Source)
 	}
-	event.SetResources(&due, []string{resource})
-	return event.Envelope(dst, &due, b.unit.Account, b.unit.Region)
+	event.SetResources(&e, []string{resource})
+	return event.Envelope(dst, &e, b.unit.Account, b.unit.Region)
 }

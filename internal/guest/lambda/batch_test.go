@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebb-run/ebb/internal/bus/filter"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/event"
 	"github.com/ebb-run/ebb/internal/guest"
@@ -144,6 +145,57 @@ func TestAppendPayload_RefusesABatchThatHasNoForm(t *testing.T) {
 		}
 		if !errors.Is(err, guest.ErrPayload) || errs.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.say) {
 			t.Errorf("%s: %v (code %v), want code %v and %q", name, err, errs.CodeOf(err), c.code, c.say)
+		}
+	}
+}
+
+func TestRecord_IsWhatFiltersSee(t *testing.T) {
+	t.Parallel()
+	var p Protocol
+	for name, b := range Batches() {
+		whole, err := appendBatch(nil, batchUnit(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read struct{ Records []json.RawMessage }
+		if err := json.Unmarshal(whole, &read); err != nil {
+			t.Fatal(err)
+		}
+		if read.Records == nil {
+			read.Records = []json.RawMessage{whole}
+		}
+		for i, want := range read.Records {
+			if got, err := p.Record([]byte("kept"), batchUnit(), b, i); err != nil || string(got) != "kept"+string(want) {
+				t.Errorf("%s, %d: %s, %v; want %s", name, i, got, err, want)
+			}
+		}
+		for _, i := range []int{-1, len(b.Items)} {
+			if _, err := p.Record(nil, batchUnit(), b, i); err == nil {
+				t.Errorf("%s has an item %d", name, i)
+			}
+		}
+	}
+	for _, c := range []struct {
+		source  filter.Source
+		batch   string
+		pattern string
+		want    bool
+	}{
+		{filter.Queue, "sqs-fifo", `{"body":{"n":[1]}}`, true}, {filter.Queue, "sqs-fifo", `{"body":{"n":[2]}}`, false},
+		{filter.Stream, "kinesis", `{"partitionKey":["k\"1"]}`, true},
+		{filter.Table, "dynamodb", `{"eventName":["INSERT"],"dynamodb":{"NewImage":{"Message":{"S":[{"prefix":"New"}]}}}}`, true},
+		{filter.Table, "dynamodb", `{"eventName":["REMOVE"]}`, false},
+	} {
+		f, list := filter.CompileCriteria([]string{c.pattern}, c.source, "f")
+		if list.HasErrors() {
+			t.Fatalf("%s: %v", c.pattern, list)
+		}
+		record, err := p.Record(nil, batchUnit(), Batches()[c.batch], 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := f.Match(record); err != nil || got != c.want {
+			t.Errorf("%s: %v, %v", c.pattern, got, err)
 		}
 	}
 }

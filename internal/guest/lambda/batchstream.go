@@ -20,7 +20,7 @@ func (b batch) object(dst []byte, it *invocation.Item) ([]byte, error) {
 }
 
 // record appends a record of Kinesis: Lambda guide, "How Lambda processes records from Amazon Kinesis Data Streams", "Example event".
-func (b batch) record(dst []byte, it *invocation.Item) ([]byte, error) {
+func (b batch) record(dst []byte, it *invocation.Item) []byte {
 	dst = append(dst, `{"kinesis":{"kinesisSchemaVersion":"1.0"`...)
 	dst = appendMember(dst, "partitionKey", it.Key)
 	dst = appendMember(dst, "sequenceNumber", it.Sequence)
@@ -33,7 +33,7 @@ func (b batch) record(dst []byte, it *invocation.Item) ([]byte, error) {
 	dst = appendMember(dst, "eventName", "aws:kinesis:record")
 	dst = appendMember(dst, "invokeIdentityArn", arn.New("iam", "", b.unit.Account, "role/"+b.unit.Function).String())
 	dst = appendMember(dst, "awsRegion", b.unit.Region)
-	return append(appendMember(dst, "eventSourceARN", b.arn("kinesis", "stream/"+b.Source)), '}'), nil
+	return append(appendMember(dst, "eventSourceARN", b.arn("kinesis", "stream/"+b.Source)), '}')
 }
 
 // shardID is how Kinesis calls the shard of a number.

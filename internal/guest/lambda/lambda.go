@@ -14,6 +14,7 @@
 //  5. A streamed answer goes out as it is written, no faster than it is read; one that nobody reads any more ends within guest.Farewell, or
 //     the Instance does.
 //  6. An idle Session holds no buffers and, with frames, no goroutine.
+//  7. A Batch reaches a handler in the form that its source has on AWS, and Verdict reads the answer as an event source mapping does.
 //
 // It does not choose interpreters or install SDKs, and gives no credentials that work.
 package lambda
