@@ -103,4 +103,8 @@ func lockDir(dir string) (*dirLock, error) {
 	return &dirLock{f}, nil
 }
 
-func (l *dirLock) release() error { return l.f.Close() }
+func (l *dirLock) release() error {
+	// A program that is being started has the file too until it is executed: closing alone would leave it locked.
+	_ = syscall.Flock(int(l.f.Fd()), syscall.LOCK_UN)
+	return l.f.Close()
+}

@@ -215,10 +215,13 @@ func (l *dataLock) Announce(r RunFile) error {
 
 // Release lets go of the directory.
 func (l *dataLock) Release() error {
-	if err := os.Remove(filepath.Join(l.dir, "server.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(err, l.file.Close())
+	err := os.Remove(filepath.Join(l.dir, "server.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	return l.file.Close()
+	// A program that is being started has the file too until it is executed: closing alone would leave it locked.
+	_ = syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN)
+	return errors.Join(err, l.file.Close())
 }
 
 func isInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
