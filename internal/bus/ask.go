@@ -37,15 +37,19 @@ type question struct {
 	Counts bool   `json:"counts,omitempty"`
 	Replay string `json:"replay,omitempty"`
 	Reach  uint64 `json:"reach,omitempty"` // a block
+
+	Schedules *schedulePage `json:"schedules,omitempty"`
 }
 
 type reply struct {
-	Statuses []Status       `json:"statuses,omitempty"`
-	Subs     []Subscription `json:"subs,omitempty"`
-	Counts   Counts         `json:"counts,omitempty"`
-	Replay   *ReplayStatus  `json:"replay,omitempty"`
-	Code     errs.Code      `json:"code,omitempty"`
-	Error    string         `json:"error,omitempty"`
+	Statuses  []Status         `json:"statuses,omitempty"`
+	Subs      []Subscription   `json:"subs,omitempty"`
+	Counts    Counts           `json:"counts,omitempty"`
+	Replay    *ReplayStatus    `json:"replay,omitempty"`
+	Schedules []ScheduleStatus `json:"schedules,omitempty"`
+	More      bool             `json:"more,omitempty"` // Schedules
+	Code      errs.Code        `json:"code,omitempty"`
+	Error     string           `json:"error,omitempty"`
 }
 
 // askWait bounds a question to another Node.
@@ -177,6 +181,8 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		r.Counts, err = o.counts(ctx)
 	case q.Reach > 0:
 		err = o.progress.reach(ctx, o.ctx, q.Reach)
+	case q.Schedules != nil:
+		err = o.schedules(ctx, *q.Schedules, r)
 	case q.Replay != "":
 		r.Replay, err = o.replayStatus(ctx, q.Replay)
 	}

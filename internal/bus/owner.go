@@ -33,6 +33,7 @@ type owner struct {
 	progress progress
 	caught   bool            // its own lease was folded: everything of earlier owners was
 	replays  map[string]bool // that are being read
+	clock    *clock
 }
 
 // Run owns Partitions and delivers until ctx ends; running calls of Deliver are then cancelled and waited for.
@@ -118,7 +119,7 @@ func (o *owner) open(ctx context.Context) error {
 	if err := o.fold.load(ctx); err != nil {
 		return errors.Join(indexError(err), o.x.close())
 	}
-	o.d = newDispatcher(o)
+	o.d, o.clock = newDispatcher(o), newClock(o)
 	return nil
 }
 
@@ -161,6 +162,7 @@ const (
 func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer o.clock.timer.Stop()
 	purge := time.NewTicker(o.b.opt.sweep)
 	defer purge.Stop()
 	for {
@@ -173,6 +175,9 @@ func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 			o.d.finish(f)
 			o.more()
 		case <-timer.C:
+		case <-o.clock.timer.C:
+		case f := <-o.clock.appended:
+			o.clock.settle(f)
 		case <-purge.C:
 			if o.caught {
 				if err := o.purge(ctx, time.Now()); err != nil && ctx.Err() == nil {
@@ -187,6 +192,7 @@ func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 		if err := o.work(ctx, timer); err != nil {
 			return err
 		}
+		o.clock.work()
 	}
 }
 
@@ -269,6 +275,7 @@ func (o *owner) apply() error {
 		out = &effects{subs: true, replays: true}
 	}
 	o.d.take(out, ms(time.Now()))
+	o.clock.take(out)
 	if out.replays {
 		o.startReplays()
 	}
