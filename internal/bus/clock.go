@@ -3,7 +3,6 @@ package bus
 import (
 	"container/heap"
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/cron"
@@ -265,6 +264,3 @@ func (h *dueHeap) Pop() any {
 	e.pos, *h = -1, old[:len(old)-1]
 	return e
 }
-
-// String names an entry in messages.
-func (k scheduleKey) String() string { return fmt.Sprintf("%s/%s", k.tenant, k.name) }
