@@ -41,6 +41,8 @@ type question struct {
 	Count  *tally `json:"count,omitempty"`
 	Replay string `json:"replay,omitempty"`
 	Reach  uint64 `json:"reach,omitempty"` // a block
+
+	Schedules *schedulePage `json:"schedules,omitempty"`
 }
 
 // tally asks how many of a Selection stand in one of the states.
@@ -50,13 +52,15 @@ type tally struct {
 }
 
 type reply struct {
-	Count    int            `json:"count,omitempty"`
-	Statuses []Status       `json:"statuses,omitempty"`
-	Subs     []Subscription `json:"subs,omitempty"`
-	Counts   Counts         `json:"counts,omitempty"`
-	Replay   *ReplayStatus  `json:"replay,omitempty"`
-	Code     errs.Code      `json:"code,omitempty"`
-	Error    string         `json:"error,omitempty"`
+	Count     int              `json:"count,omitempty"`
+	Statuses  []Status         `json:"statuses,omitempty"`
+	Subs      []Subscription   `json:"subs,omitempty"`
+	Counts    Counts           `json:"counts,omitempty"`
+	Replay    *ReplayStatus    `json:"replay,omitempty"`
+	Schedules []ScheduleStatus `json:"schedules,omitempty"`
+	More      bool             `json:"more,omitempty"` // Schedules
+	Code      errs.Code        `json:"code,omitempty"`
+	Error     string           `json:"error,omitempty"`
 }
 
 // askWait bounds a question to another Node.
@@ -190,6 +194,8 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		r.Count, err = o.count(ctx, *q.Count)
 	case q.Reach > 0:
 		err = o.progress.reach(ctx, o.ctx, q.Reach)
+	case q.Schedules != nil:
+		err = o.schedules(ctx, *q.Schedules, r)
 	case q.Replay != "":
 		r.Replay, err = o.replayStatus(ctx, q.Replay)
 	}

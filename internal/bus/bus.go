@@ -37,6 +37,10 @@ type Options struct {
 	Ended       Ended         // told of each delivery that ends; nil is not
 	Log         *slog.Logger  // nil drops it
 
+	// Now is the clock of schedules alone; nil means the system's. It may jump: it is asked again every second or two.
+	Now func() time.Time
+
+	check time.Duration // the longest between two looks at Now; 0 means 2 s
 	sweep time.Duration // between removals of what is old; 0 means a fiftieth of the retention, between a minute and an hour
 }
 
@@ -75,6 +79,12 @@ func (o Options) orDefaults() Options {
 	}
 	if o.MaxHops <= 0 {
 		o.MaxHops = 16
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.check <= 0 {
+		o.check = 2 * time.Second
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -1,7 +1,7 @@
 // Package bus makes everything that is not a request durable: CloudEvents are on disk before they are acknowledged, are
 // delivered to each matching Subscription until they succeed or rest as dead letters, and can be asked about.
 //
-// Main type: [Bus], made by [Open] over JetStream. Publish, Subscribe, Redrive, Cancel and Replay only append to the log; Run owns
+// Main type: [Bus], made by [Open] over JetStream. Publish, Subscribe, PutSchedule, Redrive, Cancel and Replay only append to the log; Run owns
 // Partitions, and delivers.
 //
 // Guarantees:
@@ -13,7 +13,9 @@
 //  4. In an ordered Subscription the deliveries of one partitionkey run one after the other, in the order of the log, and never two at once.
 //  5. The index is derived from the log alone: deleted, damaged or of an old format, it is made again, and comes out the same.
 //  6. A target that is slow or fails holds up only its own Subscription. Memory is bounded whatever is queued: publishers wait, then are refused.
-//  7. An event whose chain of causes is longer than MaxHops becomes a dead letter with the cause "loop", and is not delivered.
+//  7. A slot of a Schedule publishes at most one event: across restarts, Nodes, clocks that jump, and puts of the same Schedule. A slot that is not missed
+//     publishes exactly one; what becomes of missed ones is the Schedule's policy.
+//  8. An event whose chain of causes is longer than MaxHops becomes a dead letter with the cause "loop", and is not delivered.
 //
 // # Design
 //
@@ -25,10 +27,10 @@
 // log twice, and the fold drops the second. That makes every append safe to repeat after a lost answer.
 //
 // Everything that happens is an item of the log: an event, the outcome of an attempt, a Subscription put or deleted, a redrive, a
-// cancel, a replay and its progress, the taking of the lease. State is a fold over the items: fold.go holds it, and takes no clock, no random
+// cancel, a replay and its progress, a Schedule put, deleted or fired, the taking of the lease. State is a fold over the items: fold.go holds it, and takes no clock, no random
 // number and no setting but the window and MaxHops. Its result is the index, a SQLite file for each Partition (index.go), whose transactions hold
 // their position in the log. It is never synced for its own sake: what a power loss takes from it is folded again. What was purged
-// from the log's head is kept as a base (the Subscriptions at that position) in the key-value bucket.
+// from the log's head is kept as a base (the Subscriptions and Schedules at that position) in the key-value bucket.
 //
 // A Partition is owned by one Node under a lease (lease.go). The new owner appends its epoch, folds up to it, and only then delivers;
 // outcomes of older epochs that stand behind it are ignored. An owner that cannot renew stops before others may take over; they wait
@@ -38,6 +40,12 @@
 //
 // What is due is held in memory up to a bound for each Subscription; the rest stays in the index, and is taken up in order of due time. Event bodies
 // are read from the log when the memory for them is used up.
+//
+// A Schedule is an item of the log, in the Partition of its Tenant and name. The owner of that has a heap of what is due next, and one timer
+// (clock.go). When a slot is due it appends a fired item, which carries the event; the fold publishes the event only if its slot is newer than all that this
+// Schedule has fired, and was fired by the put that stands (schedulefold.go). So it is the order of the log that decides, never a clock: who fires may fire again
+// whenever it is in doubt, and does so after each lost answer, takeover or put. The price is that after a clock that ran ahead and fired, the Schedule rests until
+// the clock is there again; deleting and putting it anew ends that.
 //
 // It does not yet: count a delivery that was under way when ebb was killed as an attempt; spread Partitions evenly over Nodes (who comes first takes
 // what is free); keep a second index warm on another Node, which has to fold what it lacks when it takes over; bound the calls of one Subscription over

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -37,11 +38,12 @@ type fresh struct {
 
 // effects are what a transaction of the fold means to what is in memory. They take place after its commit.
 type effects struct {
-	ready     []fresh         // pending now, or later when due is later
-	ended     []end           // attempts whose outcome of the newest epoch was read
-	cancelled []did           // stopped by request
-	subs      bool            // the Subscriptions have changed
-	replays   bool            // so have the replays
+	ready     []fresh // pending now, or later when due is later
+	ended     []end   // attempts whose outcome of the newest epoch was read
+	cancelled []did   // stopped by request
+	subs      bool    // the Subscriptions have changed
+	replays   bool    // so have the replays
+	schedules map[scheduleKey]bool
 	epochs    map[uint64]bool // leases that were read
 }
 
@@ -62,9 +64,11 @@ type folder struct {
 	index   func() Index // nil: none
 	warn    func(text string, args ...any)
 	out     effects
+
+	schedules map[scheduleKey]liveSchedule
 }
 
-// load reads the Subscriptions that stand.
+// load reads the Subscriptions and Schedules that stand.
 func (f *folder) load(ctx context.Context) error {
 	f.subs, f.reading = map[string]*liveSub{}, map[reading]*room{}
 	rows, err := f.x.query(ctx, "SELECT id, spec FROM subs WHERE live = 1")
@@ -84,7 +88,10 @@ func (f *folder) load(ctx context.Context) error {
 		}
 		f.keep(f.live(id, s))
 	}
-	return rows.Err()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	return f.loadSchedules(ctx)
 }
 
 func (f *folder) live(id int64, s Subscription) *liveSub {
@@ -217,6 +224,8 @@ func (f *folder) item(ctx context.Context, at did, now int64, it item) error {
 		return read(it, func(r replay) error { return f.replay(ctx, at, r, it.body) })
 	case kindReplayed:
 		return read(it, func(r replayed) error { return f.replayed(ctx, at, now, r) })
+	case kindSchedule, kindUnschedule, kindFired:
+		return f.schedule(ctx, at, now, it)
 	case kindLease:
 		return read(it, func(l lease) error {
 			if l.Epoch > f.x.epoch {

@@ -16,7 +16,7 @@ import (
 )
 
 // indexFormat rises with any change of the tables or of the fold: an index of another format is made again from the log.
-const indexFormat = 1
+const indexFormat = 2
 
 const schema = `
 CREATE TABLE meta(k TEXT PRIMARY KEY, v TEXT NOT NULL) WITHOUT ROWID;
@@ -38,6 +38,12 @@ CREATE INDEX lane ON deliveries(sub, key, seq, idx) WHERE state < 2 AND key <> '
 CREATE INDEX open ON deliveries(eseq) WHERE state IN (0, 1, 4);
 CREATE INDEX dead ON deliveries(sub, cause) WHERE state = 4;
 CREATE TABLE replays(id TEXT PRIMARY KEY, spec BLOB NOT NULL, sub INTEGER NOT NULL, cursor INTEGER NOT NULL, upto INTEGER NOT NULL, live INTEGER NOT NULL, found INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE schedules(tenant TEXT NOT NULL, name TEXT NOT NULL, gseq INTEGER NOT NULL, gidx INTEGER NOT NULL, anchor INTEGER NOT NULL, since INTEGER NOT NULL,
+  last INTEGER NOT NULL, fseq INTEGER NOT NULL, fidx INTEGER NOT NULL, spec BLOB NOT NULL, PRIMARY KEY(tenant, name)) WITHOUT ROWID;
+-- What each was when, for the base; a spec is in the row of its put.
+CREATE TABLE schedule_log(tenant TEXT NOT NULL, name TEXT NOT NULL, gseq INTEGER NOT NULL, gidx INTEGER NOT NULL, anchor INTEGER NOT NULL, since INTEGER NOT NULL,
+  last INTEGER NOT NULL, fseq INTEGER NOT NULL, fidx INTEGER NOT NULL, seq INTEGER NOT NULL, idx INTEGER NOT NULL, live INTEGER NOT NULL, spec BLOB,
+  PRIMARY KEY(tenant, name, seq, idx)) WITHOUT ROWID;
 `
 
 // index is the fold of one Partition's log. Its writer is used by one goroutine; the reader by any.
@@ -173,6 +179,9 @@ func (x *index) create(ctx context.Context, logID string, first uint64, b *base)
 				return err
 			}
 		}
+		if err := x.setSchedules(ctx, b.Seq, b.schedules); err != nil {
+			return err
+		}
 	}
 	return x.commit(ctx)
 }
@@ -277,11 +286,14 @@ func (x *index) one(ctx context.Context, dest []any, q string, args ...any) (fou
 	return err == nil, err
 }
 
-// base is what was purged from the head of a log: the Subscriptions that stood at Seq, the first block that is left.
+// base is what was purged from the head of a log: the Subscriptions and Schedules that stood at Seq, the first block that is left.
 type base struct {
 	Seq   uint64    `json:"seq"`
 	Epoch uint64    `json:"epoch"`
 	Subs  []baseSub `json:"subs"`
+	Parts int       `json:"parts,omitempty"` // keys that hold the Schedules
+
+	schedules []baseSchedule
 }
 
 type baseSub struct {

@@ -28,6 +28,10 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(childSchedules); dir != "" {
+		fmt.Println("error", fireForever(dir))
+		os.Exit(1)
+	}
 	if dir := os.Getenv(childDir); dir != "" {
 		if err := publishForever(dir, os.Getenv(childRound)); err != nil {
 			fmt.Println("error", err)

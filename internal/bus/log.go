@@ -73,9 +73,12 @@ func (b *blocks) event(ctx context.Context, seq uint64, idx int) (*event.Event, 
 	if err != nil {
 		return nil, err
 	}
-	if idx >= len(items) || items[idx].kind != kindEvent {
+	var e *event.Event
+	if idx < len(items) {
+		e, err = items[idx].event()
+	}
+	if e == nil && err == nil {
 		return nil, errs.New(errs.NotFound, "there is no event at item %d of block %d", idx, seq)
 	}
-	e, _, err := event.ParseLog(items[idx].body)
 	return e, err
 }

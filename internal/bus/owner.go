@@ -34,6 +34,7 @@ type owner struct {
 	progress progress
 	caught   bool            // its own lease was folded: everything of earlier owners was
 	replays  map[string]bool // that are being read
+	clock    *clock
 }
 
 // Pause ends the handing out of deliveries, for good; those that run go on, and their outcomes are recorded.
@@ -122,7 +123,7 @@ func (o *owner) open(ctx context.Context) error {
 	if err := o.fold.load(ctx); err != nil {
 		return errors.Join(indexError(err), o.x.close())
 	}
-	o.d = newDispatcher(o)
+	o.d, o.clock = newDispatcher(o), newClock(o)
 	return nil
 }
 
@@ -165,6 +166,7 @@ const (
 func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer o.clock.timer.Stop()
 	purge := time.NewTicker(o.b.opt.sweep)
 	defer purge.Stop()
 	for {
@@ -177,6 +179,9 @@ func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 			o.d.finish(f)
 			o.more()
 		case <-timer.C:
+		case <-o.clock.timer.C:
+		case f := <-o.clock.appended:
+			o.clock.settle(f)
 		case <-purge.C:
 			if o.caught {
 				if err := o.purge(ctx, time.Now()); err != nil && ctx.Err() == nil {
@@ -191,6 +196,7 @@ func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 		if err := o.work(ctx, timer); err != nil {
 			return err
 		}
+		o.clock.work()
 	}
 }
 
@@ -273,6 +279,7 @@ func (o *owner) apply() error {
 		out = &effects{subs: true, replays: true}
 	}
 	o.d.take(out, ms(time.Now()))
+	o.clock.take(out)
 	if out.replays {
 		o.startReplays()
 	}

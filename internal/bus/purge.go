@@ -25,10 +25,71 @@ func (b *Bus) readBase(ctx context.Context, p *partition) (*base, error) {
 	if err := json.Unmarshal(e.Value(), &out); err != nil {
 		return nil, errs.New(errs.Failed, "the base of partition %d of the event log cannot be read: %w", p.num, err)
 	}
-	return &out, nil
+	return &out, b.readBaseSchedules(ctx, p, &out)
 }
 
 func (p *partition) baseKey() string { return "base." + strconv.Itoa(p.num) }
+
+// writeBase writes a base. Its Schedules may be more than one value of the bucket holds: they are in keys of their own, written before it and
+// named by its block, so that an old base is whole until the new one is there.
+func (o *owner) writeBase(ctx context.Context, b *base) error {
+	old, err := o.b.readBase(ctx, o.p)
+	if err != nil {
+		return err
+	}
+	put := func(key string, v any) error {
+		data, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		if _, err := o.b.kv.Put(ctx, key, data); err != nil {
+			return fault("write the base of the event log", err)
+		}
+		return nil
+	}
+	for rest := b.schedules; len(rest) > 0; b.Parts++ {
+		n, size := 0, 0
+		for n < len(rest) && (n == 0 || size+len(rest[n].Spec) < maxSpec) {
+			size += len(rest[n].Spec) + 256
+			n++
+		}
+		if err := put(o.p.basePart(b.Seq, b.Parts), rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	if err := put(o.p.baseKey(), b); err != nil {
+		return err
+	}
+	if old == nil || old.Seq == b.Seq {
+		return nil
+	}
+	for i := range old.Parts {
+		if err := o.b.kv.Purge(ctx, o.p.basePart(old.Seq, i)); err != nil {
+			return fault("remove an old base of the event log", err)
+		}
+	}
+	return nil
+}
+
+func (p *partition) basePart(seq uint64, part int) string {
+	return p.baseKey() + "." + strconv.FormatUint(seq, 10) + "." + strconv.Itoa(part)
+}
+
+func (b *Bus) readBaseSchedules(ctx context.Context, p *partition, to *base) error {
+	for i := range to.Parts {
+		e, err := b.kv.Get(ctx, p.basePart(to.Seq, i))
+		if err != nil {
+			return fault("read the base of the event log", err)
+		}
+		var part []baseSchedule
+		if err := json.Unmarshal(e.Value(), &part); err != nil {
+			return errs.New(errs.Failed, "the base of partition %d of the event log cannot be read: %w", p.num, err)
+		}
+		to.schedules = append(to.schedules, part...)
+	}
+	return nil
+}
 
 // purge removes what is older than the retention and not needed any more. The order makes a crash at any point harmless: a base that is ahead of
 // the log's head only hides what is to be removed.
@@ -45,12 +106,8 @@ func (o *owner) purge(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(b)
-	if err != nil {
+	if err := o.writeBase(ctx, b); err != nil {
 		return err
-	}
-	if _, err := o.b.kv.Put(ctx, o.p.baseKey(), data); err != nil {
-		return fault("write the base of the event log", err)
 	}
 	if err := o.p.stream.Purge(ctx, jetstream.WithPurgeSequence(floor)); err != nil {
 		return fault("purge the event log", err)
@@ -63,7 +120,7 @@ func (o *owner) purge(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	return nil
+	return o.x.pruneSchedules(ctx, floor)
 }
 
 // floor is the first block that has to stay: the first of the retention, of what has not ended, and of replays. 0 means that nothing can go.
@@ -105,5 +162,9 @@ func (o *owner) baseAt(ctx context.Context, floor uint64) (*base, error) {
 		}
 		b.Subs = append(b.Subs, s)
 	}
-	return b, rows.Err()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, err
+	}
+	b.schedules, err = o.x.schedulesAt(ctx, floor)
+	return b, err
 }

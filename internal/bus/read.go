@@ -101,12 +101,12 @@ func (b *Bus) readPart(ctx context.Context, p *partition, r Range, f func(Record
 			return err
 		}
 		for i, it := range items {
-			if it.kind != kindEvent {
-				continue
-			}
-			e, _, err := event.ParseLog(it.body)
+			e, err := it.event()
 			if err != nil {
 				return err
+			}
+			if e == nil {
+				continue
 			}
 			if err := f(Recorded{Receipt{Partition: p.num, Seq: meta.Sequence.Stream, Item: i}, meta.Timestamp.UTC(), e}); err != nil {
 				return err

@@ -30,6 +30,10 @@ const (
 	kindReplay   kind = 'p' // replay
 	kindReplayed kind = 'q' // replayed
 	kindLease    kind = 'l' // lease
+
+	kindSchedule   kind = 'h' // schedulePut
+	kindUnschedule kind = 'j' // unschedule
+	kindFired      kind = 'f' // firing and event
 )
 
 type item struct {

@@ -10,7 +10,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/ebb-run/ebb/internal/errs"
-	"github.com/ebb-run/ebb/internal/event"
 )
 
 // Replay says which events are delivered again: those published in [From, To) that match the Subscription and, where one is given, the Filter.
@@ -209,12 +208,12 @@ func search(data []byte, seq uint64, sub *liveSub, filter Matcher) ([]ref, error
 	}
 	var out []ref
 	for i, it := range items {
-		if it.kind != kindEvent {
-			continue
-		}
-		e, _, err := event.ParseLog(it.body)
+		e, err := it.event()
 		if err != nil {
 			return nil, err
+		}
+		if e == nil {
+			continue
 		}
 		if !sub.spec.reads(e) || !sub.matcher.Match(e) || !filter.Match(e) {
 			continue

@@ -8,6 +8,7 @@ import (
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/cron"
 	"github.com/ebb-run/ebb/internal/engine"
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
 )
@@ -21,7 +22,7 @@ func provisioned(f *app.Function) func(time.Time) (int, time.Time) {
 	}
 	var changes []change
 	for _, s := range f.Schedule {
-		if at, err := cron.Parse(s.When, s.TimeZone); err == nil {
+		if at, err := clockTimes(s); err == nil {
 			changes = append(changes, change{at, s.Provisioned})
 		}
 	}
@@ -42,6 +43,15 @@ func provisioned(f *app.Function) func(time.Time) (int, time.Time) {
 		}
 		return n, until
 	}
+}
+
+// clockTimes reads when a change is due. A rate says no time of day, so nobody could tell which change holds after a restart.
+func clockTimes(c app.Scaling) (*cron.Schedule, error) {
+	at, err := cron.Parse(c.When, c.TimeZone)
+	if err == nil && at.Rate() > 0 {
+		return nil, errs.New(errs.Invalid, "%s says no time of day", c.When).WithHint("Write cron() or at().")
+	}
+	return at, err
 }
 
 // readyBytes is the memory that programs may use which are held ready for Instances: a sixteenth of what those have, and beside it.
@@ -69,7 +79,7 @@ func (s *Server) unkept(a *app.App) (warnings []string) {
 		f := &a.Functions[i]
 		most := f.Provisioned
 		for _, c := range f.Schedule {
-			if _, err := cron.Parse(c.When, c.TimeZone); err != nil {
+			if _, err := clockTimes(c); err != nil {
 				warnings = append(warnings, fmt.Sprintf("the schedule of function %s is not kept: %v", f.Key, err))
 				continue
 			}
