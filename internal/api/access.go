@@ -55,6 +55,7 @@ func (s *Server) routes() []route {
 		{"GET /v1/subscriptions", identity.OpEvents, never, s.subscriptions},
 		{"POST /v1/replays", identity.OpReplay, never, s.replay},
 		{"GET /v1/replays/{id}", identity.OpReplay, never, s.replayStatus},
+		{"GET /v1/schedules", identity.OpEvents, never, s.schedules},
 		{"GET /v1/logs", identity.OpLogs, narrowed, s.logs},
 		{"GET /metrics", identity.OpMetrics, never, s.metrics},
 		{"GET /v1/ca", identity.OpInfo, shared, s.ca},

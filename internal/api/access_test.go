@@ -95,6 +95,7 @@ var may = map[string]struct {
 	"POST /events":                             {"admin deploy invoke", `{"specversion":"1.0","id":"1","source":"/s","type":"t"}`, "403"},
 	"GET /v1/events":                           {"admin deploy read", "", "403"},
 	"GET /v1/subscriptions":                    {"admin deploy read", "", "403"},
+	"GET /v1/schedules":                        {"admin deploy read", "", "403"},
 	"POST /v1/replays":                         {"admin deploy", `{"subscription":"s","from":"2026-01-02T03:04:05Z"}`, "403"},
 	"GET /v1/replays/{id}":                     {"admin deploy", "", "403"},
 	"GET /v1/logs":                             {"admin deploy read", "", "narrow"},

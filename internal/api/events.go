@@ -17,7 +17,7 @@ import (
 )
 
 // ActiveTrigger says whether a Node runs Triggers of the kind; the others are declared only.
-func ActiveTrigger(kind string) bool { return kind == "eventBridge" }
+func ActiveTrigger(kind string) bool { return kind == "eventBridge" || kind == "schedule" }
 
 // Published says that events are durable.
 type Published struct {
@@ -68,6 +68,17 @@ type ReplayInfo struct {
 	Done  bool   `json:"done"`  // all were found
 }
 
+// ScheduleInfo describes what fires by time.
+type ScheduleInfo struct {
+	Name       string      `json:"name"`
+	Function   string      `json:"function,omitempty"`
+	Expression string      `json:"expression"`
+	Zone       string      `json:"zone,omitempty"` // empty means UTC
+	Disabled   bool        `json:"disabled,omitempty"`
+	Last       time.Time   `json:"last,omitzero"`  // the slot that was fired last
+	Next       []time.Time `json:"next,omitempty"` // when it fires, in its zone
+}
+
 // EventBackend is what the control API needs for events.
 type EventBackend interface {
 	// Publish returns when all of the events are durable. An empty bus is the default one.
@@ -76,6 +87,8 @@ type EventBackend interface {
 	Subscriptions(ctx context.Context) ([]SubscriptionInfo, error)
 	Replay(ctx context.Context, r ReplayRequest) (*ReplayInfo, error)
 	ReplayStatus(ctx context.Context, id string) (*ReplayInfo, error)
+	// Schedules tells up to next firings of each.
+	Schedules(ctx context.Context, next int) ([]ScheduleInfo, error)
 }
 
 // EventLimits bound what a caller publishes at once.
@@ -180,6 +193,29 @@ func (s *Server) replayStatus(w http.ResponseWriter, r *http.Request) error {
 	}
 	writeJSON(w, 200, got)
 	return nil
+}
+
+func (s *Server) schedules(w http.ResponseWriter, r *http.Request) error {
+	next := 1
+	if n := r.URL.Query().Get("next"); n != "" {
+		var err error
+		if next, err = strconv.Atoi(n); err != nil || next < 1 || next > 100 {
+			return errs.New(errs.Invalid, "next: %q is not a number from 1 to 100", n)
+		}
+	}
+	list, err := s.backend.Schedules(r.Context(), next)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, 200, map[string][]ScheduleInfo{"schedules": list})
+	return nil
+}
+
+// Schedules lists what fires by time, with up to next firings of each.
+func (c *Client) Schedules(ctx context.Context, next int) ([]ScheduleInfo, error) {
+	var out struct{ Schedules []ScheduleInfo }
+	err := c.call(ctx, "GET", "/v1/schedules?next="+strconv.Itoa(next), nil, &out)
+	return out.Schedules, err
 }
 
 // Publish sends one event in structured mode; when it returns, that is durable.

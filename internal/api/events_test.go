@@ -48,6 +48,23 @@ func (b *backend) ReplayStatus(_ context.Context, id string) (*api.ReplayInfo, e
 	return &api.ReplayInfo{ID: id, Found: 7, Done: true}, b.fault
 }
 
+func (b *backend) Schedules(_ context.Context, next int) ([]api.ScheduleInfo, error) {
+	return []api.ScheduleInfo{{Name: "s", Next: make([]time.Time, next)}}, b.fault
+}
+
+func TestSchedules_AreListed(t *testing.T) {
+	t.Parallel()
+	n := open(t)
+	if list, err := n.client.Schedules(t.Context(), 3); err != nil || len(list) != 1 || len(list[0].Next) != 3 {
+		t.Errorf("%v, %v", list, err)
+	}
+	for _, next := range []int{0, 101} {
+		if _, err := n.client.Schedules(t.Context(), next); errs.CodeOf(err) != errs.Invalid {
+			t.Errorf("%d: %v", next, err)
+		}
+	}
+}
+
 func TestPublish_TakesEveryModeOfCloudEvents(t *testing.T) {
 	t.Parallel()
 	n := open(t)

@@ -55,6 +55,7 @@ type target struct {
 	Source   string         `json:"source,omitempty"` // name of the bus, topic … it comes from
 	Input    *rule.Input    `json:"input,omitempty"`  // what takes the event's place
 	Rule     string         `json:"rule,omitempty"`   // name of the rule, for templates
+	Group    string         `json:"group,omitempty"`  // of a schedule
 	Account  string         `json:"account,omitempty"`
 	Region   string         `json:"region,omitempty"`
 }
@@ -197,11 +198,18 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 			left[asyncName(f.Name)] = true
 		}
 	}
-	rules, faults := s.triggers(d)
+	w := s.triggers(d)
+	faults := w.faults
 	standing := map[string]bool{}
-	for _, sub := range rules {
+	for _, sub := range w.subs {
 		standing[sub.Name] = true
 		if err := s.subscribe(ctx, sub); err != nil {
+			return append(faults, err.Error())
+		}
+	}
+	had := before != nil && before.triggers > 0
+	if had || len(w.timed) > 0 {
+		if err := s.reschedule(ctx, triggerPrefix(d.Stack), w.timed); err != nil {
 			return append(faults, err.Error())
 		}
 	}
@@ -215,7 +223,7 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 			return append(faults, err.Error())
 		}
 	}
-	if len(left)+len(rules) == 0 && (before == nil || before.triggers == 0) {
+	if len(left)+len(w.subs) == 0 && !had {
 		return faults
 	}
 	err := s.unsubscribe(ctx, func(name string) bool {
@@ -231,6 +239,11 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 func (s *Server) forgetEvents(ctx context.Context, k state.StackKey, was *serving) error {
 	if was == nil {
 		return nil
+	}
+	if was.triggers > 0 {
+		if err := s.reschedule(ctx, triggerPrefix(k), nil); err != nil {
+			return err
+		}
 	}
 	gone := map[string]bool{}
 	for _, f := range was.functions {

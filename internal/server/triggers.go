@@ -30,29 +30,41 @@ var busRE = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,256}$`)
 // triggerPrefix begins the names of the Subscriptions that a Stack's Triggers are.
 func triggerPrefix(k state.StackKey) string { return "trigger/" + stackID(k) + "/" }
 
-// triggers gives the Subscriptions that an App's Triggers are. Those that cannot be made are told in faults, and do not keep the others back.
-func (s *Server) triggers(d *state.Deployment) (subs []bus.Subscription, faults []string) {
+// wanted is what an App's Triggers are on the bus.
+type wanted struct {
+	subs   []bus.Subscription
+	timed  []timed
+	faults []string // of those that cannot be made, which do not keep the others back
+}
+
+func (s *Server) triggers(d *state.Deployment) (w wanted) {
 	names := map[string]int{}
 	for i := range d.App.Triggers {
 		t := &d.App.Triggers[i]
-		if t.Kind != "eventBridge" || !t.Enabled {
-			continue
+		name := triggerPrefix(d.Stack) + triggerID(t) + "/" + t.Function
+		if names[name]++; names[name] > 1 {
+			name += fmt.Sprintf("/%d", names[name])
 		}
-		sub, err := s.ruleOf(d, t)
+		var err error
+		switch t.Kind {
+		case "eventBridge":
+			var sub bus.Subscription
+			if sub, err = s.ruleOf(d, t); err == nil && t.Enabled {
+				sub.Name = name
+				w.subs = append(w.subs, sub)
+			}
+		case "schedule":
+			var list []timed
+			list, err = s.timedOf(d, t, name)
+			for _, one := range list {
+				w.subs, w.timed = append(w.subs, one.sub), append(w.timed, one)
+			}
+		}
 		if err != nil {
-			faults = append(faults, fmt.Sprintf("%s trigger of function %s: %v", t.Kind, t.Function, err))
-			continue
+			w.faults = append(w.faults, fmt.Sprintf("%s trigger of function %s: %v", t.Kind, t.Function, err))
 		}
-		sub.Name = triggerPrefix(d.Stack) + triggerID(t) + "/" + t.Function
-		if n := names[sub.Name]; n > 0 {
-			names[sub.Name]++
-			sub.Name += fmt.Sprintf("/%d", n+1)
-		} else {
-			names[sub.Name] = 1
-		}
-		subs = append(subs, sub)
 	}
-	return subs, faults
+	return w
 }
 
 func triggerID(t *app.Trigger) string {
@@ -73,20 +85,12 @@ func (s *Server) ruleOf(d *state.Deployment, t *app.Trigger) (bus.Subscription, 
 	if err != nil {
 		return bus.Subscription{}, err
 	}
-	settings, err := r.plain(t.Settings)
-	if err != nil {
-		return bus.Subscription{}, err
-	}
-	data, err := json.Marshal(settings)
-	if err != nil {
-		return bus.Subscription{}, errs.New(errs.Invalid, "its settings are not JSON: %w", err)
-	}
 	var declared struct {
 		EventPattern json.RawMessage
 		rule.Input
 	}
-	if err := json.Unmarshal(data, &declared); err != nil {
-		return bus.Subscription{}, errs.New(errs.Invalid, "read its settings: %w", err)
+	if err := r.settings(t, &declared); err != nil {
+		return bus.Subscription{}, err
 	}
 	sub := s.async(f)
 	sub.Channel, sub.Subject = busChannel(on), ""
@@ -165,7 +169,7 @@ func (t *target) takes(v *bus.Delivery) (invocation.Payload, error) {
 	if t.Via == "" {
 		return nil, errs.New(errs.Unsupported, "this ebb does not know the target %s", v.Target)
 	}
-	b := &invocation.Batch{Via: t.Via, Source: t.Source, Items: []invocation.Item{{Event: v.Event, Arrived: v.Published}}}
+	b := &invocation.Batch{Via: t.Via, Source: t.Source, Group: t.Group, Items: []invocation.Item{{Event: v.Event, Arrived: v.Published}}}
 	if t.Input == nil {
 		return b, nil
 	}
