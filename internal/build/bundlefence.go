@@ -110,7 +110,11 @@ func (s *sourceFence) extended(file string, depth int) error {
 	for _, one := range list {
 		name, _ := one.(string)
 		for _, at := range extensions(filepath.Dir(file), name) {
-			if err := s.extended(at, depth+1); err != nil {
+			err := s.extended(at, depth+1)
+			if errs.HintOf(err) != "" && depth == 0 {
+				return errs.New(errs.Forbidden, "%s, by what it extends: %w", file, err).WithHint("%s", errs.HintOf(err))
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -251,32 +251,6 @@ func (b *builder) sitePackages(dir string) (*artifact.Tree, error) {
 
 var includeLine = regexp.MustCompile(`(?m)^\s*(?:-r|--requirement|-c|--constraint)[ =]+(\S+)`)
 
-// requirementFiles refuses requirements, and files they refer to, that the project may not have read: their lines become the names that an index is
-// asked for.
-func (b *builder) requirementFiles(file, text string, depth int) error {
-	if err := b.fence.Check(file); err != nil {
-		return err
-	}
-	for _, m := range includeLine.FindAllStringSubmatch(text, 20) {
-		name := m[1]
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(filepath.Dir(file), name)
-		}
-		if !isRegular(name) || depth > 5 {
-			continue
-		}
-		if err := b.fence.Check(name); err != nil {
-			return err
-		}
-		if data, err := os.ReadFile(name); err == nil {
-			if err := b.requirementFiles(name, string(data), depth+1); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // included gives the text of files that requirements refer to, and those that these refer to.
 func (b *builder) included(dir, text string, depth int) string {
 	var s strings.Builder
