@@ -169,3 +169,55 @@ func TestBuild_ReadsNoFilesOfTheMachine(t *testing.T) {
 		})
 	}
 }
+
+func TestBuild_ReadsWhatBelongsToAProject(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		files map[string]string // below the folder that holds shop; HOME stands for the home
+		fn    app.Function
+		want  string
+		note  string // of what is left out
+	}{
+		{"source beside it", map[string]string{"shop/h.ts": "import k from '../lib/k'; export const f = () => k", "lib/k.ts": "export default 'wanted'"}, node("f", "h.f"), "wanted", ""},
+		{"repository", map[string]string{".git/HEAD": "", "shop/h.ts": "import k from '../.config/k.json'; export const f = () => k", ".config/k.json": `"wanted"`}, node("f", "h.f"), "wanted", ""},
+		{"settings above it", map[string]string{"shop/h.ts": "export const f = () => 'wanted'", "shop/tsconfig.json": `{"extends":"../base.json"}`, "base.json": "{}"}, node("f", "h.f"), "wanted", ""},
+		{"settings of a package", map[string]string{"shop/h.ts": "export const f = () => 'wanted'", "shop/tsconfig.json": `{"extends":"@tsconfig/node"}`, "shop/node_modules/@tsconfig/node/tsconfig.json": "{}"}, node("f", "h.f"), "wanted", ""},
+		{"source map", map[string]string{"shop/h.ts": "export const f = () => 1 // wanted"}, node("f", "h.f"), "// wanted", ""},
+		{"linked package of a home", map[string]string{"shop/h.js": "exports.f = () => require('mine')", "shop/package.json": `{"dependencies":{"mine":"*"}}`, "shop/node_modules/mine": "-> HOME/work/mine",
+			"HOME/work/mine/package.json": "{}", "HOME/work/mine/index.js": "'wanted'", "HOME/work/mine/.env": canary, "HOME/work/mine/.github/x": canary}, node("f", "h.f"), "wanted", ".env"},
+		{"store of pnpm", map[string]string{"shop/h.js": "exports.f = () => require('mine')", "shop/package.json": `{"dependencies":{"mine":"*"}}`, "shop/node_modules/mine": "-> .pnpm/mine@1/node_modules/mine",
+			"shop/node_modules/.pnpm/mine@1/node_modules/mine": "-> HOME/.local/share/pnpm/store/v10/mine", "HOME/.local/share/pnpm/store/v10/mine/index.js": "'wanted'"}, node("f", "h.f"), "wanted", ""},
+		{"left out", map[string]string{"shop/h.js": "exports.f = () => 'wanted'", "shop/data": "-> HOME/.ssh", "HOME/.ssh/id": canary},
+			app.Function{Key: "f", Runtime: "nodejs22.x", Handler: "h.f", Package: app.Package{Patterns: []string{"!data"}}}, "wanted", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newProject(t, nil)
+			home := p.env["HOME"]
+			files := map[string]string{}
+			for name, text := range c.files {
+				rest, own := strings.CutPrefix(name, "HOME/")
+				text = strings.ReplaceAll(text, "HOME", home)
+				if own {
+					writeFiles(t, home, map[string]string{rest: text})
+				} else {
+					files["../"+name] = text
+				}
+			}
+			p.write(files)
+			r, l := p.build(c.fn)
+			if r.Functions["f"] == nil {
+				t.Fatalf("not built: %v", l)
+			}
+			if text := all(t, r); !strings.Contains(text, c.want) || strings.Contains(text, canary) {
+				t.Errorf("got %s", text)
+			}
+			if c.note != "" {
+				wantDiag(t, l, diag.Note, "hidden-left-out", filepath.Join(home, "work/mine"), c.note+" is outside")
+			} else if len(l) > 0 {
+				t.Errorf("it says %v", l)
+			}
+		})
+	}
+}
