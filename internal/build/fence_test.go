@@ -182,6 +182,7 @@ func TestBuild_ReadsWhatBelongsToAProject(t *testing.T) {
 		{"source beside it", map[string]string{"shop/h.ts": "import k from '../lib/k'; export const f = () => k", "lib/k.ts": "export default 'wanted'"}, node("f", "h.f"), "wanted", ""},
 		{"repository", map[string]string{".git/HEAD": "", "shop/h.ts": "import k from '../.config/k.json'; export const f = () => k", ".config/k.json": `"wanted"`}, node("f", "h.f"), "wanted", ""},
 		{"settings above it", map[string]string{"shop/h.ts": "export const f = () => 'wanted'", "shop/tsconfig.json": `{"extends":"../base.json"}`, "base.json": "{}"}, node("f", "h.f"), "wanted", ""},
+		{"settings above all of it", map[string]string{"shop/h.ts": "export const f = () => 'wanted'", "../tsconfig.json": "{}"}, node("f", "h.f"), "wanted", ""},
 		{"settings of a package", map[string]string{"shop/h.ts": "export const f = () => 'wanted'", "shop/tsconfig.json": `{"extends":"@tsconfig/node"}`, "shop/node_modules/@tsconfig/node/tsconfig.json": "{}"}, node("f", "h.f"), "wanted", ""},
 		{"source map", map[string]string{"shop/h.ts": "export const f = () => 1 // wanted"}, node("f", "h.f"), "// wanted", ""},
 		{"linked package of a home", map[string]string{"shop/h.js": "exports.f = () => require('mine')", "shop/package.json": `{"dependencies":{"mine":"*"}}`, "shop/node_modules/mine": "-> HOME/work/mine",
