@@ -87,6 +87,7 @@ func TestBuild_ReadsNoFilesOfTheMachine(t *testing.T) {
 		{name: "artifact behind a link", files: map[string]string{"out": "-> HOME/.ssh"}, functions: packaged(app.Package{Artifact: "out"}, "nodejs22.x", "h.f"), code: "outside", at: "out"},
 		{name: "zip", files: map[string]string{"out.zip": "-> HOME/.ssh/id.pem"}, functions: packaged(app.Package{Artifact: "out.zip"}, "nodejs22.x", "h.f"), code: "outside", at: "out.zip", harmless: true},
 		{name: "program", files: map[string]string{"bootstrap": "-> HOME/.ssh/id.pem"}, functions: packaged(app.Package{}, "provided.al2023", "x"), code: "build-failed"},
+		{name: "program that is not packaged", files: map[string]string{"bootstrap": "-> HOME/.ssh/id.pem"}, functions: packaged(app.Package{Only: true, Patterns: []string{"x"}}, "provided.al2023", "x"), code: "build-failed"},
 		{name: "link beside a program", files: map[string]string{"bootstrap": "#!/bin/sh", "data": "-> HOME/.ssh"}, functions: packaged(app.Package{}, "provided.al2023", "x"), code: "build-failed"},
 		{name: "layer", files: map[string]string{"plain.js": plain, "layer": "-> HOME/.ssh"}, functions: []app.Function{{Key: "f", Runtime: "nodejs22.x", Handler: "plain.f", Layers: []app.Value{app.Attr("L", "Ref")}, Package: app.Package{Only: true, Patterns: []string{"plain.js"}}}},
 			app: app.App{Resources: []app.Resource{{ID: "L", Kind: app.Layer, Properties: map[string]any{"Content": "layer"}}}}, code: "bad-artifact", at: "layer"},
@@ -220,5 +221,69 @@ func TestBuild_ReadsWhatBelongsToAProject(t *testing.T) {
 				t.Errorf("it says %v", l)
 			}
 		})
+	}
+}
+
+func TestBuild_WhatWasAllowedOnceIsNotRemembered(t *testing.T) {
+	t.Parallel()
+	p := newProject(t, nil)
+	secret := filepath.Join(p.env["HOME"], "x.json")
+	writeFiles(t, filepath.Dir(secret), map[string]string{"x.json": `"` + canary + `"`})
+	p.write(map[string]string{"h.ts": "import k from '" + secret + "'; export const f = () => k"})
+	inside := fence.New(fence.Options{Root: p.root, Env: func(k string) (string, bool) { v, ok := p.env[k]; return v, ok }})
+	p.fence = inside.Allowing(secret)
+	if r, l := p.build(node("f", "h.f")); r.Functions["f"] == nil || !strings.Contains(all(t, r), canary) {
+		t.Fatalf("allowed: %v", l)
+	}
+	p.fence = inside
+	r, l := p.build(node("f", "h.f"))
+	wantDiag(t, l, diag.Error, "outside", "h.ts:1:15", "--allow-files")
+	if len(r.Functions) > 0 {
+		t.Error("it is built")
+	}
+}
+
+func TestBuild_InstalledPackagesLeadNowhere(t *testing.T) {
+	t.Parallel()
+	const lie = `{"format":1,"entries":[{"path":"../../../../../../../../../../../../etc/hostname","mode":420,"size":1,"sha256":"0000000000000000000000000000000000000000000000000000000000000000"}]}`
+	for name, c := range map[string]struct{ does, want string }{
+		"link":         {"ln -s $HOME/.ssh $t/data", "is a link that leads out"},
+		"a list of it": {"echo '" + lie + "' > $t/.files.json; echo > $t/mine.py", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newProject(t, map[string]string{"h.py": "", "requirements.txt": "mine\n"})
+			writeFiles(t, p.env["HOME"], map[string]string{".ssh/id.pem": canary})
+			p.fakePython("3.12.1", "for a in \"$@\"; do t=$a; done; "+c.does+"\n")
+			r, l := p.build(python("f", "h.f"))
+			if c.want != "" {
+				wantDiag(t, l, diag.Error, "install-failed", "requirements.txt", c.want)
+			} else if r.Functions["f"] == nil || paths(r.Functions["f"].Code) != "h.py mine.py requirements.txt" {
+				t.Errorf("got %v, %v", r.Functions["f"], l)
+			}
+		})
+	}
+}
+
+func TestModulesAbove_ShowsNoOtherFolders(t *testing.T) {
+	t.Parallel()
+	p := newProject(t, map[string]string{"../.git/HEAD": "", "x": ""})
+	writeFiles(t, p.env["HOME"], map[string]string{".ssh/id.pem": canary, "tools/node_modules/x/index.js": ""})
+	root, err := filepath.EvalSymlinks(p.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := fence.New(fence.Options{Root: root, Env: func(string) (string, bool) { return p.env["HOME"], true }})
+	for to, want := range map[string]int{filepath.Join(p.env["HOME"], ".ssh"): 0, filepath.Join(p.env["HOME"], "tools/node_modules"): 1} {
+		link := filepath.Join(filepath.Dir(root), "node_modules")
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+		if got := ModulesAbove(root, f); len(got) != want {
+			t.Errorf("%s: got %v", to, got)
+		}
+		if err := os.Remove(link); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
