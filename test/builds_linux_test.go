@@ -390,6 +390,17 @@ func TestBuilds_HostileScriptsReachNothing(t *testing.T) {
 	modes, found := []string{"isolated", "rootless", "plain"}, map[string]verdict{}
 	for _, mode := range modes {
 		found[mode] = verdict{}
+		for _, n := range namers {
+			t.Run(mode+"/"+n.name, func(t *testing.T) {
+				if mode == "rootless" && os.Geteuid() != 0 {
+					t.Skip("all of it is rootless here")
+				}
+				for _, b := range named(t, mode, n.files, n.refused, false) {
+					found[mode]["files"] = true
+					t.Error("the project got through: ", b)
+				}
+			})
+		}
 		for _, b := range builders {
 			t.Run(mode+"/"+b.name, func(t *testing.T) {
 				if mode == "rootless" && os.Geteuid() != 0 {

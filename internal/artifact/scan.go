@@ -26,6 +26,13 @@ const maxLinkDepth = 16
 // A link whose target is in the Tree stays a link. Any other link is followed, and its content is taken as if it stood
 // there; one that leads nowhere is left out. Sockets, devices and pipes are left out.
 func Scan(root string, cache *ScanCache, keep func(path string, d fs.DirEntry) bool) (*Tree, error) {
+	return ScanWithin(root, cache, keep, nil)
+}
+
+// ScanWithin is Scan of a folder that others have made. reads is asked whether root may be read, then what a link that is followed leads to, and
+// each file and folder whose name begins with a dot; path is its place in the tree, and met says that it was come upon in a folder, not led to. An error
+// of it ends the scan, but for fs.SkipDir, which leaves that one out. What keep refuses is not asked about. Nil lets all be read.
+func ScanWithin(root string, cache *ScanCache, keep func(path string, d fs.DirEntry) bool, reads func(file, path string, met bool) error) (*Tree, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return nil, err
@@ -37,7 +44,13 @@ func Scan(root string, cache *ScanCache, keep func(path string, d fs.DirEntry) b
 	if keep == nil {
 		keep = func(string, fs.DirEntry) bool { return true }
 	}
-	s := &scanner{root: real, keep: keep, source: map[string]string{}}
+	if reads == nil {
+		reads = func(string, string, bool) error { return nil }
+	}
+	s := &scanner{root: real, keep: keep, reads: reads, source: map[string]string{}}
+	if err := reads(real, ".", false); err != nil {
+		return nil, fmt.Errorf("scan %s: %w", root, err)
+	}
 	if err := s.walk(real, ".", 0); err != nil {
 		return nil, fmt.Errorf("scan %s: %w", root, err)
 	}
@@ -69,6 +82,7 @@ type scanned struct {
 type scanner struct {
 	root   string
 	keep   func(string, fs.DirEntry) bool
+	reads  func(file, path string, met bool) error
 	found  []scanned
 	source map[string]string // where a file of the tree is on disk when not at its own place
 }
@@ -88,7 +102,11 @@ func (s *scanner) walk(dir, rel string, depth int) error {
 			continue
 		}
 		from := dir + string(filepath.Separator) + d.Name()
+		if strings.HasPrefix(d.Name(), ".") && d.Type()&fs.ModeSymlink == 0 {
+			err = s.reads(from, p, true)
+		}
 		switch {
+		case err != nil:
 		case d.IsDir():
 			err = s.walk(from, p, depth)
 		case d.Type()&fs.ModeSymlink != 0:
@@ -96,9 +114,10 @@ func (s *scanner) walk(dir, rel string, depth int) error {
 		case d.Type().IsRegular():
 			err = s.file(from, p)
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // what vanishes during a walk was not there
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.SkipDir) { // what vanishes during a walk was not there
 			return err
 		}
+		err = nil
 	}
 	return nil
 }
@@ -149,13 +168,17 @@ func (s *scanner) through(from, p string, depth int) error {
 		return nil //nolint:nilerr // leads nowhere: there is nothing to take
 	}
 	info, err := os.Stat(end)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	if info.IsDir() && (end == s.root || strings.HasPrefix(s.root, end+string(filepath.Separator))) {
+		return nil // a folder that holds the tree itself
+	}
+	if err := s.reads(end, p, false); err != nil {
+		return err
+	}
+	switch {
 	case info.IsDir():
-		if end == s.root || strings.HasPrefix(s.root, end+string(filepath.Separator)) {
-			return nil // a folder that holds the tree itself
-		}
 		return s.walk(end, p, depth+1)
 	case info.Mode().IsRegular():
 		s.found = append(s.found, scanned{path: p, from: end, info: info})
@@ -186,7 +209,7 @@ func (s *scanner) follow() error {
 			return nil
 		}
 		for _, f := range dangling {
-			if err := s.through(f.from, f.path, 1); err != nil {
+			if err := s.through(f.from, f.path, 1); err != nil && !errors.Is(err, fs.SkipDir) {
 				return err
 			}
 		}

@@ -2,11 +2,13 @@ package artifact
 
 import (
 	"archive/zip"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -314,5 +316,55 @@ func BenchmarkScan_TenThousandUnchanged(b *testing.B) {
 	}
 	for b.Loop() {
 		scan(b, dir, OpenScanCache(file))
+	}
+}
+
+func TestScanWithin_AsksBeforeItLeavesTheFolder(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, map[string]string{
+		"root/a": "a", "root/.hidden": "", "root/.dir/x": "", "root/.no/x": "", "root/in": "-> a", "root/out": "-> ../else", "root/key": "-> ../else/key", "root/sub/.up": "-> ../../else/key",
+		"root/left": "-> ../else", "root/gone": "-> ../none", "root/.in": "-> a", "else/key": "", "else/.env": "",
+	})
+	keep := func(p string, _ fs.DirEntry) bool { return p != "left" }
+	var asked []string
+	refuse := ""
+	reads := func(file, p string, met bool) error {
+		rel, err := filepath.Rel(dir, file)
+		if err != nil {
+			return err
+		}
+		asked = append(asked, fmt.Sprintf("%s %s %v", rel, p, met))
+		if p == refuse {
+			return errors.New("refused")
+		}
+		if rel == "else/.env" || rel == "root/.no" {
+			return fs.SkipDir
+		}
+		return nil
+	}
+	tree, err := ScanWithin(filepath.Join(dir, "root"), nil, keep, reads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(asked)
+	want := "else out false|else/.env out/.env true|else/key key false|else/key sub/.up false|root . false|root/.dir .dir true|root/.hidden .hidden true|root/.no .no true"
+	if got := strings.Join(asked, "|"); got != want {
+		t.Errorf("asked about\n%s, want\n%s", got, want)
+	}
+	var have []string
+	for _, e := range tree.Manifest.Entries {
+		have = append(have, e.Path)
+	}
+	if got := strings.Join(have, " "); got != ".dir/x .hidden .in a in key out/key sub/.up" {
+		t.Errorf("got %s", got)
+	}
+	for _, refuse = range []string{".", "out", "key", "sub/.up", ".dir"} {
+		if _, err := ScanWithin(filepath.Join(dir, "root"), nil, keep, reads); err == nil || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("%s: %v", refuse, err)
+		}
 	}
 }

@@ -14,6 +14,7 @@
 //  5. Functions with equal code share one Tree, unless they are packaged alone.
 //  6. Nothing in the project's folder is written but node_modules and what the project's own Makefile or scripts write; the rest
 //     is below Options.Work and Options.Cache.
+//  7. What is read for the project by this process is inside of Options.Fence, whatever its links, imports and settings name.
 //
 // It does not start functions, and does not look whether a handler is exported: Init says that.
 package build
@@ -34,6 +35,7 @@ import (
 	"github.com/ebb-run/ebb/internal/artifact"
 	"github.com/ebb-run/ebb/internal/diag"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/fence"
 	"github.com/ebb-run/ebb/internal/runtimes"
 )
 
@@ -52,6 +54,7 @@ type Options struct {
 	Runner   func() (Runner, error) // gives what runs tools where they can do no harm, with the first tool; without it, or where it gives nil, they are plain programs of this machine
 	Pass     []string               // names of further variables that tools see
 	Skip     []fs.FileInfo          // files of the project that are in no package and decide no build: what ebb itself writes to
+	Fence    *fence.Fence           // what the project may have read; nil is one around its folder. Work, Cache and Layers are inside anyway
 }
 
 // Progress is one step's begin, or its end when Done is set.
@@ -123,6 +126,7 @@ type builder struct {
 	asked    bool
 	noRunner error
 	below    map[string]map[string]string // filesBelow's results
+	fence    *fence.Fence
 }
 
 func newBuilder(ctx context.Context, root string, a *app.App, o Options) (*builder, error) {
@@ -157,8 +161,15 @@ func newBuilder(ctx context.Context, root string, a *app.App, o Options) (*build
 	if err := os.MkdirAll(o.Work, 0o755); err != nil {
 		return nil, fmt.Errorf("make build folder: %w", err)
 	}
+	if o.Fence == nil {
+		o.Fence = fence.New(fence.Options{Root: abs, Env: o.Env})
+	}
+	inside := []string{o.Work, o.Cache}
+	for _, file := range o.Layers {
+		inside = append(inside, filepath.FromSlash(file))
+	}
 	return &builder{
-		ctx: ctx, root: abs, app: a, o: o,
+		ctx: ctx, root: abs, app: a, o: o, fence: o.Fence.Allowing(inside...),
 		files: artifact.OpenScanCache(filepath.Join(o.Work, "scan")),
 		notes: openMemo(filepath.Join(o.Work, "memo.json")),
 		built: map[string]*Built{}, watch: map[string]bool{abs: true}, said: map[string]bool{},
@@ -253,6 +264,10 @@ func (b *builder) readyTree(rel, what string) (*artifact.Tree, bool) {
 	info, err := os.Stat(full)
 	if err != nil {
 		b.errorf(diag.Pos{}, "missing-artifact", b.nearestFile(rel, "Build it first, or correct the path."), "%s, %s, is not there", what, rel)
+		return nil, false
+	}
+	if err := b.fence.Check(full); err != nil {
+		b.errorf(diag.Pos{File: rel}, "outside", errs.HintOf(err), "%s: %v", what, err)
 		return nil, false
 	}
 	key := fmt.Sprintf("ready\x00%s\x00%d\x00%d", full, info.Size(), info.ModTime().UnixNano())

@@ -15,6 +15,7 @@ import (
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/artifact"
 	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/fence"
 )
 
 // project is a user's folder under test, with a home and a PATH of its own.
@@ -27,6 +28,7 @@ type project struct {
 	skip  []fs.FileInfo // as Options.Skip
 
 	layers map[string]string // as Options.Layers
+	fence  *fence.Fence      // as Options.Fence
 
 	out strings.Builder
 	env map[string]string
@@ -40,7 +42,7 @@ func newProject(t *testing.T, files map[string]string) *project {
 	t.Helper()
 	dir := t.TempDir()
 	p := &project{t: t, root: filepath.Join(dir, "shop"), cache: filepath.Join(dir, "cache"), bin: filepath.Join(dir, "bin"), env: map[string]string{
-		"HOME": filepath.Join(dir, "home"), "PATH": filepath.Join(dir, "bin") + ":" + os.Getenv("PATH"), "EBB_CACHE": filepath.Join(dir, "cache"),
+		"HOME": filepath.Join(t.TempDir(), "home"), "PATH": filepath.Join(dir, "bin") + ":" + os.Getenv("PATH"), "EBB_CACHE": filepath.Join(dir, "cache"),
 		"GOCACHE": goEnv("GOCACHE"), "GOMODCACHE": goEnv("GOMODCACHE"), "GOFLAGS": "-mod=mod", "GOPROXY": "off",
 		"npm_config_registry": "http://127.0.0.1:1/", "npm_config_fetch_retries": "0", "PIP_NO_INDEX": "1", "PYENV_ROOT": os.Getenv("PYENV_ROOT"),
 	}}
@@ -98,6 +100,7 @@ func (p *project) buildApp(ctx context.Context, a *app.App) (*Result, diag.List)
 		Work:    p.work,
 		Skip:    p.skip,
 		Layers:  p.layers,
+		Fence:   p.fence,
 		Env:     func(k string) (string, bool) { v, ok := p.env[k]; return v, ok && v != "" },
 		Environ: p.environ,
 		Stdout:  &p.out,

@@ -51,7 +51,7 @@ func (b *builder) bundleFunc(nf *nodeFunc) {
 	assets, err := b.packageTree(nf, c, isSource)
 	if err == nil {
 		var files *artifact.Tree
-		files, err = artifact.Scan(b.bundleDir(nf, out), b.files, nil)
+		files, err = b.scan(b.bundleDir(nf, out), nil)
 		if err == nil {
 			b.done(nf.fn, artifact.Merge(files, assets), nf.module+"."+nf.export)
 			b.supplyNode(nf.fn, b.unresolved(bd.Missing, c))
@@ -88,7 +88,7 @@ func (b *builder) bundleDir(nf *nodeFunc, out string) string {
 // bundleOnce bundles unless everything is as it was.
 func (b *builder) bundleOnce(nf *nodeFunc, out string, esm bool) *bundled {
 	dir := b.bundleDir(nf, out)
-	key := "bundle:" + dir
+	key := "bundle:" + hash(append(b.fence.Allowed(), dir)...)
 	var bd bundled
 	if b.notes.get(key, &bd) && b.unchanged(bd.Inputs) && !b.found(bd.Missing) {
 		if _, err := os.Stat(filepath.Join(dir, filepath.FromSlash(out))); err == nil {
@@ -114,12 +114,16 @@ func (b *builder) bundleOnce(nf *nodeFunc, out string, esm bool) *bundled {
 		return nil
 	}
 	b.metaInputs(r.Metafile, made.Inputs)
+	loaded := maps.Clone(made.Inputs)
 	b.configInputs(nf, made.Inputs)
 	if err := os.RemoveAll(dir); err != nil {
 		b.errorf(diag.Pos{}, "bundle-failed", "", "%v", err)
 		return nil
 	}
 	for _, f := range r.OutputFiles {
+		if filepath.Ext(f.Path) == ".map" {
+			f.Contents = withSources(f.Contents, filepath.Dir(f.Path), loaded)
+		}
 		if err := writeFile(f.Path, f.Contents); err != nil {
 			b.errorf(diag.Pos{}, "bundle-failed", "", "write the bundle: %v", err)
 			return nil
@@ -134,8 +138,8 @@ func (b *builder) bundle(nf *nodeFunc, out string, esm bool, bd *bundled, dev []
 	o := api.BuildOptions{
 		EntryPoints: []string{nf.entry}, AbsWorkingDir: b.root, Outfile: filepath.Join(b.bundleDir(nf, out), filepath.FromSlash(out)),
 		Bundle: true, Write: false, Metafile: true, Platform: api.PlatformNode, Format: api.FormatCommonJS, LogLevel: api.LogLevelSilent,
-		Engines: []api.Engine{{Name: api.EngineNode, Version: strconv.Itoa(b.nodeTarget(nf.fn.Runtime))}}, Sourcemap: api.SourceMapLinked,
-		KeepNames: true, NodePaths: dev, Plugins: []api.Plugin{b.packagePlugin(nf, bd, dev)},
+		Engines: []api.Engine{{Name: api.EngineNode, Version: strconv.Itoa(b.nodeTarget(nf.fn.Runtime))}}, Sourcemap: api.SourceMapLinked, SourcesContent: api.SourcesContentExclude,
+		KeepNames: true, NodePaths: dev, Plugins: []api.Plugin{b.packagePlugin(nf, bd, dev), newSourceFence(b.fence).plugin()},
 		Loader: map[string]api.Loader{".node": api.LoaderCopy, ".graphql": api.LoaderText, ".gql": api.LoaderText, ".html": api.LoaderText,
 			".sql": api.LoaderText, ".pem": api.LoaderText, ".md": api.LoaderText},
 	}

@@ -220,6 +220,9 @@ func (b *builder) legacyModule(base string, src []string, state string) (string,
 		if err != nil || !filepath.IsLocal(rel) || goOnly(p) && !strings.HasSuffix(p, ".go") || strings.HasPrefix(rel, "vendor"+string(filepath.Separator)) {
 			continue
 		}
+		if err := b.fence.Check(p); err != nil { // by a link: the copy is a file that go takes
+			return "", err
+		}
 		if err := copyFile(p, filepath.Join(dir, rel)); err != nil {
 			return "", err
 		}

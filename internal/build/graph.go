@@ -10,6 +10,7 @@ import (
 	"github.com/evanw/esbuild/pkg/api"
 
 	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/fence"
 )
 
 // graph is what a handler file reaches by imports that can be read off the sources.
@@ -51,7 +52,7 @@ func (b *builder) analyseEntry(entry string, esm bool) *graph {
 	o := api.BuildOptions{
 		EntryPoints: []string{entry}, AbsWorkingDir: b.root, Outdir: b.o.Work, Bundle: true, Write: false, Metafile: true,
 		Platform: api.PlatformNode, Packages: api.PackagesExternal, Format: api.FormatCommonJS, Target: api.ESNext, LogLevel: api.LogLevelSilent,
-		TsconfigRaw: "{}", TreeShaking: api.TreeShakingFalse, Plugins: []api.Plugin{externals(g)},
+		TsconfigRaw: "{}", TreeShaking: api.TreeShakingFalse, Plugins: []api.Plugin{externals(g, b.fence), newSourceFence(b.fence).plugin()},
 	}
 	if esm {
 		o.Format = api.FormatESModule
@@ -73,7 +74,7 @@ func (b *builder) analyseEntry(entry string, esm bool) *graph {
 
 // externals records imports of packages, and leaves alone what does not resolve or is not JavaScript: a plain handler is not made
 // from what is found here, so only Node can say that something is missing.
-func externals(g *graph) api.Plugin {
+func externals(g *graph, f *fence.Fence) api.Plugin {
 	type inner struct{}
 	return api.Plugin{Name: "externals", Setup: func(pb api.PluginBuild) {
 		pb.OnResolve(api.OnResolveOptions{Filter: ".*"}, func(a api.OnResolveArgs) (api.OnResolveResult, error) {
@@ -96,7 +97,7 @@ func externals(g *graph) api.Plugin {
 			case len(r.Errors) > 0:
 				g.Open = true
 				return out, nil
-			case !slices.Contains([]string{".js", ".mjs", ".cjs", ".json", ""}, filepath.Ext(r.Path)):
+			case !slices.Contains([]string{".js", ".mjs", ".cjs", ".json", ""}, filepath.Ext(r.Path)), f.Check(r.Path) != nil:
 				return out, nil
 			}
 			return api.OnResolveResult{Path: r.Path, Namespace: r.Namespace}, nil
@@ -156,13 +157,11 @@ func (b *builder) unchanged(inputs map[string]string) bool {
 // report turns esbuild's messages into diagnostics.
 func (b *builder) report(ms []api.Message) {
 	for _, m := range ms {
-		var pos diag.Pos
-		if l := m.Location; l != nil {
-			pos = diag.Pos{File: filepath.ToSlash(l.File), Line: l.Line, Col: l.Column + 1}
-			if filepath.IsAbs(l.File) {
-				pos.File = b.rel(l.File)
-			}
+		if e, ok := refused(m); ok {
+			b.errorf(b.posOf(m.Location), "outside", e.Hint, "%s", e.Msg)
+			continue
 		}
+		pos := b.posOf(m.Location)
 		code, hint := "syntax", ""
 		if name, ok := strings.CutPrefix(m.Text, "Could not resolve "); ok {
 			code = "unresolved-import"
@@ -177,6 +176,17 @@ func (b *builder) report(ms []api.Message) {
 		}
 		b.errorf(pos, code, hint, "%s", lowerFirst(m.Text))
 	}
+}
+
+func (b *builder) posOf(l *api.Location) diag.Pos {
+	if l == nil {
+		return diag.Pos{}
+	}
+	pos := diag.Pos{File: filepath.ToSlash(l.File), Line: l.Line, Col: l.Column + 1}
+	if filepath.IsAbs(l.File) {
+		pos.File = b.rel(l.File)
+	}
+	return pos
 }
 
 func lowerFirst(s string) string {

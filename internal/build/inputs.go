@@ -14,6 +14,8 @@ import (
 
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/artifact"
+	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/runtimes"
 )
 
@@ -43,6 +45,11 @@ func (b *builder) goInputs(base string, src []string) (*inputs, error) {
 	sources, err := b.digestOf(src)
 	if err != nil {
 		return nil, err
+	}
+	for _, d := range b.allModules(base) {
+		if err := b.fence.Check(d); err != nil {
+			return nil, errs.New(errs.Forbidden, "a Go module that go.mod or go.work names: %w", err)
+		}
 	}
 	in := &inputs{dirs: b.goModules(base)}
 	for _, d := range in.dirs {
@@ -167,24 +174,56 @@ func (b *builder) skipped(info fs.FileInfo) bool {
 	return slices.ContainsFunc(b.o.Skip, func(s fs.FileInfo) bool { return os.SameFile(s, info) })
 }
 
-// scan is artifact.Scan without the files that Options.Skip leaves out.
+// scan is artifact.Scan inside the fence, without the files that Options.Skip leaves out.
 func (b *builder) scan(root string, keep func(p string, d fs.DirEntry) bool) (*artifact.Tree, error) {
 	if len(b.o.Skip) == 0 {
-		return artifact.Scan(root, b.files, keep)
+		return artifact.ScanWithin(root, b.files, keep, b.reads(root))
 	}
-	return artifact.Scan(root, b.files, func(p string, d fs.DirEntry) bool {
+	return artifact.ScanWithin(root, b.files, func(p string, d fs.DirEntry) bool {
 		if d.Type().IsRegular() {
 			if info, err := d.Info(); err == nil && b.skipped(info) {
 				return false
 			}
 		}
 		return keep == nil || keep(p, d)
-	})
+	}, b.reads(root))
 }
 
-// goModules gives the folder of the module that base is in, or base, and those of the modules that its go.mod or go.work puts in the
-// place of others, none below another.
+// inside says whether a file or folder that is there, for all that is known, may be read.
+func (b *builder) inside(file string) error {
+	if !exists(file) {
+		return nil
+	}
+	return b.fence.Check(file)
+}
+
+// reads is for artifact.ScanWithin. Hidden files of a package that is linked from elsewhere are left out, and said to be: each has some that only its
+// tools read.
+func (b *builder) reads(root string) func(file, path string, met bool) error {
+	return func(file, path string, met bool) error {
+		err := b.fence.Check(file)
+		switch {
+		case err == nil:
+			return nil
+		case met:
+			b.notef(diag.Pos{File: b.rel(filepath.Dir(file))}, "hidden-left-out", errs.HintOf(err), "%s is outside of the project and hidden; it is not packaged", filepath.Base(file))
+			return fs.SkipDir
+		case path == ".":
+			return err
+		}
+		e := errs.New(errs.Forbidden, "%s is a link that leads out: %w", b.rel(filepath.Join(root, filepath.FromSlash(path))), err)
+		return e.WithHint("%s Or leave it out with a package pattern.", errs.HintOf(err))
+	}
+}
+
+// goModules are those of allModules that the project may have read.
 func (b *builder) goModules(base string) []string {
+	return slices.DeleteFunc(b.allModules(base), func(d string) bool { return b.fence.Check(d) != nil })
+}
+
+// allModules gives the folder of the module that base is in, or base, and those of the modules that its go.mod or go.work puts in the
+// place of others, none below another.
+func (b *builder) allModules(base string) []string {
 	dir := base
 	for d := base; within(d, b.root); d = filepath.Dir(d) {
 		if isRegular(filepath.Join(d, "go.mod")) {

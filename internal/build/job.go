@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/ebb-run/ebb/internal/fence"
 )
 
 // Job is what tools do for one step of a build: programs, one after the other, on the same files.
@@ -50,11 +52,11 @@ func (b *builder) confined() bool {
 func ToolEnv(environ, pass []string) []string { return childEnv(environ, pass) }
 
 // ModulesAbove are the folders node_modules in which Node looks for packages of a project that is a part of a repository, where they are.
-func ModulesAbove(root string) []string {
+func ModulesAbove(root string, f *fence.Fence) []string {
 	var all []string
 	for at, top := root, repository(root); at != top; {
 		at = filepath.Dir(at)
-		if dir := filepath.Join(at, "node_modules"); isFolder(dir) {
+		if dir := filepath.Join(at, "node_modules"); isFolder(dir) && f.Check(dir) == nil {
 			all = append(all, dir)
 		}
 	}
@@ -72,7 +74,7 @@ func (b *builder) runJob(ctx context.Context, name string, c command) (string, e
 		j.Root = ""
 	}
 	if j.Root != "" {
-		j.Shows = append(j.Shows, ModulesAbove(j.Root)...)
+		j.Shows = append(j.Shows, ModulesAbove(j.Root, b.fence)...)
 	}
 	if b.o.Verbose {
 		j.Output = io.MultiWriter(&out, b.o.Stdout)
@@ -108,10 +110,8 @@ func (b *builder) area(dir string) string {
 
 // repository is the folder at or above dir that holds a history, or dir.
 func repository(dir string) string {
-	for at := dir; at != filepath.Dir(at); at = filepath.Dir(at) {
-		if _, err := os.Stat(filepath.Join(at, ".git")); err == nil {
-			return at
-		}
+	if top := fence.Repository(dir); top != "" {
+		return top
 	}
 	return dir
 }

@@ -165,7 +165,7 @@ func (b *builder) layerTree(rel, what string, patterns []string) *artifact.Tree 
 	}
 	t, err := b.scan(full, func(p string, d fs.DirEntry) bool { return rules.keep(p, d) })
 	if err != nil {
-		b.errorf(diag.Pos{File: rel}, "bad-artifact", "", "%s cannot be read: %v", what, err)
+		b.errorf(diag.Pos{File: rel}, "bad-artifact", errs.HintOf(err), "%s cannot be read: %v", what, err)
 		return nil
 	}
 	if len(t.Manifest.Entries) == 0 {

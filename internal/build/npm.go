@@ -14,6 +14,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/diag"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/fence"
 )
 
 // locks are lock files, and the tool each belongs to.
@@ -28,6 +29,11 @@ func (b *builder) install(dir string) error {
 	if err != nil {
 		return nil //nolint:nilerr // nothing to install from
 	}
+	for _, name := range []string{"package.json", ".npmrc"} { // parts of these are written to where scripts see them
+		if err := b.inside(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
 	var p packageJSON
 	if err := json.Unmarshal(data, &p); err != nil {
 		return errs.New(errs.Invalid, "package.json is not valid JSON: %w", err)
@@ -35,7 +41,7 @@ func (b *builder) install(dir string) error {
 	if len(p.Deps)+len(p.Optional) == 0 && len(p.Spaces) == 0 {
 		return nil
 	}
-	if root := workspaceRoot(dir); root != "" {
+	if root := fence.Workspace(dir); root != "" {
 		return b.installWorkspace(root, dir, &p)
 	}
 	tool, lock := toolOf(dir)

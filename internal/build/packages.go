@@ -100,13 +100,13 @@ func (b *builder) fixed(dir, sub string, keep func(p string, d fs.DirEntry) bool
 	list := filepath.Join(dir, ".files.json")
 	from := filepath.Join(dir, sub)
 	var t artifact.Tree
-	if data, err := os.ReadFile(list); err == nil && json.Unmarshal(data, &t.Manifest) == nil && t.Manifest.Format == artifact.Format {
+	if data, err := os.ReadFile(list); err == nil && json.Unmarshal(data, &t.Manifest) == nil && t.Manifest.Format == artifact.Format && t.Manifest.Validate() == nil {
 		t.Open = func(e artifact.Entry) (io.ReadCloser, error) {
 			return os.Open(filepath.Join(from, filepath.FromSlash(e.Path)))
 		}
 		return &t, nil
 	}
-	made, err := artifact.Scan(from, nil, func(p string, d fs.DirEntry) bool { return p != ".files.json" && keep(p, d) })
+	made, err := artifact.ScanWithin(from, nil, func(p string, d fs.DirEntry) bool { return p != ".files.json" && keep(p, d) }, b.reads(from))
 	if err != nil {
 		return nil, err
 	}

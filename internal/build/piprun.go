@@ -52,3 +52,26 @@ func (b *builder) pipOnce(py runtimes.Found, dir, target string, fetches bool, a
 	return b.run(command{dir: dir, name: py.Command[0], args: all, env: []string{"PYTHONDONTWRITEBYTECODE=1"},
 		fetches: fetches, outside: within(dir, target), writes: []string{target}})
 }
+
+// requirementFiles refuses requirements, and files they refer to, that the project may not have read: their lines become the names that an index is
+// asked for.
+func (b *builder) requirementFiles(file, text string, depth int) error {
+	if err := b.fence.Check(file); err != nil {
+		return err
+	}
+	for _, m := range includeLine.FindAllStringSubmatch(text, 20) {
+		name := m[1]
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(file), name)
+		}
+		if !isRegular(name) || depth > 5 {
+			continue
+		}
+		if data, err := os.ReadFile(name); err == nil {
+			if err := b.requirementFiles(name, string(data), depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -94,7 +94,7 @@ func (b *builder) programTree(f *app.Function, at, name string) (*artifact.Tree,
 	if err != nil {
 		return nil, err
 	}
-	program, err := artifact.Scan(filepath.Dir(at), b.files, func(p string, _ fs.DirEntry) bool { return p == filepath.Base(at) })
+	program, err := b.scan(filepath.Dir(at), func(p string, _ fs.DirEntry) bool { return p == filepath.Base(at) })
 	if err != nil {
 		return nil, err
 	}

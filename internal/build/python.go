@@ -205,9 +205,15 @@ func (b *builder) pipTree(f *app.Function, file, text string) (*artifact.Tree, e
 	if err != nil {
 		return nil, err
 	}
+	if err := b.requirementFiles(file, text, 0); err != nil {
+		return nil, err
+	}
 	full := text + b.included(filepath.Dir(file), text, 0)
 	parts := []string{full, py.Version, py.Command[0]}
 	for _, p := range localRequirements(filepath.Dir(file), full) {
+		if err := b.fence.Check(p); err != nil {
+			return nil, err
+		}
 		if !within(p, b.root) {
 			b.watch[p] = true
 		}

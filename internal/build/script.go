@@ -11,7 +11,7 @@ import (
 	"github.com/evanw/esbuild/pkg/api"
 
 	"github.com/ebb-run/ebb/internal/errs"
-	"github.com/ebb-run/ebb/internal/runtimes"
+	"github.com/ebb-run/ebb/internal/fence"
 )
 
 // maxScript bounds what Script gives, in bytes.
@@ -21,18 +21,22 @@ const maxScript = 4 << 20
 var ownNames = regexp.MustCompile(`\b(?:const|let|var|function)\s+(__dirname|__filename)\b`)
 
 // Script makes one CommonJS module of a TypeScript file and what it imports of its project; packages stay packages. It is for files that configure
-// a project. Each part of it finds its own __dirname, __filename and import.meta.url, as if it ran from its place.
-func Script(file string) (string, error) {
+// a project. Each part of it finds its own __dirname, __filename and import.meta.url, as if it ran from its place. What is outside of the fence is
+// refused: it is read here, before anything runs in a sandbox that would not show it.
+func Script(file string, f *fence.Fence) (string, error) {
 	r := api.Build(api.BuildOptions{
 		EntryPoints: []string{file}, Bundle: true, Platform: api.PlatformNode, Format: api.FormatCommonJS, Target: api.ES2022, Packages: api.PackagesExternal,
 		AbsWorkingDir: filepath.Dir(file), Charset: api.CharsetUTF8, LogLevel: api.LogLevelSilent, Outdir: filepath.Dir(file), Write: false,
 		Define:  map[string]string{"import.meta.url": "__ebbURL"},
-		Plugins: []api.Plugin{{Name: "places", Setup: func(b api.PluginBuild) { givePlaces(b, home(filepath.Dir(file))) }}},
+		Plugins: []api.Plugin{{Name: "places", Setup: func(b api.PluginBuild) { givePlaces(b, newSourceFence(f)) }}},
 	})
 	if len(r.Errors) > 0 {
 		m, at := r.Errors[0], ""
 		if l := m.Location; l != nil {
 			at = fmt.Sprintf("%s:%d:%d: ", l.File, l.Line, l.Column+1)
+		}
+		if e, ok := refused(m); ok {
+			return "", errs.New(errs.Forbidden, "%s%s", at, e.Msg).WithHint("%s", e.Hint)
 		}
 		return "", errs.New(errs.Invalid, "%s%s", at, m.Text)
 	}
@@ -42,30 +46,10 @@ func Script(file string) (string, error) {
 	return string(r.OutputFiles[0].Contents), nil
 }
 
-// home is the folder that holds all of a project: that with its repository, or its own where there is none. It has no links in its path.
-func home(dir string) string {
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real
-	}
-	for at := dir; !runtimes.Personal(at) && at != filepath.Dir(at); at = filepath.Dir(at) {
-		if _, err := os.Stat(filepath.Join(at, ".git")); err == nil {
-			return at
-		}
-	}
-	return dir
-}
-
 // givePlaces writes the names that depend on a module's place in front of it, on its first line, so that lines keep their numbers.
-// Files outside of root are refused: they are read here, before anything runs in a sandbox that would not show them.
-func givePlaces(b api.PluginBuild, root string) {
-	refused := func(p string) error {
-		if within(p, root) {
-			return nil
-		}
-		return errs.New(errs.Forbidden, "%s is outside of %s", p, root)
-	}
-	b.OnLoad(api.OnLoadOptions{Filter: `.*`}, func(a api.OnLoadArgs) (api.OnLoadResult, error) {
-		return api.OnLoadResult{}, refused(a.Path)
+func givePlaces(b api.PluginBuild, f *sourceFence) {
+	b.OnLoad(api.OnLoadOptions{Filter: `.*`, Namespace: "file"}, func(a api.OnLoadArgs) (api.OnLoadResult, error) {
+		return refusal(f.check(a.Path)), nil
 	})
 	b.OnLoad(api.OnLoadOptions{Filter: `\.[cm]?[jt]sx?$`}, func(a api.OnLoadArgs) (api.OnLoadResult, error) {
 		if strings.Contains(filepath.ToSlash(a.Path), "/node_modules/") {

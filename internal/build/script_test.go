@@ -10,6 +10,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/build"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/fence"
 )
 
 func TestScript_IsOneModuleWhosePartsKnowTheirPlaces(t *testing.T) {
@@ -40,7 +41,7 @@ module.exports = all;
 			t.Fatal(err)
 		}
 	}
-	text, err := build.Script(filepath.Join(dir, "serverless.ts"))
+	text, err := build.Script(filepath.Join(dir, "serverless.ts"), fence.New(fence.Options{Root: dir}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +56,7 @@ module.exports = all;
 func TestScript_FaultsHaveTheirPlace(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	env := func(name string) (string, bool) { return filepath.Join(filepath.Dir(dir), "none"), name == "HOME" } // nothing is shared with what is beside dir
 	for name, c := range map[string]struct{ text, want string }{
 		"syntax.ts": {"const x = 1\nconst y: = 2\n", "syntax.ts:2:10: "}, "import.ts": {"\nimport x from './none';\nexport default x;\n", `import.ts:2:15: Could not resolve "./none"`},
 		"large.ts": {"export default '" + strings.Repeat("x", 5<<20) + "'", "more than"},
@@ -63,7 +65,7 @@ func TestScript_FaultsHaveTheirPlace(t *testing.T) {
 		if err := os.WriteFile(file, []byte(c.text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if text, err := build.Script(file); err == nil || !strings.Contains(err.Error(), c.want) {
+		if text, err := build.Script(file, fence.New(fence.Options{Root: filepath.Dir(file), Env: env})); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, %d bytes (%s)", name, err, len(text), errs.CodeOf(err))
 		}
 	}
@@ -75,25 +77,22 @@ func TestScript_FaultsHaveTheirPlace(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(project, "link.json")); err != nil {
 		t.Fatal(err)
 	}
-	for text, want := range map[string]string{"import x from '" + outside + "'; export default x": "is outside of", "import x from './link.json'; export default x": "is outside of", "import x from '../shared'; export default x": "is outside of"} {
+	for text, want := range map[string]string{"import x from '" + outside + "'; export default x": "is outside of", "import x from './link.json'; export default x": "is outside of"} {
 		file := filepath.Join(project, "serverless.ts")
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := build.Script(file); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "canary") {
+		if got, err := build.Script(file, fence.New(fence.Options{Root: filepath.Dir(file), Env: env})); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "canary") {
 			t.Errorf("%s: %v, %s", text, err, got)
 		}
-	}
-	if err := os.Mkdir(filepath.Join(dir, ".git"), 0o755); err != nil {
-		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(project, "serverless.ts"), []byte("import x from '../shared'; export default x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := build.Script(filepath.Join(project, "serverless.ts")); err != nil {
-		t.Errorf("of the same repository: %v", err)
+	if _, err := build.Script(filepath.Join(project, "serverless.ts"), fence.New(fence.Options{Root: project, Env: env})); err != nil {
+		t.Errorf("beside it: %v", err)
 	}
-	if _, err := build.Script(filepath.Join(dir, "none.ts")); err == nil {
+	if _, err := build.Script(filepath.Join(dir, "none.ts"), fence.New(fence.Options{Root: dir})); err == nil {
 		t.Error("a file that is not there is a module")
 	}
 }

@@ -1,57 +1,12 @@
 package build
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/bmatcuk/doublestar/v4"
-
 	"github.com/ebb-run/ebb/internal/errs"
 )
-
-// workspaceRoot returns the folder above dir whose workspaces dir belongs to, or "". Dependencies of a member must be installed
-// there: only there a name means the package beside it, and not a stranger's of the same name in the public registry.
-func workspaceRoot(dir string) string {
-	for at := filepath.Dir(dir); at != filepath.Dir(at); at = filepath.Dir(at) {
-		rel, err := filepath.Rel(at, dir)
-		if err != nil {
-			return ""
-		}
-		if isRegular(filepath.Join(at, "pnpm-workspace.yaml")) {
-			return at
-		}
-		if p, err := readPackage(at); err == nil && inSpaces(p.Spaces, filepath.ToSlash(rel)) {
-			return at
-		}
-		if _, err := os.Stat(filepath.Join(at, ".git")); err == nil {
-			return "" // another repository's folders say nothing
-		}
-	}
-	return ""
-}
-
-// inSpaces says whether the workspaces of a package.json, a list or {"packages": list}, include the folder.
-func inSpaces(spaces json.RawMessage, rel string) bool {
-	var patterns []string
-	if json.Unmarshal(spaces, &patterns) != nil {
-		var form struct{ Packages []string }
-		if json.Unmarshal(spaces, &form) != nil {
-			return false
-		}
-		patterns = form.Packages
-	}
-	in := false
-	for _, p := range patterns {
-		no := strings.HasPrefix(p, "!")
-		p = strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(p, "!"), "./"), "/")
-		if ok, err := doublestar.Match(p, rel); err == nil && ok {
-			in = !no
-		}
-	}
-	return in
-}
 
 // installWorkspace installs at the root what a member lacks.
 func (b *builder) installWorkspace(root, dir string, p *packageJSON) error {

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/ebb-run/ebb/internal/fence"
 )
 
 func TestWorkspaceRoot_FindsTheFolderThatNamesTheMember(t *testing.T) {
@@ -28,7 +30,7 @@ func TestWorkspaceRoot_FindsTheFolderThatNamesTheMember(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(root, "package.json"), []byte(c.root), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			got := workspaceRoot(dir)
+			got := fence.Workspace(dir)
 			if (got == root) != c.want || !c.want && got != "" {
 				t.Errorf("root %q, want %v", got, c.want)
 			}

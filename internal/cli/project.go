@@ -21,6 +21,7 @@ import (
 	"github.com/ebb-run/ebb/internal/config"
 	"github.com/ebb-run/ebb/internal/diag"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/fence"
 	"github.com/ebb-run/ebb/internal/frontend"
 	"github.com/ebb-run/ebb/internal/frontend/all"
 	"github.com/ebb-run/ebb/internal/runtimes"
@@ -110,7 +111,22 @@ func (c *command) layerFiles(given []string) (map[string]string, error) {
 
 // find says whether the folder holds a project. It only looks, so that nothing is made in a folder that is none.
 func (p *project) find() (frontend.Frontend, frontend.Project, error) {
-	return all.Frontends().Find(frontend.Project{Root: p.root, Env: p.c.Env, Exec: p.exec, Script: build.Script})
+	return all.Frontends().Find(frontend.Project{Root: p.root, Env: p.c.Env, Exec: p.exec, Reads: p.fence().Check,
+		Script: func(file string) (string, error) { return build.Script(file, p.fence()) }})
+}
+
+// fence is what the project may have read.
+func (p *project) fence() *fence.Fence {
+	allow := make([]string, len(p.settings.AllowFiles))
+	for i, file := range p.settings.AllowFiles {
+		if rest, ok := strings.CutPrefix(file, "~/"); ok { // of a list, in which a shell writes out the first alone
+			if home, ok := p.c.Env("HOME"); ok {
+				file = filepath.Join(home, rest)
+			}
+		}
+		allow[i] = p.c.abs(file)
+	}
+	return fence.New(fence.Options{Root: p.root, Env: p.c.Env, Allow: allow})
 }
 
 // load reads the project file and shows what it has to say.
@@ -199,6 +215,7 @@ func (p *project) build(ctx context.Context, a *app.App, work string) (*build.Re
 	r, diags := build.Build(ctx, p.root, a, build.Options{
 		Work: work, Cache: p.c.cacheDir(), Env: p.c.Env, Finder: p.finder, Progress: p.progress, Stdout: p.c.Stderr, Skip: p.c.outputs, Layers: p.layers,
 		Runner: func() (build.Runner, error) { return p.runner(filepath.Join(work, "jobs")) }, Pass: p.settings.BuildEnv,
+		Fence: p.fence(),
 	})
 	if err := ctx.Err(); err != nil {
 		return nil, err

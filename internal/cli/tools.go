@@ -19,7 +19,7 @@ import (
 )
 
 // buildSettings are those of the settings that concern commands which read and build a project.
-var buildSettings = []string{"isolation", "require-isolation", "build-egress", "build-env"}
+var buildSettings = []string{"isolation", "require-isolation", "build-egress", "build-env", "allow-files"}
 
 // tools is what runs a project's own tools, opened with the first of them.
 type tools struct {
@@ -104,7 +104,7 @@ func (p *project) exec(ctx context.Context, name string, args ...string) ([]byte
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	var out bytes.Buffer
-	j := build.Job{Root: p.root, Dir: p.root, Offline: true, Output: &out, Shows: build.ModulesAbove(p.root)}
+	j := build.Job{Root: p.root, Dir: p.root, Offline: true, Output: &out, Shows: build.ModulesAbove(p.root, p.fence())}
 	env := build.ToolEnv(os.Environ(), p.settings.BuildEnv)
 	if name == "git" {
 		if j, err = p.historyJob(j, args); err != nil {
@@ -123,7 +123,7 @@ func (p *project) exec(ctx context.Context, name string, args ...string) ([]byte
 // historyJob is one that looks at the repository that the project is in: its history and, where git compares them, its files.
 func (p *project) historyJob(j build.Job, args []string) (build.Job, error) {
 	for at := p.root; ; at = filepath.Dir(at) {
-		if info, err := os.Stat(filepath.Join(at, ".git")); err == nil && info.IsDir() {
+		if info, err := os.Lstat(filepath.Join(at, ".git")); err == nil && info.IsDir() {
 			j.Root, j.Dir, j.Shows = "", at, []string{filepath.Join(at, ".git")}
 			if args[0] == "status" {
 				j.Root, j.Shows, j.Git = at, nil, true

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/app"
@@ -30,9 +31,12 @@ func (c *command) settingFlags(cmd *cobra.Command, only ...string) func(defaultD
 		cmd.Flags().StringVar(&file, "config", "", "settings file (YAML)")
 	}
 	for _, s := range all {
-		if s.Bool {
+		switch {
+		case s.Bool:
 			cmd.Flags().Bool(s.Name, s.Default == "true", s.Help)
-		} else {
+		case s.Many:
+			cmd.Flags().StringArray(s.Name, nil, s.Help)
+		default:
 			cmd.Flags().String(s.Name, s.Default, s.Help)
 		}
 	}
@@ -41,6 +45,9 @@ func (c *command) settingFlags(cmd *cobra.Command, only ...string) func(defaultD
 		for _, s := range all {
 			if f := cmd.Flags().Lookup(s.Name); f.Changed {
 				given[s.Name] = f.Value.String()
+				if many, ok := f.Value.(pflag.SliceValue); ok {
+					given[s.Name] = strings.Join(many.GetSlice(), ",")
+				}
 			}
 		}
 		if file != "" {

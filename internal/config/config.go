@@ -55,6 +55,7 @@ type Config struct {
 	Egress           string        // where functions may connect to: a mode, or a mode and destinations
 	BuildEgress      string        // where builds may connect to beside registries
 	BuildEnv         []string      // names of variables that a project's tools see
+	AllowFiles       []string      // files and folders outside of a project that it may have read
 	RequireIsolation bool          // refuse to run where a protection of functions is missing
 	AllowUnprotected bool          // serve routes whose protection is not active yet
 	Account          string        // AWS account id shown to functions
@@ -89,6 +90,7 @@ type Setting struct {
 	Default string
 	Help    string // one line, no full stop
 	Bool    bool
+	Many    bool // the flag may be repeated; its values are joined by commas
 	set     func(*Config, string) error
 }
 
@@ -146,6 +148,15 @@ func Settings() []Setting {
 		str("build-egress", "", "where builds may connect to beside package registries, in the words of egress: anything, or a list (github.com:443)", func(c *Config) *string { return &c.BuildEgress }),
 		{Name: "build-env", Help: "names of variables, with commas between, that a project's build tools and configuration scripts see beside those of the tools themselves", set: func(c *Config, s string) error {
 			c.BuildEnv = strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
+			return nil
+		}},
+		{Name: "allow-files", Many: true, Help: "file or folder outside of the project that it may have read and packaged; may be repeated, or hold several with commas between", set: func(c *Config, s string) error {
+			c.AllowFiles = nil
+			for part := range strings.SplitSeq(s, ",") {
+				if part = strings.TrimSpace(part); part != "" {
+					c.AllowFiles = append(c.AllowFiles, part)
+				}
+			}
 			return nil
 		}},
 		{Name: "require-isolation", Default: "false", Bool: true, Help: "refuse to start where a protection of functions is missing", set: func(c *Config, s string) (err error) {

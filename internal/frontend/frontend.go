@@ -11,10 +11,12 @@
 //  3. What is declared and not understood is in the App (app.Foreign, a Trigger) or in a
 //     diagnostic, never dropped in silence.
 //  4. Load runs the project's own code only through Project.Exec.
+//  5. Load reads no file that Project.MayRead refuses, the project's main file included.
 package frontend
 
 import (
 	"context"
+	"path/filepath"
 
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/diag"
@@ -29,8 +31,30 @@ type Project struct {
 	// Exec runs a program in the project (its own node, say) and returns what it printed on standard
 	// output. nil means that running project code is not allowed.
 	Exec func(ctx context.Context, name string, args ...string) ([]byte, error)
+	// Reads says whether a file that is there may be read for the project; an error says why not, with the mend as hint. nil allows what is
+	// below Root. What the project names is asked about, not what the user does.
+	Reads func(file string) error
 	// Script makes one CommonJS module of a TypeScript file and what it imports of the project. nil means that there is nobody to do it.
 	Script func(file string) (string, error)
+}
+
+// MayRead asks Reads about a file, named by an absolute path.
+func (p Project) MayRead(file string) error {
+	if p.Reads != nil {
+		return p.Reads(file)
+	}
+	root, err := filepath.EvalSymlinks(p.Root)
+	if err != nil {
+		return errs.New(errs.NotFound, "open project: %w", err)
+	}
+	real, err := filepath.EvalSymlinks(file)
+	if err != nil {
+		return errs.New(errs.NotFound, "%w", err)
+	}
+	if rel, err := filepath.Rel(root, real); err != nil || !filepath.IsLocal(rel) {
+		return errs.New(errs.Forbidden, "%s is outside of the project", filepath.Base(file))
+	}
+	return nil
 }
 
 // Options are the user's choices at load.

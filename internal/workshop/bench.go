@@ -61,7 +61,7 @@ func (w *Workshop) openBench(j build.Job) (_ *bench, err error) {
 			return nil, err
 		}
 	}
-	if git := filepath.Join(j.Root, ".git"); j.Git && isFolder(git) {
+	if git := filepath.Join(j.Root, ".git"); j.Git && isFolder(git) && plain(j.Root, ".git") { // or a link would have any folder shown
 		b.modules = append(b.modules, git)
 		if err := b.point(git); err != nil {
 			return nil, err

@@ -255,3 +255,25 @@ func TestEgress_IsRegistriesUnlessWidened(t *testing.T) {
 		}
 	}
 }
+
+func TestRun_ShowsNoFolderInThePlaceOfTheHistory(t *testing.T) {
+	t.Parallel()
+	w, root := open(t, Limits{})
+	keys := filepath.Join(filepath.Dir(root), "keys")
+	write(t, filepath.Join(keys, "id"), "")
+	job := build.Job{Root: root, Dir: root, Git: true, Steps: []build.Step{sh("! test -e .git/id")}}
+	if err := os.Symlink(keys, filepath.Join(root, ".git")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Run(context.Background(), job); err != nil {
+		t.Errorf("a link: %v", err)
+	}
+	if err := os.Rename(filepath.Join(root, ".git"), filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(root, ".git", "HEAD"), "")
+	job.Steps = []build.Step{sh("test -e .git/HEAD; ! test -e link/id")}
+	if err := w.Run(context.Background(), job); err != nil {
+		t.Errorf("a history: %v", err)
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/frontend"
 )
 
@@ -82,7 +83,14 @@ func (c plainTemplate) Load(_ context.Context, p frontend.Project, o frontend.Op
 			return nil, l
 		}
 	}
-	data, err := readFile(filepath.Join(p.Root, filepath.FromSlash(file)))
+	full := filepath.Join(p.Root, filepath.FromSlash(file))
+	data, err := readFile(full)
+	if err == nil {
+		if err := p.MayRead(full); err != nil {
+			l.Errorf(diag.Pos{File: file}, "outside", errs.HintOf(err), "%v", err)
+			return nil, l
+		}
+	}
 	switch {
 	case err != nil:
 		l.Errorf(diag.Pos{File: file}, "unreadable", "", "the file cannot be read: %s", pathless(err))

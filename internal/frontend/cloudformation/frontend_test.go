@@ -84,3 +84,20 @@ func TestFrontend_SaysWhatItCannotRead(t *testing.T) {
 		})
 	}
 }
+
+func TestLoad_ReadsNoTemplateOutsideOfTheProject(t *testing.T) {
+	t.Parallel()
+	elsewhere := folder(t, "template.yml", "Resources: {T: {Type: 'AWS::SNS::Topic'}}")
+	root := t.TempDir()
+	if err := os.Symlink(filepath.Join(elsewhere, "template.yml"), filepath.Join(root, "template.yml")); err != nil {
+		t.Fatal(err)
+	}
+	p := frontend.Project{Root: root, File: "template.yml"}
+	if a, l := cloudformation.New().Load(context.Background(), p, frontend.Options{}); a != nil || l[0].Code != "outside" {
+		t.Errorf("got %v, %v", a, l)
+	}
+	p.Reads = func(string) error { return nil }
+	if a, l := cloudformation.New().Load(context.Background(), p, frontend.Options{}); a == nil {
+		t.Errorf("allowed: %v", l)
+	}
+}

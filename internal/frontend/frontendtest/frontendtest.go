@@ -26,6 +26,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/fence"
 	"github.com/ebb-run/ebb/internal/frontend"
 )
 
@@ -88,7 +89,7 @@ func check(dir string, f frontend.Frontend, update bool) (faults []string, err e
 			return nil, fmt.Errorf("options.json: %w", err)
 		}
 	}
-	p := frontend.Project{Root: root, Env: func(k string) (string, bool) { v, ok := o.Env[k]; return v, ok }}
+	p := frontend.Project{Root: root, Reads: fence.New(fence.Options{Root: root}).Check, Env: func(k string) (string, bool) { v, ok := o.Env[k]; return v, ok }}
 	file, ok := f.Detect(p)
 	if !ok {
 		return []string{f.Name() + " does not detect the project"}, nil

@@ -57,8 +57,11 @@ func (r *resolver) load(pos diag.Pos, abs, path string) (*cfn.Node, missing) {
 	if n, ok := r.files[abs]; ok && n != nil {
 		return n, missing{}
 	}
-	data, err := readFile(abs)
+	data, err := r.read(abs)
 	if err != nil {
+		if errs.CodeOf(err) == errs.Forbidden {
+			return nil, missing{what: err.Error(), hint: errs.HintOf(err), id: "outside", fatal: true}
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, missing{what: fmt.Sprintf("there is no file %s", path),
 				hint: "Create it, correct the path (it is relative to the project's folder), or write a fallback."}
@@ -81,6 +84,17 @@ func (r *resolver) load(pos diag.Pos, abs, path string) (*cfn.Node, missing) {
 	}
 	r.files[abs] = n
 	return n, missing{}
+}
+
+// read reads a file that the project names.
+func (r *resolver) read(abs string) ([]byte, error) {
+	if _, err := os.Stat(abs); err != nil {
+		return nil, err
+	}
+	if err := r.p.MayRead(abs); err != nil {
+		return nil, err
+	}
+	return readFile(abs)
 }
 
 func readFile(abs string) ([]byte, error) {
@@ -174,6 +188,9 @@ func (r *resolver) script(pos diag.Pos, abs, path, address string) (*cfn.Node, m
 	if _, err := os.Stat(abs); err != nil {
 		return nil, missing{what: fmt.Sprintf("there is no file %s", path),
 			hint: "Create it, correct the path (it is relative to the project's folder), or write a fallback."}
+	}
+	if err := r.p.MayRead(abs); err != nil {
+		return nil, missing{what: err.Error(), hint: errs.HintOf(err), id: "outside", fatal: true}
 	}
 	key := abs + "\x00" + address
 	if n, ok := r.files[key]; ok {

@@ -41,6 +41,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/frontend"
 )
 
@@ -187,12 +188,12 @@ func (r *resolver) readProject() *cfn.Node {
 		}
 		r.stage, r.region = "", ""
 	default:
-		data, err := readFile(abs)
+		data, err := r.read(abs)
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
 				r.errorf(pos, "no-project", "", "there is no file %s", r.p.File)
 			} else {
-				r.errorf(pos, "unreadable", "", "%v", err)
+				r.errorf(pos, "unreadable", errs.HintOf(err), "%v", err)
 			}
 			return nil
 		}
@@ -248,12 +249,15 @@ func (r *resolver) decide(key, fallback string) string {
 // .env.STAGE, or else .env.
 func (r *resolver) loadDotenv() {
 	r.dotenv, r.dotenvUnused = map[string]string{}, map[string]string{}
-	read := func(name string) map[string]string {
+	read := func(name string, from func(string) ([]byte, error)) map[string]string {
 		abs := name
 		if !filepath.IsAbs(abs) {
 			abs = filepath.Join(r.p.Root, name)
 		}
-		data, err := readFile(abs)
+		data, err := from(abs)
+		if errs.CodeOf(err) == errs.Forbidden {
+			r.errorf(diag.Pos{File: name}, "outside", errs.HintOf(err), "%v", err)
+		}
 		if err != nil {
 			return nil
 		}
@@ -265,18 +269,18 @@ func (r *resolver) loadDotenv() {
 		if err != nil {
 			abs = r.o.EnvFile
 		}
-		vars := read(abs)
+		vars := read(abs, readFile)
 		if vars == nil {
-			vars = read(r.o.EnvFile)
+			vars = read(r.o.EnvFile, readFile)
 		}
 		if vars == nil {
 			r.errorf(diag.Pos{File: filepath.ToSlash(r.o.EnvFile)}, "unreadable", "Correct the path given with --env-file.", "there is no such file")
 		}
 		maps.Copy(r.dotenv, vars)
 	}
-	vars := read(".env." + r.stage)
+	vars := read(".env."+r.stage, r.read)
 	if vars == nil {
-		vars = read(".env")
+		vars = read(".env", r.read)
 	}
 	into := r.dotenvUnused
 	if isTrue(r.shallow(r.root.Get("useDotenv"))) || r.usesPlugin("serverless-dotenv-plugin") {

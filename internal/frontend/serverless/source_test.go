@@ -16,6 +16,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/diag"
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/frontend"
 )
 
@@ -284,5 +285,65 @@ func TestLoad_EnvFileAndStages(t *testing.T) {
 	}
 	if a, l := (Frontend{}).Load(context.Background(), p, frontend.Options{EnvFile: "none.env"}); a != nil || l[0].Code != "unreadable" {
 		t.Errorf("a missing env file gives %v", l)
+	}
+}
+
+func TestLoad_ReadsNoFileThatIsRefused(t *testing.T) {
+	t.Parallel()
+	const head = "service: s\nprovider:\n  name: aws\n  runtime: nodejs22.x\nfunctions:\n  a:\n    handler: a.b\n"
+	tests := []struct {
+		name, file string // of the diagnostic
+		code       string
+		files      map[string]string
+		links      []string // to the secret
+	}{
+		{"absolute", "serverless.yml", "outside", map[string]string{"serverless.yml": head + "    environment: {A: '${file(SECRET):key}'}\n"}, nil},
+		{"with a fallback", "serverless.yml", "outside", map[string]string{"serverless.yml": head + "    environment: {A: \"${file(SECRET):key, 'x'}\"}\n"}, nil},
+		{"behind a link", "serverless.yml", "outside", map[string]string{"serverless.yml": head + "    environment: {A: '${file(./x.yml):key}'}\n"}, []string{"x.yml"}},
+		{"a text", "serverless.yml", "outside", map[string]string{"serverless.yml": head + "    environment: {A: '${file(./x.txt)}'}\n"}, []string{"x.txt"}},
+		{"a program", "serverless.yml", "outside", map[string]string{"serverless.yml": head + "    environment: {A: '${file(./x.js):key}'}\n"}, []string{"x.js"}},
+		{"the home", "serverless.yml", "outside", map[string]string{"serverless.yml": head + "    environment: {A: '${file(~/secret.yml):key}'}\n"}, nil},
+		{".env", ".env", "outside", map[string]string{"serverless.yml": "useDotenv: true\n" + head + "    environment: {A: '${env:key}'}\n"}, []string{".env"}},
+		{".env of the stage", ".env.dev", "outside", map[string]string{"serverless.yml": "useDotenv: true\n" + head + "    environment: {A: '${env:key}'}\n"}, []string{".env.dev"}},
+		{"the project file", "serverless.yml", "unreadable", nil, []string{"serverless.yml"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dir, home := t.TempDir(), t.TempDir()
+			secret := filepath.Join(home, "secret.yml")
+			write(t, home, map[string]string{"secret.yml": "key: canary\nkey=canary\n"})
+			for name, text := range tt.files {
+				write(t, dir, map[string]string{name: strings.ReplaceAll(text, "SECRET", secret)})
+			}
+			for _, name := range tt.links {
+				if err := os.Symlink(secret, filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var asked []string
+			p := frontend.Project{Root: dir, Env: func(k string) (string, bool) { return home, k == "HOME" }, Exec: func(context.Context, string, ...string) ([]byte, error) {
+				return []byte("\n\x01ebb:\"canary\"\n"), nil
+			}}
+			for _, reads := range []func(string) error{nil, func(file string) error {
+				asked = append(asked, file)
+				if real, err := filepath.EvalSymlinks(file); err == nil && strings.HasPrefix(real, home) {
+					return errs.New(errs.Forbidden, "it is not allowed").WithHint("the mend")
+				}
+				return nil
+			}} {
+				p.Reads = reads
+				a, l := Frontend{}.Load(context.Background(), p, frontend.Options{})
+				if a != nil {
+					t.Fatalf("it is read: %v", a.Functions[0].Env)
+				}
+				if i := slices.IndexFunc(l, func(d diag.Diagnostic) bool { return d.Code == tt.code && d.Pos.File == tt.file }); i < 0 || reads != nil && l[i].Hint != "the mend" {
+					t.Errorf("it is said as %v", l)
+				}
+			}
+			if len(asked) == 0 {
+				t.Error("nobody was asked")
+			}
+		})
 	}
 }
