@@ -192,8 +192,12 @@ func (s *Server) Schedules(ctx context.Context, next int) ([]api.ScheduleInfo, e
 		info := api.ScheduleInfo{
 			Name: strings.TrimPrefix(st.Name, "trigger/"+tenant+"/"), Function: functions[st.Name], Expression: st.Expression, Zone: st.Zone, Disabled: st.Disabled, Last: st.Last,
 		}
+		zone, err := time.LoadLocation(st.Zone)
+		if err != nil { // of another machine's list of zones
+			zone = time.UTC
+		}
 		for _, f := range st.Next {
-			info.Next = append(info.Next, f.Due)
+			info.Next = append(info.Next, f.Due.In(zone))
 		}
 		out = append(out, info)
 	}
