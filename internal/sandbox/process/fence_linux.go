@@ -44,7 +44,8 @@ type fence struct {
 		pid    int      // the main process; 0 before it started
 		held   []proc   // stopped by suspend
 		bell   *os.File // rings when memory is out; version 1
-		most   int64    // the highest sampled memory, where there is no cgroup
+		most   int64    // the highest sampled memory, where no cgroup keeps it
+		frozen bool     // uses no more memory
 	}
 	bellDone chan struct{} // closed when nobody listens to bell; nil without
 }
@@ -124,6 +125,7 @@ func (c *fence) limitMemory() error {
 	if c.all.memory.version == 2 {
 		c.mu.peak = openRead(c.memory, "memory.peak")
 		c.mu.ooms = openRead(c.memory, "memory.events")
+		c.openHeap()
 		if c.limits.MemoryBytes == 0 {
 			return nil
 		}
@@ -248,7 +250,7 @@ func (c *fence) guard(pid int, _ string, exceeded func()) {
 			}
 		}()
 	}
-	if c.memory == "" && c.limits.MemoryBytes > 0 {
+	if c.memory == "" && c.limits.MemoryBytes > 0 || c.sampledLocked() {
 		c.all.dog.add(c, exceeded)
 	}
 }
@@ -268,8 +270,12 @@ func (c *fence) exceeded() bool {
 // contained says that the Sandbox has a pid namespace.
 func (c *fence) contained() { c.own = true }
 
-// counts reports whether usage has the memory of all processes.
-func (c *fence) counts() bool { return c.memory != "" }
+// counts reports whether usage has the memory of all processes, at its highest.
+func (c *fence) counts() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.memory != "" && (c.mu.closed || c.mu.peak >= 0)
+}
 
 // usage is what the cgroups have counted, zero for what they have not.
 func (c *fence) usage() sandbox.Usage {
@@ -279,6 +285,9 @@ func (c *fence) usage() sandbox.Usage {
 	u := sandbox.Usage{MemoryPeak: c.mu.most}
 	if n, err := strconv.ParseInt(string(bytes.TrimSpace(pread(c.mu.peak, buf[:]))), 10, 64); err == nil {
 		u.MemoryPeak = n
+	}
+	if c.memory != "" && c.mu.peak < 0 {
+		u.MemoryPeak = max(u.MemoryPeak, c.usedMemoryLocked())
 	}
 	u.CPU = c.usedCPULocked()
 	return u

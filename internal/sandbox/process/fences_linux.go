@@ -145,7 +145,7 @@ func (f *fences) protections() []Protection {
 // The controllers that Sandboxes are bounded by, where they are to be had.
 var (
 	controllersV1 = []string{"memory", "pids", "cpu", "cpuacct", "freezer"}
-	controllersV2 = []string{"memory", "pids", "cpu"} // the others are part of version 2 itself
+	controllersV2 = []string{"memory", "pids", "cpu"} // in the order to hand them out; the others are part of version 2 itself
 )
 
 // findCgroups finds, for each controller and for "unified", the hierarchy in which this process may make folders.
@@ -258,15 +258,19 @@ func baseV2(m cgroupMount, path string) (string, bool) {
 	return own, canMake(own)
 }
 
-// handOut enables the controllers for the folders below, where they are not yet.
+// handOut enables the controllers for the folders below, where they are not yet: that of memory first, which the kernel refuses to a folder
+// with processes. The others it would give that folder, for threads; those below could hold no process then, not even the host's.
 func handOut(dir string) bool {
 	control := filepath.Join(dir, "cgroup.subtree_control")
 	for _, c := range controllersV2 {
 		if !hasWord(control, c) {
 			_ = writeFile(control, "+"+c)
 		}
+		if c == "memory" && !hasWord(control, c) {
+			return false
+		}
 	}
-	return hasWord(control, "memory")
+	return true
 }
 
 // alone reports whether this process is the only one in a folder.

@@ -17,6 +17,7 @@ func (c *fence) freeze() error {
 	if c.tree != "" {
 		err := writeFile(filepath.Join(c.tree, "cgroup.freeze"), "1")
 		if !errors.Is(err, fs.ErrNotExist) { // Linux 5.2
+			c.setFrozen(err == nil)
 			return err
 		}
 	}
@@ -26,9 +27,16 @@ func (c *fence) freeze() error {
 	return c.suspend()
 }
 
+func (c *fence) setFrozen(is bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.frozen = is
+}
+
 // thaw undoes freeze.
 func (c *fence) thaw() error {
 	if c.tree != "" {
+		c.setFrozen(false)
 		err := writeFile(filepath.Join(c.tree, "cgroup.freeze"), "0")
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -1,6 +1,7 @@
 package process_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,6 +62,30 @@ grep ' /given ' /proc/self/mountinfo | grep -q nodev || echo "devices: allowed"
 	}
 	if out, exit := mounted(t, again, "echo more >> /given/moved", []sandbox.Mount{{Source: open, Target: "/given", Writable: true}}); out != "" || exit.Code != 0 {
 		t.Errorf("got %v:\n%s", exit, out)
+	}
+}
+
+// TestMounts_ShowWhatLiesInVarTmp: /var/tmp is a link to /tmp inside, and what is made through it before the root is changed is the host's.
+func TestMounts_ShowWhatLiesInVarTmp(t *testing.T) {
+	t.Parallel()
+	d := newDriver(t, process.Options{})
+	if ok, why := d.Isolated(); !ok {
+		t.Skipf("no isolation on this machine: %v", why)
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "ebb-shown-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "file"), []byte("shown\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	out, exit := mounted(t, d, "cat "+dir+"/file; (echo > "+dir+"/file) 2>/dev/null && echo written; echo > /var/tmp/other", []sandbox.Mount{{Source: dir, Target: dir}})
+	if out != "shown\n" || exit.Code != 0 {
+		t.Errorf("got %v:\n%s", exit, out)
+	}
+	if _, err := os.Stat("/tmp/" + filepath.Base(dir)); err == nil {
+		t.Error("its mount point was made in the host's /tmp")
 	}
 }
 

@@ -78,7 +78,7 @@ func (d *Driver) wallProtections() []Protection {
 	}
 	return []Protection{
 		{Name: "isolation", Mechanism: "no capabilities, no new privileges, a filter of system calls", Note: d.why.Error() + "; functions share this machine's network and user, and see its processes",
-			Mend: "allow ebb's user to make user namespaces, as told below for each kind that is denied"},
+			Mend: "run ebb on Linux 5.12 or newer, as root or as a user that may make namespaces: below is what is denied here"},
 		{Name: "system calls", Mechanism: "seccomp", Strong: true}, files, others,
 		{Name: "network", Mechanism: "none", Note: "functions reach whatever this machine reaches, whatever the egress setting says"},
 		{Name: "temp folder size", Mechanism: "none", Note: "the size of a function's temp folder is not limited"},

@@ -205,6 +205,9 @@ func (s system) build(l *helper.List, staging, etc string, mounts []sandbox.Moun
 	b.link("/var/tmp", "/tmp")
 	sorted := slices.SortedFunc(slices.Values(mounts), func(x, y sandbox.Mount) int { return strings.Compare(x.Target, y.Target) })
 	for _, m := range sorted {
+		if rest, ok := strings.CutPrefix(m.Target, "/var/tmp/"); ok {
+			m.Target = "/tmp/" + rest // through the link it would be the host's, whose root this still is
+		}
 		if m.Source == "" { // mounted on later
 			b.folder(m.Target)
 			continue

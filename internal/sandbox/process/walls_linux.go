@@ -71,6 +71,7 @@ func (w *walls) scoped() bool { return w.i.abi >= 6 }
 func (w *walls) try(d *Driver) error {
 	b := &birth{i: w.i, files: func() ([]byte, []confine.Rule) { return confine.LandlockFiles(w.i.abi, nil, nil) }}
 	b.renounce()
+	closeFrom(&b.list, helper.ListFD)
 	b.list.Call("end", unix.SYS_EXIT_GROUP, helper.Int(0))
 	f := &fence{all: d.fences}
 	f.mu.dir = -1
@@ -101,12 +102,11 @@ func (w *walls) start(box *box, c sandbox.Code, files []uintptr) (*guest, error)
 		dir = box.tmp // the host's own folder may be one that a guest must not see
 	}
 	l.Call("enter "+dir, unix.SYS_CHDIR, l.Text(dir))
-	const closeOnExec = 4 // CLOSE_RANGE_CLOEXEC: a failure can still be told
 	last := helper.ListFD
 	if box.spec.Transport != sandbox.Stream {
 		last--
 	}
-	l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(last), helper.Int(uint64(1)<<32-1), helper.Int(closeOnExec))
+	closeFrom(l, last)
 	path, argv, env := l.Text(c.Command[0]), l.Texts(c.Command), l.Texts(box.environ(c.Env))
 	l.Call("run "+c.Command[0], unix.SYS_EXECVE, path, argv, env)
 	g, err := b.become(box.d, files, box.fence)
@@ -122,6 +122,11 @@ func (w *walls) start(box *box, c sandbox.Code, files []uintptr) (*guest, error)
 		return nil, errs.New(errs.Unavailable, "confine it: %w", err).WithHint("ebb doctor says what this machine allows.")
 	}
 	return g, nil
+}
+
+// closeFrom has descriptors close when the guest's program runs, so that a failure can still be told; Linux 5.11.
+func closeFrom(l *helper.List, first int) {
+	l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(first), helper.Int(uint64(1)<<32-1), helper.Int(unix.CLOSE_RANGE_CLOEXEC))
 }
 
 // hidden reports whether a program could be run but for Landlock.

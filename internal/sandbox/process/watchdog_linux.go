@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// sampleEvery is how often memory is looked at where no cgroup counts it.
+// sampleEvery is how often memory is looked at where no cgroup limits it.
 const sampleEvery = 50 * time.Millisecond
 
-// watchdog bounds memory where there is no cgroup. Its goroutine lives while there are Sandboxes to watch.
+// watchdog bounds memory where there is no cgroup, or one that cannot tell programs from files. Its goroutine lives while there are
+// Sandboxes to watch.
 type watchdog struct {
 	mu struct {
 		sync.Mutex
@@ -77,6 +78,18 @@ func (w *watchdog) sample(marks map[[2]uint64]string) map[[2]uint64]string {
 		watched[c] = f
 	}
 	w.mu.Unlock()
+	for c, exceeded := range watched {
+		if c.memory == "" {
+			continue
+		}
+		delete(watched, c)
+		if c.look() {
+			exceeded()
+		}
+	}
+	if len(watched) == 0 {
+		return marks
+	}
 	all, _ := listProcs()
 	now := make(map[int]string, len(all))
 	kept := make(map[[2]uint64]string, len(all))
