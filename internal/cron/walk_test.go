@@ -153,6 +153,7 @@ func TestSchedule_WithinCountsRatesFromTheStart(t *testing.T) {
 		last             string
 	}{
 		{"rate(5 minutes)", day(10, 2, 3), time.Time{}, day(0, 0, 0), "10:02:03 10:07:03 10:12:03", ""},
+		{"rate(5 minutes)", day(10, 2, 3).Add(time.Second / 2), time.Time{}, day(0, 0, 0), "10:02:03 10:07:03 10:12:03", ""},
 		{"rate(5 minutes)", day(10, 2, 3), day(10, 7, 3), day(10, 2, 2), "10:02:03 10:07:03", ""},
 		{"rate(5 minutes)", day(10, 2, 3), time.Time{}, day(10, 2, 3), "10:07:03 10:12:03 10:17:03", "10:02:03"},
 		{"rate(5 minutes)", day(10, 2, 3), day(10, 9, 0), day(12, 0, 0), "", "10:07:03"},
