@@ -13,14 +13,16 @@ import (
 
 // Schedule says when an event is published, and which. It is stored in the log as JSON.
 type Schedule struct {
-	Tenant     string        `json:"tenant"`         // empty means "default"
-	Name       string        `json:"name"`           // unique in its Tenant; a second one with the name replaces the first
-	Expression string        `json:"expression"`     // as package cron reads it: cron(), rate(), at() or Unix cron
-	Zone       string        `json:"zone,omitempty"` // IANA name; empty means UTC
-	Start      time.Time     `json:"start,omitzero"` // first moment of a slot; a rate counts from it, or else from when the expression was put
-	End        time.Time     `json:"end,omitzero"`   // last moment of a slot
-	Window     time.Duration `json:"window,omitempty"`
-	Missed     Missed        `json:"missed,omitempty"`
+	Tenant     string    `json:"tenant"`         // empty means "default"
+	Name       string    `json:"name"`           // unique in its Tenant; a second one with the name replaces the first
+	Expression string    `json:"expression"`     // as package cron reads it: cron(), rate(), at() or Unix cron
+	Zone       string    `json:"zone,omitempty"` // IANA name; empty means UTC
+	Start      time.Time `json:"start,omitzero"` // first moment of a slot; a rate counts from it, or else from when the expression was put
+	End        time.Time `json:"end,omitzero"`   // last moment of a slot
+	// AtOnce says that a rate without a Start has its first slot when it is put, as EventBridge Scheduler has it, and not one rate later, as its rules have it.
+	AtOnce bool          `json:"atOnce,omitempty"`
+	Window time.Duration `json:"window,omitempty"` // each firing is due at some moment of it, from the slot on: whole seconds, up to 24 hours
+	Missed Missed        `json:"missed,omitempty"`
 	// Of MissedAll: how many missed slots fire at most, the newest of them (0 means 100, 1000 is the most), and how old they may be (0 means 24 hours).
 	MissedLimit int           `json:"missedLimit,omitempty"`
 	MissedAge   time.Duration `json:"missedAge,omitempty"`
@@ -182,6 +184,9 @@ func (b *Bus) PutSchedule(ctx context.Context, s Schedule) error {
 	s = s.orDefaults()
 	if err := s.check(b.opt.Limits.Event); err != nil {
 		return err
+	}
+	if c, err := s.slots(time.Time{}); err != nil || c.Rate() == 0 || !s.Start.IsZero() {
+		s.AtOnce = false
 	}
 	it := jsonItem(kindSchedule, schedulePut{s, ms(b.opt.Now())})
 	if it.size() > maxSpec {

@@ -168,6 +168,37 @@ func TestSchedule_PublishesItsEventAtEachSlot(t *testing.T) {
 	}
 }
 
+// A rate counts from its put, and a Scheduler's has a slot there.
+func TestSchedule_BeginsAtOnceWhereAsked(t *testing.T) {
+	t.Parallel()
+	c, r := clockAt(t, "2026-11-23T10:00:00.7Z"), &target{}
+	w := start(t, t.TempDir(), timed(c, r))
+	w.subscribe(t, bus.Subscription{Name: "s"})
+	put := func() {
+		w.put(t, bus.Schedule{Name: "rule", Expression: "rate(5 minutes)"})
+		w.put(t, bus.Schedule{Name: "scheduler", Expression: "rate(5 minutes)", AtOnce: true})
+		w.put(t, bus.Schedule{Name: "cron", Expression: "* * * * *", AtOnce: true})
+	}
+	put()
+	w.lastIs(t, "scheduler", "2026-11-23T10:00:00Z")
+	c.add(time.Minute)
+	put()
+	w.lastIs(t, "cron", "2026-11-23T10:01:00Z")
+	c.add(4 * time.Minute)
+	w.lastIs(t, "rule", "2026-11-23T10:05:00Z")
+	w.lastIs(t, "scheduler", "2026-11-23T10:05:00Z")
+	settle(t, w)
+	var got []string
+	for _, id := range r.ids() {
+		if !strings.HasPrefix(id, "cron/") || strings.HasSuffix(id, "10:00:00Z") {
+			got = append(got, id)
+		}
+	}
+	if want := []string{"rule/2026-11-23T10:05:00Z", "scheduler/2026-11-23T10:00:00Z", "scheduler/2026-11-23T10:05:00Z"}; !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestSchedule_FollowsClocksThatChange(t *testing.T) {
 	t.Parallel()
 	c, r := clockAt(t, "2026-03-28T00:00:00Z"), &target{}

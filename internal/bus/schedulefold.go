@@ -129,12 +129,15 @@ func (f *folder) schedule(ctx context.Context, at did, now int64, it item) error
 func (f *folder) putSchedule(ctx context.Context, at did, p schedulePut) error {
 	key := scheduleKey{p.Tenant, p.Name}
 	l := liveSchedule{spec: p.Schedule, gen: ref{Seq: at.Seq, Idx: at.Idx}, anchor: p.At, since: p.At}
+	if p.AtOnce { // the second that it is put in is a slot
+		l.since = p.At/1000*1000 - 1
+	}
 	if old, ok := f.schedules[key]; ok {
 		l.last, l.fired = old.last, old.fired
 		if p.sameTimes(old.spec) {
-			l.anchor = old.anchor
-			if !old.spec.Disabled {
-				l.since = old.since
+			l.anchor, l.since = old.anchor, old.since
+			if old.spec.Disabled {
+				l.since = p.At
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package bus_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -106,8 +105,9 @@ func TestSchedule_FiresOnceOverNodesThatComeAndGo(t *testing.T) {
 		t.Errorf("got\n%v\nwant\n%v", got, want)
 	}
 	for _, id := range want {
-		if st, err := nodes[1].StatusOfEvent(t.Context(), "", "/ebb/schedules/default", id); err != nil || len(st) != 1 {
-			t.Errorf("%s: %+v, %v", id, st, errors.Join(err))
-		}
+		until(t, id, func() (bool, error) { // a lease may be on its way still
+			st, err := nodes[1].StatusOfEvent(t.Context(), "", "/ebb/schedules/default", id)
+			return len(st) == 1, err
+		})
 	}
 }

@@ -62,16 +62,16 @@ func (s *Server) timedOf(d *state.Deployment, t *app.Trigger, name string) ([]ti
 			to.Group = declared.GroupName
 		}
 	}
+	one := bus.Schedule{Tenant: tenant, Zone: declared.ScheduleExpressionTimezone, Disabled: !t.Enabled, AtOnce: to.Group != "", Event: bus.Template{
+		Type: "Scheduled Event", Source: "aws.events", ContentType: "application/json", Data: []byte("{}"),
+		Extensions: map[string]string{bus.Channel: scheduleChannel, event.Resources: arn.New("events", region(d.App), s.o.Config.Account, "rule/"+called).String()},
+	}}
 	if !declared.Input.Empty() {
 		if _, err := declared.Input.Compile(); err != nil {
 			return nil, err
 		}
 		to.Input = &declared.Input
 	}
-	one := bus.Schedule{Tenant: tenant, Zone: declared.ScheduleExpressionTimezone, Disabled: !t.Enabled, Event: bus.Template{
-		Type: "Scheduled Event", Source: "aws.events", ContentType: "application/json", Data: []byte("{}"),
-		Extensions: map[string]string{bus.Channel: scheduleChannel, event.Resources: arn.New("events", region(d.App), s.o.Config.Account, "rule/"+called).String()},
-	}}
 	var err error
 	if one.Start, err = scheduleTime(declared.StartDate); err != nil {
 		return nil, errs.New(errs.Invalid, "StartDate: %w", err)
