@@ -339,7 +339,7 @@ func (d deliverer) one(ctx context.Context, v *bus.Delivery) bus.Outcome {
 		Trace: v.Event.Extension("traceparent"), ClientContext: v.Event.Extension(clientContext), Payload: payload,
 	}
 	var answer invocation.Buffer
-	err = invoker{d.s}.Invoke(ctx, inv, &answer)
+	err = invoker(d).Invoke(ctx, inv, &answer)
 	if errs.CodeOf(err) == errs.NotFound {
 		// What is removed loses its Subscription: this one is deployed, and not served here now.
 		err = errs.New(errs.Unavailable, "%w", err)
