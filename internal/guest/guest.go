@@ -102,6 +102,24 @@ type Batcher interface {
 	Verdict(b *invocation.Batch, report bool, answer []byte, failed *invocation.FunctionError) invocation.Verdict
 }
 
+// Ending is how an asynchronous Invocation ended, for its Destination.
+type Ending struct {
+	Invocation string    // ID
+	ARN        string    // of the Function, without qualifier
+	At         time.Time // when it ended
+	Attempts   int       // that counted
+	Failed     bool
+	Expired    bool   // Failed because it was too old
+	Request    []byte // payload
+	Response   []byte // of the last attempt; nil where there is none
+}
+
+// Teller is a Protocol with a form in which a Destination is told of an Ending.
+type Teller interface {
+	// Tell appends that form, a JSON object.
+	Tell(dst []byte, e Ending) []byte
+}
+
 // Session is a guest that has been initialised.
 type Session interface {
 	// Invoke gives the Invocation to the guest and its answer to the Sink. nil means that the guest answered (with a result or with a

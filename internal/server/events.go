@@ -58,13 +58,16 @@ type target struct {
 	Group    string         `json:"group,omitempty"`  // of a schedule
 	Account  string         `json:"account,omitempty"`
 	Region   string         `json:"region,omitempty"`
+
+	OnSuccess *destination `json:"onSuccess,omitempty"`
+	OnFailure *destination `json:"onFailure,omitempty"`
 }
 
 // openEvents opens the event log. Nothing is delivered before Run.
 func (s *Server) openEvents(ctx context.Context) error {
 	o := bus.Options{
 		Dir: filepath.Join(s.o.Config.Data, "events"), Alone: s.o.Config.NATS == "", Log: s.o.Log, Deliver: deliverer{s},
-		Limits: event.Limits{Event: maxEvent}, Compile: rule.Compile, Index: rule.NewIndex,
+		Limits: event.Limits{Event: maxEvent}, Compile: rule.Compile, Index: rule.NewIndex, Ended: s.ended,
 	}
 	if !o.Alone {
 		o.Replicas = 3
@@ -165,8 +168,15 @@ const (
 	asyncAtOnce = 128
 )
 
+// targetOf is a Function as a target.
+func (s *Server) targetOf(d *state.Deployment, f *app.Function) target {
+	t := target{Function: f.Name, Account: s.o.Config.Account, Region: region(d.App)}
+	t.OnSuccess, t.OnFailure, _ = s.destinations(s.resolver(d), f)
+	return t
+}
+
 // async is the Subscription of a Function's asynchronous Invocations.
-func (s *Server) async(f *app.Function) bus.Subscription {
+func (s *Server) async(d *state.Deployment, f *app.Function) bus.Subscription {
 	retries, age := asyncRetries, asyncAge
 	if a := f.Async; a != nil {
 		if a.MaxRetries != nil {
@@ -176,7 +186,9 @@ func (s *Server) async(f *app.Function) bus.Subscription {
 			age = time.Duration(a.MaxAgeSec) * time.Second
 		}
 	}
-	to, err := json.Marshal(target{Function: f.Name, Raw: true})
+	t := s.targetOf(d, f)
+	t.Raw = true
+	to, err := json.Marshal(t)
 	if err != nil { // strings always encode
 		panic(fmt.Sprintf("encode target: %v", err))
 	}
@@ -216,10 +228,15 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 	for i := range d.App.Functions {
 		f := &d.App.Functions[i]
 		delete(left, asyncName(f.Name))
+		_, _, lacking := s.destinations(s.resolver(d), f)
+		faults = append(faults, lacking...)
+		if err := s.reach(ctx, d, f); err != nil {
+			faults = append(faults, fmt.Sprintf("a destination of function %s cannot be told: %v", f.Key, err))
+		}
 		if !s.known(asyncName(f.Name)) {
 			continue // put by the first asynchronous Invocation
 		}
-		if err := s.subscribe(ctx, s.async(f)); err != nil {
+		if err := s.subscribe(ctx, s.async(d, f)); err != nil {
 			return append(faults, err.Error())
 		}
 	}
@@ -266,11 +283,11 @@ func (s *Server) InvokeAsync(ctx context.Context, function string, inv *invocati
 	if err != nil {
 		return err
 	}
-	f, err := s.declared(ctx, full)
+	f, d, err := s.declared(ctx, full)
 	if err != nil {
 		return err
 	}
-	if err := s.subscribe(ctx, s.async(f)); err != nil {
+	if err := s.subscribe(ctx, s.async(d, f)); err != nil {
 		return err
 	}
 	payload, _ := inv.Payload.(invocation.Raw)
@@ -290,8 +307,8 @@ func (s *Server) InvokeAsync(ctx context.Context, function string, inv *invocati
 	return err
 }
 
-// declared gives a deployed Function as its App declares it.
-func (s *Server) declared(ctx context.Context, full string) (*app.Function, error) {
+// declared gives a deployed Function as its App declares it, and its Deployment.
+func (s *Server) declared(ctx context.Context, full string) (*app.Function, *state.Deployment, error) {
 	for k, v := range s.stacks.all() {
 		for _, f := range v.functions {
 			if f.Name != full {
@@ -299,14 +316,14 @@ func (s *Server) declared(ctx context.Context, full string) (*app.Function, erro
 			}
 			d, err := s.state.Deployment(ctx, k, v.deployment)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			if f := d.App.Function(full); f != nil {
-				return f, nil
+				return f, d, nil
 			}
 		}
 	}
-	return nil, errs.New(errs.NotFound, "no function %s is deployed", full)
+	return nil, nil, errs.New(errs.NotFound, "no function %s is deployed", full)
 }
 
 // deliverer runs what the bus delivers.
@@ -330,12 +347,8 @@ func (d deliverer) one(ctx context.Context, v *bus.Delivery) bus.Outcome {
 	if err != nil {
 		return bus.Outcome{Err: err}
 	}
-	id := v.Event.ID
-	if !t.Raw { // an event's id is its publisher's; the delivery's names this Invocation, and stays the same in all attempts
-		id = deliveryUUID(v)
-	}
 	inv := &invocation.Invocation{
-		ID: id, Tenant: tenant, Function: t.Function, Mode: invocation.ModeAsync, Attempt: v.Attempt, Received: v.Published,
+		ID: t.invocation(v), Tenant: tenant, Function: t.Function, Mode: invocation.ModeAsync, Attempt: v.Attempt, Received: v.Published,
 		Trace: v.Event.Extension("traceparent"), ClientContext: v.Event.Extension(clientContext), Payload: payload,
 	}
 	var answer invocation.Buffer
@@ -352,13 +365,6 @@ func (d deliverer) one(ctx context.Context, v *bus.Delivery) bus.Outcome {
 		out.Err = errs.New(errs.Failed, "%s", failure(f))
 	}
 	return out
-}
-
-// deliveryUUID makes a UUID of a delivery, the same in all attempts: version 8, which is free for such use.
-func deliveryUUID(v *bus.Delivery) string {
-	b := sha256.Sum256(fmt.Appendf(nil, "ebb delivery %s %d %q %q", v.ID, v.Published.UnixMilli(), v.Event.Source, v.Event.ID))
-	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
 
 func failure(f *invocation.FunctionError) string {

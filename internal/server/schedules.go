@@ -55,7 +55,8 @@ func (s *Server) timedOf(d *state.Deployment, t *app.Trigger, name string) ([]ti
 	if called == "" {
 		called = triggerID(t)
 	}
-	to := target{Function: f.Name, Via: invocation.ViaSchedule, Source: called, Account: s.o.Config.Account, Region: region(d.App), Rule: called}
+	to := s.targetOf(d, f)
+	to.Via, to.Source, to.Rule = invocation.ViaSchedule, called, called
 	if _, scheduler := t.Settings["FlexibleTimeWindow"]; scheduler {
 		to.Group = "default"
 		if declared.GroupName != "" {
@@ -88,7 +89,7 @@ func (s *Server) timedOf(d *state.Deployment, t *app.Trigger, name string) ([]ti
 	}
 	var out []timed
 	for i, expr := range t.Schedule {
-		v := timed{schedule: one, sub: s.async(f)}
+		v := timed{schedule: one, sub: s.async(d, f)}
 		v.schedule.Name, v.schedule.Expression = name, expr
 		if len(t.Schedule) > 1 {
 			v.schedule.Name += fmt.Sprintf("/%d", i+1)

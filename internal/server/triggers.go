@@ -92,7 +92,7 @@ func (s *Server) ruleOf(d *state.Deployment, t *app.Trigger) (bus.Subscription, 
 	if err := r.settings(t, &declared); err != nil {
 		return bus.Subscription{}, err
 	}
-	sub := s.async(f)
+	sub := s.async(d, f)
 	sub.Channel, sub.Subject = busChannel(on), ""
 	filter := rule.Filter{Pattern: declared.EventPattern, Account: s.o.Config.Account, Region: region(d.App)}
 	if sub.Filter, err = filter.Encode(); err != nil {
@@ -101,7 +101,8 @@ func (s *Server) ruleOf(d *state.Deployment, t *app.Trigger) (bus.Subscription, 
 	if _, err := rule.Compile(sub.Filter); len(sub.Filter) > 0 && err != nil {
 		return sub, errs.New(errs.Invalid, "its event pattern: %w", err)
 	}
-	to := target{Function: f.Name, Via: invocation.ViaEvent, Source: on, Account: s.o.Config.Account, Region: region(d.App), Rule: triggerID(t)}
+	to := s.targetOf(d, f)
+	to.Via, to.Source, to.Rule = invocation.ViaEvent, on, triggerID(t)
 	if !declared.Input.Empty() {
 		if _, err := declared.Input.Compile(); err != nil {
 			return sub, err
