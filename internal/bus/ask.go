@@ -30,13 +30,14 @@ type Query struct {
 type Counts map[string]map[State]int
 
 type question struct {
-	ID     string `json:"id,omitempty"`    // of a delivery
-	Event  []byte `json:"event,omitempty"` // hash of an event
-	Query  *Query `json:"query,omitempty"`
-	Subs   bool   `json:"subs,omitempty"`
-	Counts bool   `json:"counts,omitempty"`
-	Replay string `json:"replay,omitempty"`
-	Reach  uint64 `json:"reach,omitempty"` // a block
+	ID     string         `json:"id,omitempty"`    // of a delivery
+	Event  []byte         `json:"event,omitempty"` // hash of an event
+	Query  *Query         `json:"query,omitempty"`
+	Subs   bool           `json:"subs,omitempty"`
+	Counts bool           `json:"counts,omitempty"`
+	Replay string         `json:"replay,omitempty"`
+	Reach  uint64         `json:"reach,omitempty"` // a block
+	Queue  *queueQuestion `json:"queue,omitempty"`
 }
 
 type reply struct {
@@ -44,6 +45,7 @@ type reply struct {
 	Subs     []Subscription `json:"subs,omitempty"`
 	Counts   Counts         `json:"counts,omitempty"`
 	Replay   *ReplayStatus  `json:"replay,omitempty"`
+	Queue    *queueReply    `json:"queue,omitempty"`
 	Code     errs.Code      `json:"code,omitempty"`
 	Error    string         `json:"error,omitempty"`
 }
@@ -109,6 +111,9 @@ func (o *owner) answer() error {
 		return fault("listen for questions", err)
 	}
 	o.sub = sub
+	if err := o.q.listen(); err != nil {
+		return err
+	}
 	o.p.mu.Lock()
 	defer o.p.mu.Unlock()
 	o.p.mu.own = o
@@ -139,6 +144,7 @@ func (o *owner) silence() {
 	o.p.mu.Lock()
 	o.p.mu.own = nil
 	o.p.mu.Unlock()
+	o.q.silence()
 	if o.sub != nil {
 		_ = o.sub.Unsubscribe() // an error says that the connection is gone
 	}
@@ -175,6 +181,8 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		r.Subs, err = o.subscriptions(ctx)
 	case q.Counts:
 		r.Counts, err = o.counts(ctx)
+	case q.Queue != nil:
+		r.Queue, err = o.lookQueue(ctx, q)
 	case q.Reach > 0:
 		err = o.progress.reach(ctx, o.ctx, q.Reach)
 	case q.Replay != "":

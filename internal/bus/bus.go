@@ -34,6 +34,8 @@ type Options struct {
 	Deliver     Deliverer     // nil: nothing is delivered
 	Log         *slog.Logger  // nil drops it
 
+	sweepQueues time.Duration // between looks for messages that have expired; 0 means 30 s
+
 	sweep time.Duration // between removals of what is old; 0 means a fiftieth of the retention, between a minute and an hour
 }
 
@@ -70,6 +72,9 @@ func (o Options) orDefaults() Options {
 	if o.sweep <= 0 {
 		o.sweep = min(max(o.Retention/50, time.Minute), time.Hour)
 	}
+	if o.sweepQueues <= 0 {
+		o.sweepQueues = 30 * time.Second
+	}
 	if o.MaxHops <= 0 {
 		o.MaxHops = 16
 	}
@@ -88,6 +93,7 @@ type Bus struct {
 	once  sync.Once
 	wait  sync.WaitGroup
 	end   context.CancelFunc
+	known knownQueues
 }
 
 // partition is one part of the log.
@@ -95,6 +101,7 @@ type partition struct {
 	num    int
 	stream jetstream.Stream
 	log    *appender
+	bodies *blocks
 	mu     struct {
 		sync.Mutex
 		own *owner // while this Node owns it
@@ -173,7 +180,7 @@ func (b *Bus) open(ctx context.Context) error {
 				return fault(fmt.Sprintf("set the limit of partition %d of the event log", i), err)
 			}
 		}
-		p := &partition{num: i, stream: s, log: newAppender(b.js, cfg.Subjects[0])}
+		p := &partition{num: i, stream: s, log: newAppender(b.js, cfg.Subjects[0]), bodies: newBlocks(s)}
 		p.log.limit = b.opt.MaxLog
 		p.log.used.Store(int64(s.CachedInfo().State.Bytes))
 		b.parts = append(b.parts, p)

@@ -313,17 +313,18 @@ func (o *owner) deliver(ctx context.Context, sub *liveSub, batch []*held) {
 const lastWait = 5 * time.Second
 
 // record appends outcomes, again and again until they are durable or the owner stops; then for a short time.
-func (o *owner) record(items []item) {
+// It returns the block where they are, or 0.
+func (o *owner) record(items []item) uint64 {
 	for len(items) > 0 {
 		last := o.stopping()
 		ctx, cancel := o.ctx, context.CancelFunc(func() {})
 		if last {
 			ctx, cancel = context.WithTimeout(context.WithoutCancel(o.ctx), lastWait)
 		}
-		_, err := o.p.log.append(ctx, items)
+		at, err := o.p.log.append(ctx, items)
 		cancel()
 		if err == nil || last {
-			return
+			return at.seq
 		}
 		if o.stopping() {
 			continue
@@ -334,6 +335,7 @@ func (o *owner) record(items []item) {
 		case <-o.ctx.Done():
 		}
 	}
+	return 0
 }
 
 // ended makes the record of an attempt, and decides what comes next.

@@ -43,6 +43,7 @@ type effects struct {
 	subs      bool            // the Subscriptions have changed
 	replays   bool            // so have the replays
 	epochs    map[uint64]bool // leases that were read
+	queues    queueEffects
 }
 
 // end is one attempt, by its number among all of the delivery.
@@ -60,6 +61,7 @@ type folder struct {
 	subs    map[string]*liveSub
 	warn    func(text string, args ...any)
 	out     effects
+	q       queueFold
 }
 
 // load reads the Subscriptions that stand.
@@ -82,7 +84,10 @@ func (f *folder) load(ctx context.Context) error {
 		}
 		f.subs[s.Name] = f.live(id, s)
 	}
-	return rows.Err()
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return f.loadQueues(ctx)
 }
 
 func (f *folder) live(id int64, s Subscription) *liveSub {
@@ -117,10 +122,14 @@ func (f *folder) block(ctx context.Context, seq uint64, at time.Time, data []byt
 	if err != nil {
 		return fmt.Errorf("block %d: %w", seq, err)
 	}
+	f.q.begin(data, ms(at))
 	for i, it := range items {
 		if err := f.item(ctx, did{Seq: seq, Idx: i}, ms(at), it); err != nil {
 			return fmt.Errorf("block %d, item %d: %w", seq, i, err)
 		}
+	}
+	if err := f.flushQueues(ctx); err != nil {
+		return fmt.Errorf("block %d: %w", seq, err)
 	}
 	f.x.applied = seq
 	return nil
@@ -163,7 +172,7 @@ func (f *folder) item(ctx context.Context, at did, now int64, it item) error {
 			return nil
 		})
 	}
-	return fmt.Errorf("an item of kind %q is not known", it.kind)
+	return f.queueItem(ctx, at, now, it)
 }
 
 func read[T any](it item, f func(T) error) error {

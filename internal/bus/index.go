@@ -16,7 +16,7 @@ import (
 )
 
 // indexFormat rises with any change of the tables or of the fold: an index of another format is made again from the log.
-const indexFormat = 1
+const indexFormat = 2
 
 const schema = `
 CREATE TABLE meta(k TEXT PRIMARY KEY, v TEXT NOT NULL) WITHOUT ROWID;
@@ -151,7 +151,7 @@ func (x *index) create(ctx context.Context, logID string, first uint64, b *base)
 	if err := x.begin(ctx); err != nil {
 		return err
 	}
-	if _, err := x.w.ExecContext(ctx, schema); err != nil {
+	if _, err := x.w.ExecContext(ctx, schema+queueSchema); err != nil {
 		return err
 	}
 	for k, v := range map[string]string{"format": strconv.Itoa(indexFormat), "log": logID, "epoch": "0"} {
@@ -172,6 +172,9 @@ func (x *index) create(ctx context.Context, logID string, first uint64, b *base)
 			if err := x.exec(ctx, "INSERT INTO subs(id, name, spec, live) VALUES(?, ?, ?, 1)", s.ID, s.Name, []byte(s.Spec)); err != nil {
 				return err
 			}
+		}
+		if err := x.putBase(ctx, b); err != nil {
+			return err
 		}
 	}
 	return x.commit(ctx)
@@ -277,11 +280,12 @@ func (x *index) one(ctx context.Context, dest []any, q string, args ...any) (fou
 	return err == nil, err
 }
 
-// base is what was purged from the head of a log: the Subscriptions that stood at Seq, the first block that is left.
+// base is what was purged from the head of a log: the Subscriptions and queues that stood at Seq, the first block that is left.
 type base struct {
-	Seq   uint64    `json:"seq"`
-	Epoch uint64    `json:"epoch"`
-	Subs  []baseSub `json:"subs"`
+	Seq    uint64      `json:"seq"`
+	Epoch  uint64      `json:"epoch"`
+	Subs   []baseSub   `json:"subs"`
+	Queues []baseQueue `json:"queues,omitempty"`
 }
 
 type baseSub struct {

@@ -24,6 +24,7 @@ type owner struct {
 	x        *index
 	fold     *folder
 	d        *dispatcher
+	q        *giver
 	blocks   *blocks
 	finished chan finished
 	asked    chan struct{}
@@ -50,7 +51,7 @@ func (o *owner) stopping() bool { return o.ctx.Err() != nil }
 // serve opens the index, follows the log and delivers until ctx ends or something fails.
 func (b *Bus) serve(ctx context.Context, p *partition, epoch uint64) (err error) {
 	ctx, stop := context.WithCancel(ctx)
-	o := &owner{b: b, p: p, ctx: ctx, epoch: epoch, blocks: newBlocks(p.stream), finished: make(chan finished, 64), failed: make(chan error, 1), asked: make(chan struct{}, 16), replays: map[string]bool{}}
+	o := &owner{b: b, p: p, ctx: ctx, epoch: epoch, blocks: p.bodies, finished: make(chan finished, 64), failed: make(chan error, 1), asked: make(chan struct{}, 16), replays: map[string]bool{}}
 	if err := o.open(ctx); err != nil {
 		stop()
 		return err
@@ -118,7 +119,7 @@ func (o *owner) open(ctx context.Context) error {
 	if err := o.fold.load(ctx); err != nil {
 		return errors.Join(indexError(err), o.x.close())
 	}
-	o.d = newDispatcher(o)
+	o.d, o.q = newDispatcher(o), newGiver(o)
 	return nil
 }
 
@@ -163,6 +164,8 @@ func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 	defer timer.Stop()
 	purge := time.NewTicker(o.b.opt.sweep)
 	defer purge.Stop()
+	sweep := time.NewTicker(o.b.opt.sweepQueues)
+	defer sweep.Stop()
 	for {
 		select {
 		case m := <-msgs:
@@ -173,6 +176,10 @@ func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 			o.d.finish(f)
 			o.more()
 		case <-timer.C:
+		case a := <-o.q.in:
+			o.q.accept(a)
+		case <-sweep.C:
+			o.q.sweep = o.caught
 		case <-purge.C:
 			if o.caught {
 				if err := o.purge(ctx, time.Now()); err != nil && ctx.Err() == nil {
@@ -204,13 +211,20 @@ func (o *owner) more() {
 
 // work dispatches what is due, once the index is up to date.
 func (o *owner) work(ctx context.Context, timer *time.Timer) error {
-	if !o.caught || o.b.opt.Deliver == nil || ctx.Err() != nil {
+	if !o.caught || ctx.Err() != nil {
 		return nil
 	}
 	now := time.Now()
-	next, err := o.d.dispatch(ctx, ms(now))
+	next, err := o.q.work(ctx, ms(now))
 	if err != nil {
 		return indexError(err)
+	}
+	if o.b.opt.Deliver != nil {
+		due, err := o.d.dispatch(ctx, ms(now))
+		if err != nil {
+			return indexError(err)
+		}
+		next = min(next, due)
 	}
 	wait := time.Hour
 	if next < math.MaxInt64 {
@@ -266,9 +280,10 @@ func (o *owner) apply() error {
 			return err
 		}
 		// Everything that is due is in the index; nothing of it is in memory yet.
-		out = &effects{subs: true, replays: true}
+		out = &effects{subs: true, replays: true, queues: queueEffects{changed: true}}
 	}
 	o.d.take(out, ms(time.Now()))
+	o.q.take(&out.queues)
 	if out.replays {
 		o.startReplays()
 	}

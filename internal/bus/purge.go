@@ -58,6 +58,7 @@ func (o *owner) purge(ctx context.Context, now time.Time) error {
 	// Each by itself: the log has none of it any more, so half of it does no harm.
 	for _, q := range []string{
 		"DELETE FROM deliveries WHERE seq < ?", "DELETE FROM events WHERE seq < ?", "DELETE FROM dups WHERE seq < ?", "DELETE FROM replays WHERE upto < ? AND live = 0",
+		"DELETE FROM drops WHERE seq < ?",
 	} {
 		if err := o.x.exec(ctx, q, int64(floor)); err != nil {
 			return err
@@ -83,7 +84,8 @@ func (o *owner) floor(ctx context.Context, cutoff int64) (uint64, error) {
 		}
 		least = min(least, v)
 	}
-	return uint64(max(least, 0)), nil
+	least, err := o.queueFloor(ctx, least)
+	return uint64(max(least, 0)), err
 }
 
 // baseAt gives what stood before a block.
@@ -105,5 +107,9 @@ func (o *owner) baseAt(ctx context.Context, floor uint64) (*base, error) {
 		}
 		b.Subs = append(b.Subs, s)
 	}
-	return b, rows.Err()
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	b.Queues, err = o.queuesAt(ctx, floor)
+	return b, err
 }
