@@ -35,6 +35,7 @@ type Options struct {
 	Log         *slog.Logger  // nil drops it
 
 	sweepQueues time.Duration // between looks for messages that have expired; 0 means 30 s
+	sendsKept   time.Duration // how long a block of messages is told from one that was written twice; 0 means 2 minutes
 
 	sweep time.Duration // between removals of what is old; 0 means a fiftieth of the retention, between a minute and an hour
 }
@@ -71,6 +72,9 @@ func (o Options) orDefaults() Options {
 	o.Retention = max(o.Retention, o.DedupWindow) // what tells duplicates must be in the log
 	if o.sweep <= 0 {
 		o.sweep = min(max(o.Retention/50, time.Minute), time.Hour)
+	}
+	if o.sendsKept <= 0 {
+		o.sendsKept = 8 * appendWait // who writes a block twice gives up long before
 	}
 	if o.sweepQueues <= 0 {
 		o.sweepQueues = 30 * time.Second

@@ -30,7 +30,7 @@ func (w *world) send(t testing.TB, queue string, bodies ...string) []bus.Sent {
 		m := bus.Message{Body: []byte(b)}
 		if strings.HasSuffix(queue, ".fifo") {
 			m.Group, _, _ = strings.Cut(b, ":")
-			m.Dedup = b
+			m.Dedup, _, _ = strings.Cut(b, " ")
 		}
 		msgs = append(msgs, m)
 	}

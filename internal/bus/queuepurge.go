@@ -50,9 +50,6 @@ func (o *owner) queuesAt(ctx context.Context, floor uint64) ([]baseQueue, error)
 	return out, rows.Err()
 }
 
-// sendsKept is how long a block of messages is told from one that was written twice; its writer gives up long before.
-const sendsKept = 8 * appendWait
-
 // queueFloor is the first block that queues need: of their messages, and of what tells duplicates apart, now or when the log is read again.
 func (o *owner) queueFloor(ctx context.Context, least int64) (int64, error) {
 	for _, q := range []string{"SELECT coalesce(min(seq), ?) FROM messages", "SELECT coalesce(min(seq), ?) FROM dedups", "SELECT coalesce(min(seq), ?) FROM sends"} {
@@ -85,7 +82,7 @@ func (o *owner) sweepQueues(ctx context.Context, now int64) (more bool, err erro
 	if err := o.x.exec(ctx, "DELETE FROM dedups WHERE at < ?", read-2*o.fold.window); err != nil {
 		return false, err
 	}
-	if err := o.x.exec(ctx, "DELETE FROM sends WHERE at < ?", read-sendsKept.Milliseconds()); err != nil {
+	if err := o.x.exec(ctx, "DELETE FROM sends WHERE at < ?", read-o.b.opt.sendsKept.Milliseconds()); err != nil {
 		return false, err
 	}
 	var items []item
