@@ -29,7 +29,11 @@ const (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
-		if err := publishForever(dir, os.Getenv(childRound)); err != nil {
+		use := publishForever
+		if os.Getenv(childQueues) != "" {
+			use = useQueues
+		}
+		if err := use(dir, os.Getenv(childRound)); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}

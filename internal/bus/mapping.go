@@ -164,8 +164,12 @@ func (p *poller) release(msgs []Received) {
 func (p *poller) gather(ctx context.Context, msgs []Received) (batch, over []Received, err error) {
 	size, end := 0, time.Now().Add(p.m.Window)
 	wait := pollWait
-	for first := true; ; first = false {
+	for asked := false; ; {
 		for len(msgs) > 0 && len(batch) < p.m.Batch {
+			if time.Now().After(msgs[0].Visible) { // it waited here for too long, and is somebody else's
+				msgs = msgs[1:]
+				continue
+			}
 			n := recordSize + payloadSize(&msgs[0])
 			if len(batch) > 0 && size+n > maxPayload {
 				break
@@ -173,7 +177,7 @@ func (p *poller) gather(ctx context.Context, msgs []Received) (batch, over []Rec
 			batch, msgs, size = append(batch, msgs[0]), msgs[1:], size+n
 		}
 		left := time.Until(end)
-		if len(msgs) > 0 || len(batch) >= p.m.Batch || len(batch) > 0 && left <= 0 || len(batch) == 0 && !first {
+		if len(msgs) > 0 || len(batch) >= p.m.Batch || len(batch) > 0 && left <= 0 || len(batch) == 0 && asked {
 			return batch, msgs, nil
 		}
 		if len(batch) > 0 {
@@ -186,8 +190,7 @@ func (p *poller) gather(ctx context.Context, msgs []Received) (batch, over []Rec
 		if len(batch) == 0 { // the window begins with the first message
 			end = time.Now().Add(p.m.Window)
 		}
-		msgs = p.filter(ctx, got)
-		first = first && len(got) == 0
+		msgs, asked = p.filter(ctx, got), true
 	}
 }
 
