@@ -211,7 +211,8 @@ func (b *Bus) Send(ctx context.Context, name string, messages []Message) ([]Sent
 		if failed == nil {
 			failed = p.log.enqueue(ctx, g.r)
 		}
-		if g.r.err = failed; failed != nil {
+		if failed != nil { // else it is the writer's
+			g.r.err = failed
 			close(g.r.done)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 )
 
@@ -61,17 +62,19 @@ type granted struct {
 
 // queueEffects are what a transaction means to receivers.
 type queueEffects struct {
-	changed bool           // queues were put, deleted or purged
-	touched map[int64]bool // generations in which messages came, went or became visible
-	grants  []granted      // of the newest epoch
-	settled []spot         // whose move or drop was read
+	changed bool            // queues were put, deleted or purged
+	touched map[int64]int64 // generations in which messages came, went or were hidden or shown, and the least time at which one of them is visible
+	grants  []granted       // of the newest epoch
+	settled []spot          // whose move or drop was read
 }
 
-func (e *queueEffects) touch(gen int64) {
+func (e *queueEffects) touch(gen, visible int64) {
 	if e.touched == nil {
-		e.touched = map[int64]bool{}
+		e.touched = map[int64]int64{}
 	}
-	e.touched[gen] = true
+	if old, ok := e.touched[gen]; !ok || visible < old {
+		e.touched[gen] = visible
+	}
 }
 
 // queueFold is what the fold keeps of queues besides the tables.
@@ -275,7 +278,7 @@ func (f *folder) send(ctx context.Context, at did, now int64, it item) error {
 		}
 	}
 	f.q.counts[l.id]++
-	f.out.queues.touch(l.gen)
+	f.out.queues.touch(l.gen, visible)
 	return f.x.exec(ctx, "INSERT INTO messages(seq, idx, gen, grp, visible, sent, first, receives, id, dead) VALUES(?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
 		int64(at.Seq), at.Idx, l.gen, grp, visible, sent, s.ID, s.Dead)
 }
@@ -312,7 +315,7 @@ func (f *folder) grant(ctx context.Context, g grant) error {
 			out.ok[i] = n == 1
 		}
 	}
-	f.out.queues.touch(g.Gen)
+	f.out.queues.touch(g.Gen, g.Visible)
 	f.out.queues.grants = append(f.out.queues.grants, out)
 	return nil
 }
@@ -333,7 +336,11 @@ func (f *folder) settle(ctx context.Context, at did, now int64, s settled) error
 			f.out.queues.settled = append(f.out.queues.settled, spot{e.Seq, e.Idx})
 		}
 	}
-	f.out.queues.touch(s.Gen)
+	visible := int64(math.MaxInt64)
+	if s.Do == settleVisibility {
+		visible = s.At
+	}
+	f.out.queues.touch(s.Gen, visible)
 	l := f.q.gens[s.Gen]
 	if l == nil {
 		return nil
@@ -381,7 +388,7 @@ func (f *folder) settleOne(ctx context.Context, now int64, l *liveQueue, s settl
 		}
 		f.q.counts[l.id]--
 		f.q.counts[to.id]++
-		f.out.queues.touch(to.gen)
+		f.out.queues.touch(to.gen, now)
 		err = f.group(ctx, to, e)
 	}
 	return err

@@ -83,6 +83,14 @@ type qlane struct {
 	dirty   bool  // there may be something to give
 	next    int64 // ms; when there may be without a change
 	keep    int64 // ms; until then nothing goes to the dead-letter queue, which did not take it
+	// Of a standard queue: up to here, in the order of visible and place, all that is visible is marked.
+	seen cursor
+}
+
+// cursor is a message in the order in which a standard queue gives them.
+type cursor struct {
+	visible int64 // ms
+	at      spot
 }
 
 // giver gives messages of queues to receivers. It belongs to the owner's goroutine, but for listen and silence.
@@ -132,6 +140,7 @@ func (g *giver) accept(a any) {
 				g.unmark(spot{m.Seq, m.Idx})
 			}
 			l := g.lane(a.key)
+			l.seen = cursor{}
 			l.dirty, l.keep = true, ms(time.Now())+keepDead.Milliseconds()
 		}
 		select {
@@ -193,6 +202,8 @@ func (g *giver) take(out *queueEffects) {
 			g.unmark(spot{m.Seq, m.Idx})
 			if i < len(gr.ok) && gr.ok[i] {
 				msgs = append(msgs, m)
+			} else if l := g.lanes[p.r.key]; l != nil {
+				l.seen = cursor{} // it may still be there
 			}
 		}
 		if len(msgs) == 0 && p.r.state.Load() == stillThere { // all of it was deleted meanwhile
@@ -205,18 +216,25 @@ func (g *giver) take(out *queueEffects) {
 		}
 	}
 	for _, s := range out.settled {
+		if q := g.o.fold.q.gens[g.marks[s].gen]; q != nil {
+			if l := g.lanes[q.key]; l != nil {
+				l.seen = cursor{} // it may not have been moved
+			}
+		}
 		g.unmark(s)
 	}
-	for gen := range out.touched {
+	for gen, visible := range out.touched {
 		if q := g.o.fold.q.gens[gen]; q != nil {
 			if l := g.lanes[q.key]; l != nil {
-				l.dirty = true
+				if l.dirty = true; visible <= l.seen.visible {
+					l.seen = cursor{}
+				}
 			}
 		}
 	}
 	if out.changed {
 		for _, l := range g.lanes {
-			l.dirty = true
+			l.dirty, l.seen = true, cursor{}
 		}
 	}
 }
@@ -366,12 +384,16 @@ func (g *giver) pick(ctx context.Context, q *liveQueue, l *qlane, want int, now 
 	}
 	cutoff := now - q.spec.retention().Milliseconds()
 	if !q.spec.FIFO {
-		_, err := g.o.fold.messages(ctx, "visible <= ? AND sent >= ? ORDER BY visible, seq, idx LIMIT ?", []any{q.gen, now, cutoff, want + g.marked[q.gen]}, func(m given, _ int64) bool {
-			if _, held := g.marks[spot{m.Seq, m.Idx}]; held {
-				return true
-			}
-			return take(m)
-		})
+		// A second comparison with visible lets the index begin there.
+		_, err := g.o.fold.messages(ctx, "visible <= ? AND visible >= ? AND (visible, seq, idx) > (?, ?, ?) AND sent >= ? ORDER BY visible, seq, idx LIMIT ?",
+			[]any{q.gen, now, l.seen.visible, l.seen.visible, int64(l.seen.at.seq), l.seen.at.idx, cutoff, want + g.marked[q.gen]}, func(m given, visible int64) bool {
+				at := spot{m.Seq, m.Idx}
+				l.seen = cursor{visible, at}
+				if _, held := g.marks[at]; held {
+					return true
+				}
+				return take(m)
+			})
 		return msgs, dead, err
 	}
 	groups, err := g.o.fold.freeGroups(ctx, q.gen, now, want+len(g.busy))
