@@ -384,8 +384,8 @@ func (g *giver) pick(ctx context.Context, q *liveQueue, l *qlane, want int, now 
 	}
 	cutoff := now - q.spec.retention().Milliseconds()
 	if !q.spec.FIFO {
-		// A second comparison with visible lets the index begin there.
-		_, err := g.o.fold.messages(ctx, "visible <= ? AND visible >= ? AND (visible, seq, idx) > (?, ?, ?) AND sent >= ? ORDER BY visible, seq, idx LIMIT ?",
+		// A second comparison with visible lets its index begin there; the plus keeps SQLite from that of sent.
+		_, err := g.o.fold.messages(ctx, "visible <= ? AND visible >= ? AND (visible, seq, idx) > (?, ?, ?) AND +sent >= ? ORDER BY visible, seq, idx LIMIT ?",
 			[]any{q.gen, now, l.seen.visible, l.seen.visible, int64(l.seen.at.seq), l.seen.at.idx, cutoff, want + g.marked[q.gen]}, func(m given, visible int64) bool {
 				at := spot{m.Seq, m.Idx}
 				l.seen = cursor{visible, at}
@@ -405,7 +405,7 @@ func (g *giver) pick(ctx context.Context, q *liveQueue, l *qlane, want int, now 
 			continue
 		}
 		before := len(dead)
-		_, err := g.o.fold.messages(ctx, "grp = ? AND grp <> '' AND sent >= ? ORDER BY seq, idx LIMIT ?", []any{q.gen, grp, cutoff, want - len(msgs)}, func(m given, visible int64) bool {
+		_, err := g.o.fold.messages(ctx, "grp = ? AND grp <> '' AND +sent >= ? ORDER BY seq, idx LIMIT ?", []any{q.gen, grp, cutoff, want - len(msgs)}, func(m given, visible int64) bool {
 			if len(dead) > before && m.N < q.spec.MaxReceives {
 				return false // not before those in front of it are moved
 			}
