@@ -430,6 +430,14 @@ func TestQueue_FIFOGivesGroupsInOrderAndOneAtATime(t *testing.T) {
 		t.Errorf("got %v", errs)
 	}
 	w.counted(t, q, 0, 3, 0)
+	// One that is visible again waits for another of its group that is still in flight.
+	w.send(t, q, "d:1", "d:2")
+	third := w.receive(t, q, 10)
+	want(t, third, "d:1", "d:2")
+	w.show(t, q, third[:1])
+	want(t, w.receive(t, q, 10))
+	w.show(t, q, third[1:])
+	want(t, w.receive(t, q, 10), "d:1", "d:2")
 }
 
 func TestQueue_FIFODropsDuplicates(t *testing.T) {
