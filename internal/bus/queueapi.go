@@ -342,6 +342,9 @@ func (b *Bus) give(ctx context.Context, p *partition, q giveQuestion) (giveReply
 // received reads the messages that were given from the log.
 func (b *Bus) received(ctx context.Context, p *partition, r giveReply, q *Queue) ([]Received, error) {
 	var out []Received
+	// They were given: a caller that leaves meanwhile gets them all the same, or nobody has them until their visibility ends.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWait)
+	defer cancel()
 	for _, g := range r.Msgs {
 		s, body, err := p.bodies.message(ctx, g.Seq, g.Idx)
 		if err != nil {
