@@ -115,7 +115,7 @@ func (a *appender) enqueue(ctx context.Context, r *request) error {
 		r.size += it.size()
 	}
 	// Outcomes and requests are taken up to the stream's own limit: what was accepted must be able to end.
-	if used := a.used.Load() + int64(r.size); a.limit > 0 && used > a.limit && (r.items[0].kind == kindEvent || r.items[0].kind == kindFired) {
+	if used := a.used.Load() + int64(r.size); a.limit > 0 && used > a.limit && r.items[0].kind.adds() {
 		return errs.New(errs.Unavailable, "the event log is full: it has %d MB, the limit is %d MB", a.used.Load()>>20, a.limit>>20).
 			WithHint("It empties as deliveries end and the retention passes. Raise the limit, or mend what does not take its deliveries.")
 	}

@@ -33,14 +33,15 @@ type Query struct {
 type Counts map[string]map[State]int
 
 type question struct {
-	ID     string `json:"id,omitempty"`    // of a delivery
-	Event  []byte `json:"event,omitempty"` // hash of an event
-	Query  *Query `json:"query,omitempty"`
-	Subs   bool   `json:"subs,omitempty"`
-	Counts bool   `json:"counts,omitempty"`
-	Count  *tally `json:"count,omitempty"`
-	Replay string `json:"replay,omitempty"`
-	Reach  uint64 `json:"reach,omitempty"` // a block
+	ID     string         `json:"id,omitempty"`    // of a delivery
+	Event  []byte         `json:"event,omitempty"` // hash of an event
+	Query  *Query         `json:"query,omitempty"`
+	Subs   bool           `json:"subs,omitempty"`
+	Counts bool           `json:"counts,omitempty"`
+	Count  *tally         `json:"count,omitempty"`
+	Replay string         `json:"replay,omitempty"`
+	Reach  uint64         `json:"reach,omitempty"` // a block
+	Queue  *queueQuestion `json:"queue,omitempty"`
 
 	Schedules *schedulePage `json:"schedules,omitempty"`
 }
@@ -57,6 +58,7 @@ type reply struct {
 	Subs      []Subscription   `json:"subs,omitempty"`
 	Counts    Counts           `json:"counts,omitempty"`
 	Replay    *ReplayStatus    `json:"replay,omitempty"`
+	Queue     *queueReply      `json:"queue,omitempty"`
 	Schedules []ScheduleStatus `json:"schedules,omitempty"`
 	More      bool             `json:"more,omitempty"` // Schedules
 	Code      errs.Code        `json:"code,omitempty"`
@@ -124,6 +126,9 @@ func (o *owner) answer() error {
 		return fault("listen for questions", err)
 	}
 	o.sub = sub
+	if err := o.q.listen(); err != nil {
+		return err
+	}
 	o.p.mu.Lock()
 	defer o.p.mu.Unlock()
 	o.p.mu.own = o
@@ -154,6 +159,7 @@ func (o *owner) silence() {
 	o.p.mu.Lock()
 	o.p.mu.own = nil
 	o.p.mu.Unlock()
+	o.q.silence()
 	if o.sub != nil {
 		_ = o.sub.Unsubscribe() // an error says that the connection is gone
 	}
@@ -192,6 +198,8 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		r.Counts, err = o.counts(ctx)
 	case q.Count != nil:
 		r.Count, err = o.count(ctx, *q.Count)
+	case q.Queue != nil:
+		r.Queue, err = o.lookQueue(ctx, q)
 	case q.Reach > 0:
 		err = o.progress.reach(ctx, o.ctx, q.Reach)
 	case q.Schedules != nil:

@@ -103,3 +103,42 @@ func BenchmarkLatency(b *testing.B) {
 	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
 }
+
+// BenchmarkQueue measures messages that are sent, received and deleted in batches of 10, by as many senders as receivers.
+func BenchmarkQueue(b *testing.B) {
+	for _, name := range []string{"q", "q.fifo"} {
+		for _, callers := range []int{1, 8, 32} {
+			b.Run(fmt.Sprintf("%s/callers=%d", name, callers), func(b *testing.B) {
+				w := start(b, b.TempDir(), bus.Options{})
+				w.queue(b, bus.Queue{Name: name, FIFO: name != "q", Visibility: new(time.Hour)})
+				var sent, got atomic.Int64
+				b.ResetTimer()
+				var wg sync.WaitGroup
+				for c := range callers {
+					wg.Go(func() {
+						for i := sent.Add(10); i <= int64(b.N)+9; i = sent.Add(10) {
+							var some []string
+							for k := range 10 {
+								some = append(some, fmt.Sprintf("%d:%d %0200d", c, i+int64(k), 0))
+							}
+							w.send(b, name, some...)
+						}
+					})
+					wg.Go(func() {
+						for got.Load() < int64(b.N) {
+							msgs, err := w.Receive(b.Context(), name, bus.Receive{Max: 10, Wait: new(time.Second)})
+							if err != nil {
+								b.Error(err)
+								return
+							}
+							got.Add(int64(len(msgs)))
+							w.remove(b, name, msgs)
+						}
+					})
+				}
+				wg.Wait()
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
+			})
+		}
+	}
+}

@@ -40,7 +40,10 @@ type Options struct {
 	// Now is the clock of schedules alone; nil means the system's. It may jump: it is asked again every second or two.
 	Now func() time.Time
 
-	check time.Duration // the longest between two looks at Now; 0 means 2 s
+	check       time.Duration // the longest between two looks at Now; 0 means 2 s
+	sweepQueues time.Duration // between looks for messages that have expired; 0 means 30 s
+	sendsKept   time.Duration // how long a block of messages is told from one that was written twice; 0 means 2 minutes
+
 	sweep time.Duration // between removals of what is old; 0 means a fiftieth of the retention, between a minute and an hour
 }
 
@@ -77,6 +80,12 @@ func (o Options) orDefaults() Options {
 	if o.sweep <= 0 {
 		o.sweep = min(max(o.Retention/50, time.Minute), time.Hour)
 	}
+	if o.sendsKept <= 0 {
+		o.sendsKept = 8 * appendWait // who writes a block twice gives up long before
+	}
+	if o.sweepQueues <= 0 {
+		o.sweepQueues = 30 * time.Second
+	}
 	if o.MaxHops <= 0 {
 		o.MaxHops = 16
 	}
@@ -102,6 +111,7 @@ type Bus struct {
 	wait  sync.WaitGroup
 	end   context.CancelFunc
 	quiet atomic.Bool // nothing more is handed to the Deliverer
+	known knownQueues
 }
 
 // partition is one part of the log.
@@ -109,6 +119,7 @@ type partition struct {
 	num    int
 	stream jetstream.Stream
 	log    *appender
+	bodies *blocks
 	mu     struct {
 		sync.Mutex
 		own *owner // while this Node owns it
@@ -187,7 +198,7 @@ func (b *Bus) open(ctx context.Context) error {
 				return fault(fmt.Sprintf("set the limit of partition %d of the event log", i), err)
 			}
 		}
-		p := &partition{num: i, stream: s, log: newAppender(b.js, cfg.Subjects[0])}
+		p := &partition{num: i, stream: s, log: newAppender(b.js, cfg.Subjects[0]), bodies: newBlocks(s)}
 		p.log.limit = b.opt.MaxLog
 		p.log.used.Store(int64(s.CachedInfo().State.Bytes))
 		b.parts = append(b.parts, p)

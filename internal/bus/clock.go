@@ -12,7 +12,7 @@ import (
 // nothing that the index does not have: each firing is an item of the log, and the Schedule is due again when the fold has read it.
 type clock struct {
 	o        *owner
-	all      map[scheduleKey]*entry
+	all      map[scheduleKey]*planned
 	due      dueHeap
 	timer    *time.Timer
 	loaded   bool
@@ -22,8 +22,8 @@ type clock struct {
 	appended chan appended
 }
 
-// entry is one Schedule that may fire.
-type entry struct {
+// planned is one Schedule that may fire.
+type planned struct {
 	key   scheduleKey
 	live  liveSchedule
 	slots *cron.Schedule
@@ -38,7 +38,7 @@ type appended struct {
 }
 
 func newClock(o *owner) *clock {
-	return &clock{o: o, all: map[scheduleKey]*entry{}, timer: time.NewTimer(0), appended: make(chan appended, 1)}
+	return &clock{o: o, all: map[scheduleKey]*planned{}, timer: time.NewTimer(0), appended: make(chan appended, 1)}
 }
 
 // take brings what is in memory up to a commit.
@@ -78,7 +78,7 @@ func (c *clock) refresh(key scheduleKey) {
 			return
 		}
 		if e == nil {
-			e = &entry{key: key, pos: -1}
+			e = &planned{key: key, pos: -1}
 			c.all[key] = e
 		}
 		e.slots = slots
@@ -91,8 +91,8 @@ func (c *clock) refresh(key scheduleKey) {
 	c.queue(e)
 }
 
-// queue puts an entry into the heap, where there is something left to do for it.
-func (c *clock) queue(e *entry) {
+// queue puts one into the heap, where there is something left to do for it.
+func (c *clock) queue(e *planned) {
 	if e.due.IsZero() && !e.live.spec.DeleteAfter {
 		c.unqueue(e)
 		return
@@ -104,7 +104,7 @@ func (c *clock) queue(e *entry) {
 	heap.Push(&c.due, e)
 }
 
-func (c *clock) unqueue(e *entry) {
+func (c *clock) unqueue(e *planned) {
 	if e.pos >= 0 {
 		heap.Remove(&c.due, e.pos)
 	}
@@ -195,7 +195,7 @@ func (c *clock) settle(a appended) {
 
 // plan gives the slots that fire now, oldest first, and when none does the time at which to look again; zero when no slot is left. Slots come
 // in their order: with a window that is longer than their distance one may wait for the one before it.
-func (e *entry) plan(now time.Time) (fire []time.Time, next time.Time) {
+func (e *planned) plan(now time.Time) (fire []time.Time, next time.Time) {
 	spec := e.live.spec.orDefaults()
 	policy := spec.Missed
 	if policy == "" {
@@ -243,20 +243,20 @@ func (e *entry) plan(now time.Time) (fire []time.Time, next time.Time) {
 }
 
 // dueHeap orders entries by due time; it is a container/heap.
-type dueHeap []*entry
+type dueHeap []*planned
 
 func (h dueHeap) Len() int           { return len(h) }
 func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
 func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i]; h[i].pos, h[j].pos = i, j }
 
-// Push adds an entry; only package heap calls it.
+// Push adds one; only package heap calls it.
 func (h *dueHeap) Push(x any) {
-	e := x.(*entry)
+	e := x.(*planned)
 	e.pos = len(*h)
 	*h = append(*h, e)
 }
 
-// Pop removes the last entry; only package heap calls it.
+// Pop removes the last one; only package heap calls it.
 func (h *dueHeap) Pop() any {
 	old := *h
 	e := old[len(old)-1]

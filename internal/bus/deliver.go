@@ -309,14 +309,14 @@ func (o *owner) deliver(ctx context.Context, sub *liveSub, batch []*held) {
 			items = append(items, o.conclude(sub, h, ds[i], now, outs[i], ""))
 		}
 	}
-	o.record(items)
+	o.outcomes(items)
 }
 
 // lastWait bounds the appending of outcomes while the owner stops.
 const lastWait = 5 * time.Second
 
-// record appends outcomes, as many at once as a block holds; what is in one group stays together.
-func (o *owner) record(groups [][]item) {
+// outcomes records as many at once as a block holds; what is in one group stays together.
+func (o *owner) outcomes(groups [][]item) {
 	var block []item
 	size := 0
 	for _, g := range groups {
@@ -325,26 +325,27 @@ func (o *owner) record(groups [][]item) {
 			n += it.size()
 		}
 		if len(block) > 0 && (size+n > maxBlock || len(block)+len(g) > maxItems) {
-			o.persist(block)
+			o.record(block)
 			block, size = nil, 0
 		}
 		block, size = append(block, g...), size+n
 	}
-	o.persist(block)
+	o.record(block)
 }
 
-// persist appends items of one block, again and again until they are durable or the owner stops; then for a short time.
-func (o *owner) persist(items []item) {
+// record appends outcomes, again and again until they are durable or the owner stops; then for a short time.
+// It returns the block where they are, or 0.
+func (o *owner) record(items []item) uint64 {
 	for len(items) > 0 {
 		last := o.stopping()
 		ctx, cancel := o.ctx, context.CancelFunc(func() {})
 		if last {
 			ctx, cancel = context.WithTimeout(context.WithoutCancel(o.ctx), lastWait)
 		}
-		_, err := o.p.log.append(ctx, items)
+		at, err := o.p.log.append(ctx, items)
 		cancel()
 		if err == nil || last {
-			return
+			return at.seq
 		}
 		if o.stopping() {
 			continue
@@ -355,6 +356,7 @@ func (o *owner) persist(items []item) {
 		case <-o.ctx.Done():
 		}
 	}
+	return 0
 }
 
 // maxEnded bounds the bytes of the events that are published with an end.

@@ -2,20 +2,25 @@
 // delivered to each matching Subscription until they succeed or rest as dead letters, and can be asked about.
 //
 // Main type: [Bus], made by [Open] over JetStream. Publish, Subscribe, PutSchedule, Redrive, Cancel and Replay only append to the log; Run owns
-// Partitions, and delivers.
+// Partitions, and delivers. Queues (PutQueue, Send, Receive, DeleteMessages, …) are in the same log; Poll feeds a [Consumer] from one.
 //
 // Guarantees:
 //
 //  1. Publish returns nil after every event is in the log and synced to disk (embedded), or acknowledged by a majority (cluster).
 //  2. A published event is delivered at least once to every Subscription that stood before it in the log and matches it, or its
 //     delivery ends as a dead letter with a cause, or is cancelled on request. Nothing else ends a delivery.
-//  3. A second event with the same source and id (and the same partitionkey) within the window is not delivered.
+//  3. A second event with the same channel, source and id (and the same partitionkey) within the window is not delivered.
 //  4. In an ordered Subscription the deliveries of one partitionkey run one after the other, in the order of the log, and never two at once.
 //  5. The index is derived from the log alone: deleted, damaged or of an old format, it is made again, and comes out the same.
 //  6. A target that is slow or fails holds up only its own Subscription. Memory is bounded whatever is queued: publishers wait, then are refused.
 //  7. A slot of a Schedule publishes at most one event: across restarts, Nodes, clocks that jump, and puts of the same Schedule. A slot that is not missed
 //     publishes exactly one; what becomes of missed ones is the Schedule's policy.
 //  8. An event whose chain of causes is longer than MaxHops becomes a dead letter with the cause "loop", and is not delivered.
+//  9. Send returns a message without an error after it is durable. It then is in its queue until it is deleted, purged or expired, or is in the dead-letter
+//     queue; what was acknowledged as deleted is not received again.
+//  10. No message is given to two receivers while it is invisible, whichever Node owns the queue, and however often one is killed. Receive counts survive.
+//  11. In a FIFO queue the messages of a group are received in the order of the log, and none while another of the group is in flight; a second one
+//     with a dedup ID within the window is not received.
 //
 // # Design
 //
@@ -47,9 +52,19 @@
 // whenever it is in doubt, and does so after each lost answer, takeover or put. The price is that after a clock that ran ahead and fired, the Schedule rests until
 // the clock is there again; deleting and putting it anew ends that.
 //
+// A queue lives in the Partition that its name's hash chooses. A message is an item; so are a grant (which messages a receive gets, and until when they are
+// invisible) and what settles them: deleted, visible at another time, moved, purged, expired. The fold (queuefold.go) keeps where each message stands in
+// tables of the index, bodies stay in the log. The owner's goroutine (queuegive.go) chooses what a receive gets, marks it in memory, appends the grant, and
+// answers when the fold has read it, in which it may be refused: the message was deleted meanwhile, or the lease is another's. So grants need no lock, and order
+// comes from the log alone. Sends and deletes of standard queues are only appended, by any Node; what needs a look at the state is asked of the owner,
+// which first reads what the asker has written of that queue. Dead letters are moved when a receive comes upon them: by one item within the Partition; to another one
+// they are sent first, under a name that makes a second sending a duplicate, and removed when they stand there. A purge gives the queue a new generation;
+// the old one's rows go little by little. The purge of the log's head keeps what queues hold, and never comes between a message and a duplicate of it that was dropped.
+//
 // It does not yet: count a delivery that was under way when ebb was killed as an attempt; spread Partitions evenly over Nodes (who comes first takes
 // what is free); keep a second index warm on another Node, which has to fold what it lacks when it takes over; bound the calls of one Subscription over
-// all Partitions together; send outcomes to Destinations.
+// all Partitions together; send outcomes to Destinations; keep events and queues in logs of their own, so that the retention of events keeps the
+// blocks of messages that stand among them; take messages of 1 MiB, because a block has to fit into the servers' default payload.
 //
 // It knows nothing of engines, HTTP, functions or patterns: a Matcher is compiled by the caller, and a Deliverer takes what is due.
 package bus

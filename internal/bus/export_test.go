@@ -1,6 +1,9 @@
 package bus
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Sweep sets how often what is old is removed.
 func Sweep(o Options, d time.Duration) Options {
@@ -18,5 +21,24 @@ func Check(o Options, d time.Duration) Options {
 func (b *Bus) Blocks(f func(items int)) {
 	for _, p := range b.parts {
 		p.log.blocks = f
+	}
+}
+
+// SweepQueues sets how often expired messages are looked for, and how long blocks are known.
+func SweepQueues(o Options, d time.Duration) Options {
+	o.sweepQueues, o.sendsKept = d, d
+	return o
+}
+
+// Retain gives a queue a retention shorter than may be asked for.
+func Retain(b *Bus, name string, d time.Duration) {
+	k, err := b.queue(context.Background(), name, true)
+	if err != nil {
+		panic(err)
+	}
+	q := k.spec
+	q.Retention = d
+	if err := b.putQueue(context.Background(), q.Key(), jsonItem(kindQueuePut, queuePut{q, nonce()})); err != nil {
+		panic(err)
 	}
 }

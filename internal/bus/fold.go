@@ -45,6 +45,7 @@ type effects struct {
 	replays   bool    // so have the replays
 	schedules map[scheduleKey]bool
 	epochs    map[uint64]bool // leases that were read
+	queues    queueEffects
 }
 
 // end is one attempt, by its number among all of the delivery.
@@ -66,6 +67,7 @@ type folder struct {
 	out     effects
 
 	schedules map[scheduleKey]liveSchedule
+	q         queueFold
 }
 
 // load reads the Subscriptions and Schedules that stand.
@@ -91,7 +93,10 @@ func (f *folder) load(ctx context.Context) error {
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return err
 	}
-	return f.loadSchedules(ctx)
+	if err := f.loadSchedules(ctx); err != nil {
+		return err
+	}
+	return f.loadQueues(ctx)
 }
 
 func (f *folder) live(id int64, s Subscription) *liveSub {
@@ -193,10 +198,14 @@ func (f *folder) block(ctx context.Context, seq uint64, at time.Time, data []byt
 	if err != nil {
 		return fmt.Errorf("block %d: %w", seq, err)
 	}
+	f.q.begin(data, ms(at))
 	for i, it := range items {
 		if err := f.item(ctx, did{Seq: seq, Idx: i}, ms(at), it); err != nil {
 			return fmt.Errorf("block %d, item %d: %w", seq, i, err)
 		}
+	}
+	if err := f.flushQueues(ctx); err != nil {
+		return fmt.Errorf("block %d: %w", seq, err)
 	}
 	f.x.applied = seq
 	return nil
@@ -241,7 +250,7 @@ func (f *folder) item(ctx context.Context, at did, now int64, it item) error {
 			return nil
 		})
 	}
-	return fmt.Errorf("an item of kind %q is not known", it.kind)
+	return f.queueItem(ctx, at, now, it)
 }
 
 func read[T any](it item, f func(T) error) error {

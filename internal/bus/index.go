@@ -157,7 +157,7 @@ func (x *index) create(ctx context.Context, logID string, first uint64, b *base)
 	if err := x.begin(ctx); err != nil {
 		return err
 	}
-	if _, err := x.w.ExecContext(ctx, schema); err != nil {
+	if _, err := x.w.ExecContext(ctx, schema+queueSchema); err != nil {
 		return err
 	}
 	for k, v := range map[string]string{"format": strconv.Itoa(indexFormat), "log": logID, "epoch": "0"} {
@@ -180,6 +180,9 @@ func (x *index) create(ctx context.Context, logID string, first uint64, b *base)
 			}
 		}
 		if err := x.setSchedules(ctx, b.Seq, b.schedules); err != nil {
+			return err
+		}
+		if err := x.putBase(ctx, b); err != nil {
 			return err
 		}
 	}
@@ -286,12 +289,13 @@ func (x *index) one(ctx context.Context, dest []any, q string, args ...any) (fou
 	return err == nil, err
 }
 
-// base is what was purged from the head of a log: the Subscriptions and Schedules that stood at Seq, the first block that is left.
+// base is what was purged from the head of a log: the Subscriptions, Schedules and queues that stood at Seq, the first block that is left.
 type base struct {
-	Seq   uint64    `json:"seq"`
-	Epoch uint64    `json:"epoch"`
-	Subs  []baseSub `json:"subs"`
-	Parts int       `json:"parts,omitempty"` // keys that hold the Schedules
+	Seq    uint64      `json:"seq"`
+	Epoch  uint64      `json:"epoch"`
+	Subs   []baseSub   `json:"subs"`
+	Queues []baseQueue `json:"queues,omitempty"`
+	Parts  int         `json:"parts,omitempty"` // keys that hold the Schedules
 
 	schedules []baseSchedule
 }

@@ -33,7 +33,11 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	if dir := os.Getenv(childDir); dir != "" {
-		if err := publishForever(dir, os.Getenv(childRound)); err != nil {
+		use := publishForever
+		if os.Getenv(childQueues) != "" {
+			use = useQueues
+		}
+		if err := use(dir, os.Getenv(childRound)); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}

@@ -24,6 +24,7 @@ type owner struct {
 	x        *index
 	fold     *folder
 	d        *dispatcher
+	q        *giver
 	blocks   *blocks
 	finished chan finished
 	asked    chan struct{}
@@ -55,7 +56,7 @@ func (o *owner) stopping() bool { return o.ctx.Err() != nil }
 // serve opens the index, follows the log and delivers until ctx ends or something fails.
 func (b *Bus) serve(ctx context.Context, p *partition, epoch uint64) (err error) {
 	ctx, stop := context.WithCancel(ctx)
-	o := &owner{b: b, p: p, ctx: ctx, epoch: epoch, blocks: newBlocks(p.stream), finished: make(chan finished, 64), failed: make(chan error, 1), asked: make(chan struct{}, 16), replays: map[string]bool{}}
+	o := &owner{b: b, p: p, ctx: ctx, epoch: epoch, blocks: p.bodies, finished: make(chan finished, 64), failed: make(chan error, 1), asked: make(chan struct{}, 16), replays: map[string]bool{}}
 	if err := o.open(ctx); err != nil {
 		stop()
 		return err
@@ -123,7 +124,7 @@ func (o *owner) open(ctx context.Context) error {
 	if err := o.fold.load(ctx); err != nil {
 		return errors.Join(indexError(err), o.x.close())
 	}
-	o.d, o.clock = newDispatcher(o), newClock(o)
+	o.d, o.q, o.clock = newDispatcher(o), newGiver(o), newClock(o)
 	return nil
 }
 
@@ -169,6 +170,8 @@ func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 	defer o.clock.timer.Stop()
 	purge := time.NewTicker(o.b.opt.sweep)
 	defer purge.Stop()
+	sweep := time.NewTicker(o.b.opt.sweepQueues)
+	defer sweep.Stop()
 	for {
 		select {
 		case m := <-msgs:
@@ -182,6 +185,10 @@ func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 		case <-o.clock.timer.C:
 		case f := <-o.clock.appended:
 			o.clock.settle(f)
+		case a := <-o.q.in:
+			o.q.accept(a)
+		case <-sweep.C:
+			o.q.sweep = o.caught
 		case <-purge.C:
 			if o.caught {
 				if err := o.purge(ctx, time.Now()); err != nil && ctx.Err() == nil {
@@ -214,13 +221,20 @@ func (o *owner) more() {
 
 // work dispatches what is due, once the index is up to date.
 func (o *owner) work(ctx context.Context, timer *time.Timer) error {
-	if !o.caught || o.b.opt.Deliver == nil || o.b.quiet.Load() || ctx.Err() != nil {
+	if !o.caught || ctx.Err() != nil {
 		return nil
 	}
 	now := time.Now()
-	next, err := o.d.dispatch(ctx, ms(now))
+	next, err := o.q.work(ctx, ms(now))
 	if err != nil {
 		return indexError(err)
+	}
+	if o.b.opt.Deliver != nil && !o.b.quiet.Load() {
+		due, err := o.d.dispatch(ctx, ms(now))
+		if err != nil {
+			return indexError(err)
+		}
+		next = min(next, due)
 	}
 	wait := time.Hour
 	if next < math.MaxInt64 {
@@ -276,10 +290,11 @@ func (o *owner) apply() error {
 			return err
 		}
 		// Everything that is due is in the index; nothing of it is in memory yet.
-		out = &effects{subs: true, replays: true}
+		out = &effects{subs: true, replays: true, queues: queueEffects{changed: true}}
 	}
 	o.d.take(out, ms(time.Now()))
 	o.clock.take(out)
+	o.q.take(&out.queues)
 	if out.replays {
 		o.startReplays()
 	}

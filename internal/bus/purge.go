@@ -115,6 +115,7 @@ func (o *owner) purge(ctx context.Context, now time.Time) error {
 	// Each by itself: the log has none of it any more, so half of it does no harm.
 	for _, q := range []string{
 		"DELETE FROM deliveries WHERE seq < ?", "DELETE FROM events WHERE seq < ?", "DELETE FROM dups WHERE seq < ?", "DELETE FROM replays WHERE upto < ? AND live = 0",
+		"DELETE FROM drops WHERE seq < ?",
 	} {
 		if err := o.x.exec(ctx, q, int64(floor)); err != nil {
 			return err
@@ -140,7 +141,8 @@ func (o *owner) floor(ctx context.Context, cutoff int64) (uint64, error) {
 		}
 		least = min(least, v)
 	}
-	return uint64(max(least, 0)), nil
+	least, err := o.queueFloor(ctx, least)
+	return uint64(max(least, 0)), err
 }
 
 // baseAt gives what stood before a block.
@@ -165,6 +167,9 @@ func (o *owner) baseAt(ctx context.Context, floor uint64) (*base, error) {
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return nil, err
 	}
-	b.schedules, err = o.x.schedulesAt(ctx, floor)
+	if b.schedules, err = o.x.schedulesAt(ctx, floor); err != nil {
+		return nil, err
+	}
+	b.Queues, err = o.queuesAt(ctx, floor)
 	return b, err
 }

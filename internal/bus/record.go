@@ -36,6 +36,9 @@ const (
 	kindFired      kind = 'f' // firing and event
 )
 
+// adds says whether items of the kind bring something new, and are refused when the log is full. What ends something is not.
+func (k kind) adds() bool { return k == kindEvent || k == kindFired || k == kindSend }
+
 type item struct {
 	kind kind
 	body []byte

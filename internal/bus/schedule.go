@@ -46,7 +46,7 @@ const Lateness = 2 * time.Minute
 
 // Bounds of a Schedule.
 const (
-	maxWindow      = 24 * time.Hour // EventBridge Scheduler: 1,440 minutes
+	maxSpread      = 24 * time.Hour // EventBridge Scheduler: 1,440 minutes
 	maxMissed      = 1000
 	maxAge         = 31 * 24 * time.Hour
 	defaultMissed  = 100
@@ -143,8 +143,8 @@ func (s Schedule) check(limit int) error {
 		return errs.New(errs.Invalid, "a schedule's name has 1 to %d bytes", maxName)
 	case len(s.Tenant) > maxTenant:
 		return errs.New(errs.Invalid, "a tenant's name has up to %d bytes", maxTenant)
-	case s.Window < 0 || s.Window > maxWindow || s.Window%time.Second != 0:
-		return errs.New(errs.Invalid, "schedule %s: a window is of whole seconds, up to %v", s.Name, maxWindow)
+	case s.Window < 0 || s.Window > maxSpread || s.Window%time.Second != 0:
+		return errs.New(errs.Invalid, "schedule %s: a window is of whole seconds, up to %v", s.Name, maxSpread)
 	case s.MissedLimit < 0 || s.MissedLimit > maxMissed || s.MissedAge < 0 || s.MissedAge > maxAge:
 		return errs.New(errs.Invalid, "schedule %s: up to %d missed slots of up to %v can fire", s.Name, maxMissed, maxAge)
 	case s.Missed != "" && s.Missed != MissedSkip && s.Missed != MissedOnce && s.Missed != MissedAll:

@@ -1,0 +1,236 @@
+package bus_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/nats"
+)
+
+// childQueues in the environment makes the child of the kill tests one that uses queues.
+const childQueues = "EBB_BUS_KILL_QUEUES"
+
+// killQueues are a queue, a FIFO queue and their dead-letter queues.
+var killQueues = []bus.Queue{
+	{Name: "dead"}, {Name: "dead.fifo", FIFO: true},
+	{Name: "q", Visibility: new(300 * time.Millisecond), MaxReceives: 2, DeadLetters: "dead"},
+	{Name: "q.fifo", FIFO: true, Visibility: new(300 * time.Millisecond), MaxReceives: 2, DeadLetters: "dead.fifo"},
+}
+
+// useQueues sends, receives and deletes from several goroutines, and prints what was acknowledged after it was. What holds a "z" is never deleted.
+func useQueues(dir, round string) error {
+	ctx := context.Background()
+	conn, err := nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats")})
+	if err != nil {
+		return err
+	}
+	b, err := bus.Open(ctx, conn.JetStream(), killOptions(dir, nil))
+	if err != nil {
+		return err
+	}
+	go func() { _ = b.Run(ctx) }()
+	for _, q := range killQueues {
+		if err := b.PutQueue(ctx, q); err != nil {
+			return err
+		}
+	}
+	say("ready")
+	failed := make(chan error)
+	for _, q := range killQueues[2:] {
+		for g := range 2 {
+			go func() {
+				for i := 0; ; i++ {
+					var msgs []bus.Message
+					for k := range 5 {
+						id := fmt.Sprintf("%s/%s/%d/%d/%d", q.Name, round, g, i, k)
+						if (i*5+k)%20 == 19 {
+							id += "z"
+						}
+						m := bus.Message{Body: []byte(id)}
+						if q.FIFO {
+							m.Group, m.Dedup = fmt.Sprint("g", k), id
+						}
+						msgs = append(msgs, m)
+					}
+					out, err := b.Send(ctx, q.Name, msgs)
+					if err != nil {
+						failed <- err
+						return
+					}
+					for k := range out {
+						if out[k].Err == nil {
+							say("sent", string(msgs[k].Body))
+						}
+					}
+					time.Sleep(time.Millisecond) // so that receivers keep up
+				}
+			}()
+			go func() {
+				for {
+					got, err := b.Receive(ctx, q.Name, bus.Receive{Max: 10, Wait: new(time.Second)})
+					if err != nil {
+						failed <- err
+						return
+					}
+					var done []string
+					var ids []string
+					for _, m := range got {
+						say("got", string(m.Body))
+						if !strings.HasSuffix(string(m.Body), "z") {
+							done, ids = append(done, m.Receipt), append(ids, string(m.Body))
+						}
+					}
+					for i, err := range b.DeleteMessages(ctx, q.Name, done) {
+						if err == nil {
+							say("deleted", ids[i])
+						}
+					}
+				}
+			}()
+		}
+	}
+	return <-failed
+}
+
+// tally is what was said of queues by processes that were killed.
+type tally struct {
+	sent, deleted map[string]bool
+	got, late     map[string]int // late: after its deletion was acknowledged
+}
+
+func (y *tally) round(t *testing.T, dir string, round int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childDir+"="+dir, fmt.Sprintf("%s=%d", childRound, round), childQueues+"=1")
+	cmd.Stderr = os.Stderr
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(pipe)
+	var killed atomic.Bool
+	var before = map[string]bool{} // deleted in earlier rounds: in this one another goroutine may still be saying that it has it
+	for id := range y.deleted {
+		before[id] = true
+	}
+	for {
+		line, err := in.ReadString('\n')
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := strings.Fields(line)
+		switch {
+		case f[0] == "ready":
+			time.AfterFunc(time.Duration(100+rand.IntN(900))*time.Millisecond, func() {
+				killed.Store(true)
+				_ = cmd.Process.Kill()
+			})
+		case f[0] == "sent":
+			y.sent[f[1]] = true
+		case f[0] == "deleted":
+			y.deleted[f[1]] = true
+		case f[0] == "got":
+			y.got[f[1]]++
+			if before[f[1]] {
+				y.late[f[1]]++
+			}
+		case f[0] == "error":
+			t.Fatalf("round %d: %s", round, line)
+		}
+	}
+	_ = cmd.Wait()
+	if !killed.Load() {
+		t.Fatalf("round %d: the child ended by itself", round)
+	}
+}
+
+// Killed at any moment, every acknowledged send ends as a deletion, as a dead letter, or is still there, once; and what was deleted does not come back.
+func TestQueue_LosesNothingToKill(t *testing.T) {
+	t.Parallel()
+	rounds := 15
+	if testing.Short() {
+		rounds = 3
+	}
+	dir := t.TempDir()
+	y := &tally{map[string]bool{}, map[string]bool{}, map[string]int{}, map[string]int{}}
+	for i := range rounds {
+		if i%6 == 5 {
+			if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		y.round(t, dir, i)
+	}
+	w := start(t, dir, killOptions(dir, nil))
+	until(t, "sync", func() (bool, error) { return true, w.Sync(t.Context()) })
+	there, dead := map[string]int{}, 0
+	for _, q := range killQueues {
+		after := ""
+		for {
+			page, err := w.PeekQueue(t.Context(), q.Name, after, 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(page) == 0 {
+				break
+			}
+			for _, m := range page {
+				there[string(m.Body)]++
+				if m.DeadFrom != "" {
+					dead++
+				}
+			}
+			after = page[len(page)-1].Receipt
+		}
+	}
+	again := 0
+	for id := range y.sent {
+		// A deletion whose answer the kill took away is known by its message having been received.
+		if !y.deleted[id] && there[id] == 0 && (y.got[id] == 0 || strings.HasSuffix(id, "z")) {
+			t.Errorf("%s was lost", id)
+		}
+	}
+	for id, n := range there {
+		if y.deleted[id] || n > 1 {
+			t.Errorf("%s is there %d times; deleted: %v", id, n, y.deleted[id])
+		}
+	}
+	for id, n := range y.late {
+		t.Errorf("%s came %d times after it was deleted", id, n)
+	}
+	for _, n := range y.got {
+		again += n - 1
+	}
+	if len(y.sent) < rounds*20 || len(y.deleted) < rounds*5 {
+		t.Errorf("only %d messages were sent, %d deleted", len(y.sent), len(y.deleted))
+	}
+	t.Logf("%d rounds: %d sent, %d deleted, %d there, of them %d dead letters; %d received more than once", rounds, len(y.sent), len(y.deleted), len(there), dead, again)
+	dump := queueDump(t, w)
+	w.stop()
+	if err := os.RemoveAll(w.opt.Dir); err != nil {
+		t.Fatal(err)
+	}
+	w = start(t, dir, killOptions(dir, nil))
+	until(t, "sync", func() (bool, error) { return true, w.Sync(t.Context()) })
+	if queueDump(t, w) != dump {
+		t.Error("the index came out otherwise")
+	}
+}
