@@ -174,6 +174,7 @@ type Backend interface {
 	Invoke(ctx context.Context, function string, inv *invocation.Invocation, s invocation.Sink) error
 	AsyncBackend
 	EventBackend
+	QueueBackend
 	// CreateKey makes a key that is durable when it returns.
 	CreateKey(ctx context.Context, r KeyRequest) (*NewKey, error)
 	Keys(ctx context.Context) ([]KeyInfo, error)

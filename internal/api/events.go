@@ -17,7 +17,9 @@ import (
 )
 
 // ActiveTrigger says whether a Node runs Triggers of the kind; the others are declared only.
-func ActiveTrigger(kind string) bool { return kind == "eventBridge" || kind == "schedule" }
+func ActiveTrigger(kind string) bool {
+	return kind == "eventBridge" || kind == "schedule" || kind == "sqs"
+}
 
 // Published says that events are durable.
 type Published struct {

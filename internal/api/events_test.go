@@ -52,6 +52,53 @@ func (b *backend) Schedules(_ context.Context, next int) ([]api.ScheduleInfo, er
 	return []api.ScheduleInfo{{Name: "s", Next: make([]time.Time, next)}}, b.fault
 }
 
+func (b *backend) Queues(context.Context) ([]api.QueueInfo, error) {
+	return []api.QueueInfo{{Name: "jobs", Visible: 2}}, b.fault
+}
+
+func (b *backend) SendMessage(_ context.Context, queue string, m api.QueueMessage) (*api.SentMessage, error) {
+	if queue == "none" {
+		return nil, errs.New(errs.NotFound, "there is no queue none")
+	}
+	return &api.SentMessage{ID: queue + " " + m.Body + " " + m.Group + " " + m.Dedup}, b.fault
+}
+
+func (b *backend) PurgeQueue(_ context.Context, queue string) error {
+	if queue == "none" {
+		return errs.New(errs.NotFound, "there is no queue none")
+	}
+	return b.fault
+}
+
+func (b *backend) RedriveQueue(_ context.Context, queue, to string) (int, error) {
+	return len(queue) + len(to), b.fault
+}
+
+func TestQueues_AreListedSentToPurgedAndRedriven(t *testing.T) {
+	t.Parallel()
+	n := open(t)
+	ctx := t.Context()
+	if list, err := n.client.Queues(ctx); err != nil || len(list) != 1 || list[0].Visible != 2 {
+		t.Errorf("%v, %v", list, err)
+	}
+	if got, err := n.client.SendMessage(ctx, "a.fifo", api.QueueMessage{Body: "<b>", Group: "g", Dedup: "d"}); err != nil || got.ID != "a.fifo <b> g d" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if k, err := n.client.RedriveQueue(ctx, "dead", "xy"); err != nil || k != 6 {
+		t.Errorf("%d, %v", k, err)
+	}
+	if err := n.client.PurgeQueue(ctx, "jobs"); err != nil {
+		t.Error(err)
+	}
+	_, err := n.client.SendMessage(ctx, "none", api.QueueMessage{})
+	if errs.CodeOf(err) != errs.NotFound || errs.CodeOf(n.client.PurgeQueue(ctx, "none")) != errs.NotFound {
+		t.Errorf("%v", err)
+	}
+	if got := n.call(t, "POST", "/v1/queues/jobs/messages", `{"bdy":"x"}`, nil); got.status != http.StatusBadRequest {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestSchedules_AreListed(t *testing.T) {
 	t.Parallel()
 	n := open(t)

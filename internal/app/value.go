@@ -289,7 +289,7 @@ func (v *Value) UnmarshalJSON(data []byte) error {
 		*v = Lit(raw)
 		return nil
 	case map[string]any:
-		if w, ok := asValue(raw); ok {
+		if w, ok := AsValue(raw); ok {
 			*v = w
 			return nil
 		}
@@ -297,8 +297,8 @@ func (v *Value) UnmarshalJSON(data []byte) error {
 	return fmt.Errorf("decode value: %.80s is neither a string nor a reference", data)
 }
 
-// asValue reads the object form of a Value that is not a literal.
-func asValue(m map[string]any) (Value, bool) {
+// AsValue reads the object form of a Value, which it has inside decoded properties.
+func AsValue(m map[string]any) (Value, bool) {
 	if len(m) != 1 {
 		return Value{}, false
 	}
@@ -327,7 +327,7 @@ func asValue(m map[string]any) (Value, bool) {
 				if s, ok := p.(string); ok {
 					v.parts = append(v.parts, Lit(s))
 				} else if pm, ok := p.(map[string]any); ok {
-					pv, ok := asValue(pm)
+					pv, ok := AsValue(pm)
 					if !ok {
 						return Value{}, false
 					}
@@ -346,7 +346,7 @@ func asValue(m map[string]any) (Value, bool) {
 func revive(x any) any {
 	switch x := x.(type) {
 	case map[string]any:
-		if v, ok := asValue(x); ok {
+		if v, ok := AsValue(x); ok {
 			return v
 		}
 		for k := range x {

@@ -63,7 +63,7 @@
 //
 // It does not yet: count a delivery that was under way when ebb was killed as an attempt; spread Partitions evenly over Nodes (who comes first takes
 // what is free); keep a second index warm on another Node, which has to fold what it lacks when it takes over; bound the calls of one Subscription over
-// all Partitions together; send outcomes to Destinations; keep events and queues in logs of their own, so that the retention of events keeps the
+// all Partitions together; keep events and queues in logs of their own, so that the retention of events keeps the
 // blocks of messages that stand among them; take messages of 1 MiB, because a block has to fit into the servers' default payload.
 //
 // It knows nothing of engines, HTTP, functions or patterns: a Matcher is compiled by the caller, and a Deliverer takes what is due.

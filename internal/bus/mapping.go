@@ -305,12 +305,15 @@ func done(msgs []Received, v invocation.Verdict) []string {
 const MessageType = "ebb.queue.message"
 
 // batch makes the Payload. A queue in it is named without its tenant.
-func (p *poller) batch(msgs []Received) *invocation.Batch {
+func (p *poller) batch(msgs []Received) *invocation.Batch { return BatchOf(p.m.Queue, msgs) }
+
+// BatchOf gives the messages of a queue, by name or key, as they reach a Function.
+func BatchOf(queue string, msgs []Received) *invocation.Batch {
 	bare := func(key string) string { return key[strings.LastIndexByte(key, '/')+1:] }
-	b := &invocation.Batch{Via: invocation.ViaQueue, Source: bare(p.m.Queue)}
+	b := &invocation.Batch{Via: invocation.ViaQueue, Source: bare(queue)}
 	for i := range msgs {
 		m := &msgs[i]
-		e := &event.Event{ID: m.ID, Source: "/queues/" + p.m.Queue, Type: MessageType, Time: m.Sent, DataContentType: "text/plain", Data: m.Body}
+		e := &event.Event{ID: m.ID, Source: "/queues/" + queue, Type: MessageType, Time: m.Sent, DataContentType: "text/plain", Data: m.Body}
 		if m.Trace != "" {
 			e.SetExtension("traceparent", m.Trace)
 		}

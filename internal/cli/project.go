@@ -161,6 +161,11 @@ func inactive(a *app.App, diags *diag.List) {
 			kinds[r.Kind] = append(kinds[r.Kind], r.ID)
 		}
 	}
+	if list := kinds[app.Queue]; list != nil {
+		diags.Notef(diag.Pos{}, "no-wire", "`ebb queues send` and triggers use them. Calls by a cloud's SDK leave this machine unless the code is given another endpoint.",
+			"queue %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))
+		delete(kinds, app.Queue)
+	}
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		diags.Notef(diag.Pos{}, "not-active", "Calls to it leave this machine unless the code is given another endpoint.",
 			"%s %s is declared, not yet active", kind, strings.Join(kinds[kind], ", "))

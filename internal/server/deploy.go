@@ -42,6 +42,7 @@ type serving struct {
 	functions  []api.FunctionInfo // URL is a path
 	broken     string             // why it does not serve
 	triggers   int                // that its App declares
+	queues     int
 }
 
 func (t *stackTable) get(k state.StackKey) *serving {
@@ -107,7 +108,11 @@ func (s *Server) restoreStack(ctx context.Context, k state.StackKey, p state.Poi
 	if err != nil {
 		return err
 	}
-	return s.serve(d, p, staged)
+	if err := s.serve(d, p, staged); err != nil {
+		return err
+	}
+	s.poll(d)
+	return nil
 }
 
 // serve swaps engine and gateway to a Deployment that is already durable.
@@ -116,7 +121,7 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 	if err := s.gateway.Mount(s.mount(d)); err != nil {
 		return fmt.Errorf("mount routes: %w", err)
 	}
-	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers)}
+	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), queues: declaredQueues(d.App)}
 	for _, f := range d.App.Functions {
 		info := api.FunctionInfo{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime}
 		for _, u := range d.Units {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -211,7 +212,9 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 		}
 	}
 	w := s.triggers(d)
-	faults := w.faults
+	_, unmapped := s.mappings(d)
+	faults := slices.Concat(w.faults, unmapped, s.queues(ctx, d))
+	s.poll(d)
 	standing := map[string]bool{}
 	for _, sub := range w.subs {
 		standing[sub.Name] = true
@@ -259,6 +262,11 @@ func (s *Server) forgetEvents(ctx context.Context, k state.StackKey, was *servin
 	}
 	if was.triggers > 0 {
 		if err := s.reschedule(ctx, triggerPrefix(k), nil); err != nil {
+			return err
+		}
+	}
+	if was.queues > 0 {
+		if err := s.dropQueues(ctx, k); err != nil {
 			return err
 		}
 	}

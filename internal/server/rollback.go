@@ -98,6 +98,7 @@ func (s *Server) Only(appName, stage string) {
 // unserve takes a Stack out of traffic, then ends its Instances.
 func (s *Server) unserve(k state.StackKey) {
 	s.gateway.Unmount(k.Tenant, k.App, k.Stage)
+	s.pollers.want(s, stackID(k), nil)
 	s.engine.Remove(stackID(k))
 	if now := s.stacks.get(k); now != nil {
 		s.observer.forget(k, now.functions)

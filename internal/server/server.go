@@ -79,6 +79,7 @@ type Server struct {
 	stacks     stackTable
 	rehearsals rehearsals
 	events     events
+	pollers    pollers
 	trash      trash
 	key        []byte // seals records, and keys Revisions
 	ready      atomic.Bool
@@ -241,6 +242,9 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	s.runKeys(engineCtx, &wg)
 	s.runEvents(engineCtx, &wg, func(err error) { cancel(err) })
+	pollCtx, stopPolling := context.WithCancel(engineCtx)
+	defer stopPolling()
+	s.pollers.run(pollCtx, s)
 	stopAPI := s.serveAPI(&wg, func(err error) { cancel(err) })
 	gatewayDone := make(chan struct{})
 	wg.Go(func() {
@@ -253,11 +257,13 @@ func (s *Server) Run(ctx context.Context) error {
 	<-runCtx.Done()
 	s.ready.Store(false)
 	s.events.bus.Pause()
+	stopPolling()
 	<-gatewayDone // it answers what it let in
 	drainCtx, done := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer done()
 	err := s.engine.Drain(drainCtx)
-	s.stopFollowers() // they have seen the last lines, and would never end by themselves
+	s.pollers.end(drainCtx) // what has run is settled while the bus can still write
+	s.stopFollowers()       // they have seen the last lines, and would never end by themselves
 	stopAPI(drainCtx)
 	stopEngine()
 	wg.Wait()

@@ -139,6 +139,9 @@ func (r resolver) plain(v any) (any, error) {
 	case app.Value:
 		return v.Resolve(r.values())
 	case map[string]any:
+		if val, ok := app.AsValue(v); ok { // an App that came over the wire has them in this form
+			return val.Resolve(r.values())
+		}
 		out := make(map[string]any, len(v))
 		for k, one := range v {
 			p, err := r.plain(one)

@@ -1,0 +1,471 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/arn"
+	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/bus/filter"
+	"github.com/ebb-run/ebb/internal/bus/pattern"
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/invocation"
+	"github.com/ebb-run/ebb/internal/state"
+)
+
+// ownerTag says on a queue which Stack declares it.
+const ownerTag = "ebb:stack"
+
+// number reads what templates write as a number or as its text.
+type number float64
+
+// UnmarshalJSON takes 30 and "30".
+func (n *number) UnmarshalJSON(data []byte) error {
+	text := strings.Trim(string(data), `"`)
+	if text == "null" || text == "" {
+		return nil
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return errs.New(errs.Invalid, "%s is no number", data)
+	}
+	*n = number(v)
+	return nil
+}
+
+func (n number) seconds() time.Duration { return time.Duration(float64(n) * float64(time.Second)) }
+
+// yes reads what templates write as a truth value or as its text.
+type yes bool
+
+// UnmarshalJSON takes true and "true".
+func (y *yes) UnmarshalJSON(data []byte) error {
+	*y = strings.Trim(string(data), `"`) == "true"
+	return nil
+}
+
+// queueOf is the queue that a Resource declares.
+func (s *Server) queueOf(d *state.Deployment, res *app.Resource) (bus.Queue, error) {
+	r := s.resolver(d)
+	name, err := r.physicalName(res)
+	if err != nil {
+		return bus.Queue{}, err
+	}
+	plain, err := r.plain(res.Properties)
+	if err != nil {
+		return bus.Queue{}, err
+	}
+	data, err := json.Marshal(plain)
+	if err != nil {
+		return bus.Queue{}, errs.New(errs.Invalid, "its properties are not JSON: %w", err)
+	}
+	var p struct {
+		FifoQueue, ContentBasedDeduplication                                                    yes
+		DeduplicationScope                                                                      string
+		VisibilityTimeout                                                                       *number
+		DelaySeconds, MessageRetentionPeriod, ReceiveMessageWaitTimeSeconds, MaximumMessageSize number
+		RedrivePolicy                                                                           json.RawMessage
+	}
+	if err := json.Unmarshal(data, &p); err != nil {
+		return bus.Queue{}, errs.New(errs.Invalid, "read its properties: %w", err)
+	}
+	q := bus.Queue{
+		Tenant: tenant, Name: name, FIFO: bool(p.FifoQueue), ContentDedup: bool(p.ContentBasedDeduplication), GroupDedup: p.DeduplicationScope == "messageGroup",
+		Delay: p.DelaySeconds.seconds(), Retention: p.MessageRetentionPeriod.seconds(), Wait: p.ReceiveMessageWaitTimeSeconds.seconds(), MaxSize: int(p.MaximumMessageSize),
+		Tags: map[string]string{ownerTag: stackID(d.Stack)},
+	}
+	if q.MaxSize > bus.MaxMessage { // 1 MiB on AWS
+		q.MaxSize = bus.MaxMessage
+	}
+	if q.FIFO && !strings.HasSuffix(q.Name, ".fifo") && res.Name.IsZero() {
+		q.Name += ".fifo"
+	}
+	if p.VisibilityTimeout != nil {
+		v := p.VisibilityTimeout.seconds()
+		q.Visibility = &v
+	}
+	if len(p.RedrivePolicy) == 0 {
+		return q, nil
+	}
+	var policy struct {
+		DeadLetterTargetArn string `json:"deadLetterTargetArn"`
+		MaxReceiveCount     number `json:"maxReceiveCount"`
+	}
+	text := p.RedrivePolicy
+	var inner string
+	if json.Unmarshal(text, &inner) == nil { // as a JSON text, which the API takes
+		text = json.RawMessage(inner)
+	}
+	if err := json.Unmarshal(text, &policy); err != nil {
+		return q, errs.New(errs.Invalid, "read its RedrivePolicy: %w", err)
+	}
+	q.DeadLetters, q.MaxReceives = lastPart(policy.DeadLetterTargetArn), int(policy.MaxReceiveCount)
+	return q, nil
+}
+
+// lastPart is the name at the end of an ARN.
+func lastPart(text string) string { return text[strings.LastIndexByte(text, ':')+1:] }
+
+// queues makes the queues that an App declares what they are to be.
+func (s *Server) queues(ctx context.Context, d *state.Deployment) (faults []string) {
+	var want []bus.Queue
+	for i := range d.App.Resources {
+		res := &d.App.Resources[i]
+		if res.Kind != app.Queue {
+			continue
+		}
+		q, err := s.queueOf(d, res)
+		if err != nil {
+			faults = append(faults, fmt.Sprintf("queue %s: %v", res.ID, err))
+			continue
+		}
+		want = append(want, q)
+	}
+	if len(want) == 0 {
+		return faults
+	}
+	standing, err := s.events.bus.Queues(ctx)
+	if err != nil {
+		return append(faults, err.Error())
+	}
+	have := map[string]bus.Queue{}
+	for _, q := range standing {
+		have[q.Key()] = q
+	}
+	for _, q := range want {
+		old, stands := have[q.Key()]
+		switch {
+		case stands && old.Tags[ownerTag] != q.Tags[ownerTag]:
+			faults = append(faults, fmt.Sprintf("queue %s belongs to %s, and stays as it is", q.Name, old.Tags[ownerTag]))
+			continue
+		case stands && sameJSON(old, q):
+			continue
+		}
+		if err := s.events.bus.PutQueue(ctx, q); err != nil {
+			faults = append(faults, err.Error())
+		}
+	}
+	return faults
+}
+
+func sameJSON(a, b any) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}
+
+func declaredQueues(a *app.App) (n int) {
+	for i := range a.Resources {
+		if a.Resources[i].Kind == app.Queue {
+			n++
+		}
+	}
+	return n
+}
+
+// dropQueues deletes the queues of a removed Stack.
+func (s *Server) dropQueues(ctx context.Context, k state.StackKey) error {
+	list, err := s.events.bus.Queues(ctx)
+	if err != nil {
+		return err
+	}
+	for _, q := range list {
+		if q.Tags[ownerTag] != stackID(k) {
+			continue
+		}
+		if err := s.events.bus.DeleteQueue(ctx, q.Key()); err != nil && errs.CodeOf(err) != errs.NotFound {
+			return err
+		}
+	}
+	return nil
+}
+
+// mapping is an event source mapping of a queue.
+type mapping struct {
+	bus.Mapping
+	function string // full name
+	report   bool   // its answer may name the messages that failed
+	unit     guest.Unit
+	spec     string // what tells it from a changed one
+}
+
+// mappingOf reads an event source mapping.
+func (s *Server) mappingOf(d *state.Deployment, t *app.Trigger, name string) (*mapping, error) {
+	r := s.resolver(d)
+	f := d.App.Function(t.Function)
+	if f == nil {
+		return nil, errs.New(errs.NotFound, "there is no function %s", t.Function)
+	}
+	source, err := t.Source.Resolve(r.values())
+	if err != nil {
+		return nil, err
+	}
+	var p struct {
+		BatchSize, MaximumBatchingWindowInSeconds number
+		FunctionResponseTypes                     []string
+		ScalingConfig                             struct{ MaximumConcurrency number }
+		FilterCriteria                            struct {
+			Filters []struct{ Pattern json.RawMessage }
+		}
+	}
+	if err := r.settings(t, &p); err != nil {
+		return nil, err
+	}
+	m := &mapping{function: f.Name, report: slices.Contains(p.FunctionResponseTypes, "ReportBatchItemFailures")}
+	m.Mapping = bus.Mapping{
+		Name: name, Queue: tenant + "/" + lastPart(source), Batch: int(p.BatchSize), Window: p.MaximumBatchingWindowInSeconds.seconds(),
+		MaxConcurrency: int(p.ScalingConfig.MaximumConcurrency),
+	}
+	m.unit = guest.Unit{Function: f.Name, ARN: arn.Function(region(d.App), s.o.Config.Account, f.Name).String(), Region: region(d.App), Account: s.o.Config.Account}
+	var patterns []string
+	for _, one := range p.FilterCriteria.Filters {
+		text := string(one.Pattern)
+		var inner string
+		if json.Unmarshal(one.Pattern, &inner) == nil { // templates have it as a JSON text
+			text = inner
+		}
+		patterns = append(patterns, text)
+	}
+	if len(patterns) > 0 {
+		criteria, list := filter.CompileCriteria(patterns, filter.Queue, "")
+		if err := pattern.Fault(list); err != nil {
+			return nil, errs.New(errs.Invalid, "its filter: %w", err)
+		}
+		m.Filter = s.criteria(criteria, m)
+	}
+	data, err := json.Marshal(struct {
+		bus.Mapping
+		Filter   []string // in place of the function
+		Function string
+		Report   bool
+		Unit     guest.Unit
+	}{m.Mapping, patterns, m.function, m.report, m.unit})
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "its settings are not JSON: %w", err)
+	}
+	m.spec = string(data)
+	return m, nil
+}
+
+// criteria asks a filter about a message in the form that the Function would see.
+func (s *Server) criteria(c *filter.Criteria, m *mapping) func(*bus.Received) bool {
+	return func(v *bus.Received) bool {
+		record, err := s.protocol.Record(nil, &m.unit, bus.BatchOf(m.Queue, []bus.Received{*v}), 0)
+		if err != nil {
+			return true // the Function says what is wrong with it
+		}
+		ok, err := c.Match(record)
+		return ok || err != nil
+	}
+}
+
+// Consume runs the Function with a Batch.
+func (m *mapping) consume(ctx context.Context, s *Server, b *invocation.Batch) invocation.Verdict {
+	inv := &invocation.Invocation{ID: newID(), Tenant: tenant, Function: m.function, Mode: invocation.ModeRequest, Attempt: 1, Received: time.Now(), Payload: b}
+	if len(b.Items) > 0 {
+		inv.Trace = b.Items[0].Event.Extension("traceparent")
+	}
+	var answer invocation.Buffer
+	err := invoker{s}.Invoke(ctx, inv, &answer)
+	switch {
+	case err == nil:
+		return s.protocol.Verdict(b, m.report, answer.Body.Bytes(), answer.Head.Error)
+	case errors.Is(err, guest.ErrPayload) && errs.CodeOf(err) == errs.TooLarge && len(b.Items) > 1:
+		half := len(b.Items) / 2
+		first, second := *b, *b
+		first.Items, second.Items = b.Items[:half], b.Items[half:]
+		v, w := m.consume(ctx, s, &first), m.consume(ctx, s, &second)
+		for _, i := range w.Failed {
+			v.Failed = append(v.Failed, half+i)
+		}
+		v.Err = errors.Join(v.Err, w.Err)
+		return v
+	case errs.CodeOf(err) == errs.NotFound: // not served here now
+		err = errs.New(errs.Unavailable, "%w", err)
+	}
+	v := invocation.Verdict{Err: err}
+	for i := range b.Items {
+		v.Failed = append(v.Failed, i)
+	}
+	return v
+}
+
+// consumer is a mapping as the bus wants it.
+type consumer struct {
+	s *Server
+	m *mapping
+}
+
+// Consume lets what runs end when polling does: the engine bounds it.
+func (c consumer) Consume(ctx context.Context, b *invocation.Batch) invocation.Verdict {
+	return c.m.consume(context.WithoutCancel(ctx), c.s, b)
+}
+
+// pollers runs the mappings of what is served.
+type pollers struct {
+	mu struct {
+		sync.Mutex
+		ctx     context.Context       // while the Node runs
+		wanted  map[string][]*mapping // by Stack
+		running map[string]*poll
+	}
+	wait sync.WaitGroup
+}
+
+type poll struct {
+	spec string
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// want says what a Stack has.
+func (p *pollers) want(s *Server, stack string, list []*mapping) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.wanted == nil {
+		p.mu.wanted, p.mu.running = map[string][]*mapping{}, map[string]*poll{}
+	}
+	if len(list) == 0 {
+		delete(p.mu.wanted, stack)
+	} else {
+		p.mu.wanted[stack] = list
+	}
+	p.reconcile(s)
+}
+
+// run polls until ctx ends.
+func (p *pollers) run(ctx context.Context, s *Server) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.ctx = ctx
+	p.reconcile(s)
+}
+
+// end waits for what polls to have settled what it ran. Polling has to be stopped.
+func (p *pollers) end(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { p.wait.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// reconcile starts and stops polling. mu is held.
+func (p *pollers) reconcile(s *Server) {
+	if p.mu.ctx == nil || p.mu.ctx.Err() != nil {
+		return
+	}
+	wanted := map[string]*mapping{}
+	for _, list := range p.mu.wanted {
+		for _, m := range list {
+			wanted[m.Name] = m
+		}
+	}
+	for name, r := range p.mu.running {
+		if m := wanted[name]; m == nil || m.spec != r.spec {
+			r.stop()
+			delete(p.mu.running, name)
+		}
+	}
+	for name, m := range wanted {
+		if p.mu.running[name] != nil {
+			continue
+		}
+		ctx, stop := context.WithCancel(p.mu.ctx)
+		r := &poll{spec: m.spec, stop: stop, done: make(chan struct{})}
+		p.mu.running[name] = r
+		p.wait.Go(func() {
+			defer close(r.done)
+			defer stop()
+			if err := s.events.bus.Poll(ctx, m.Mapping, consumer{s, m}); err != nil {
+				s.o.Log.Error("a queue is not polled", "mapping", m.Name, "error", err)
+			}
+		})
+	}
+}
+
+// poll takes up the mappings of what is served.
+func (s *Server) poll(d *state.Deployment) {
+	list, _ := s.mappings(d)
+	s.pollers.want(s, stackID(d.Stack), list)
+}
+
+// mappings gives the event source mappings of a Deployment; what is wrong with others was told at its deploy.
+func (s *Server) mappings(d *state.Deployment) (list []*mapping, faults []string) {
+	names := map[string]int{}
+	for i := range d.App.Triggers {
+		t := &d.App.Triggers[i]
+		if t.Kind != "sqs" || !t.Enabled {
+			continue
+		}
+		name := triggerPrefix(d.Stack) + triggerID(t) + "/" + t.Function
+		if names[name]++; names[name] > 1 {
+			name += fmt.Sprintf("/%d", names[name])
+		}
+		m, err := s.mappingOf(d, t, name)
+		if err != nil {
+			faults = append(faults, fmt.Sprintf("sqs trigger of function %s: %v", t.Function, err))
+			continue
+		}
+		list = append(list, m)
+	}
+	return list, faults
+}
+
+// Queues lists queues with what is in them.
+func (s *Server) Queues(ctx context.Context) ([]api.QueueInfo, error) {
+	list, err := s.events.bus.Queues(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.QueueInfo{}
+	for _, q := range list {
+		st, err := s.events.bus.QueueStatus(ctx, q.Key())
+		if errs.CodeOf(err) == errs.NotFound {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, api.QueueInfo{
+			Name: q.Name, FIFO: q.FIFO, DeadLetters: q.DeadLetters, MaxReceives: q.MaxReceives, Visible: st.Visible, InFlight: st.InFlight, Delayed: st.Delayed, Oldest: st.Oldest,
+		})
+	}
+	return out, nil
+}
+
+// SendMessage puts a message into a queue.
+func (s *Server) SendMessage(ctx context.Context, queue string, m api.QueueMessage) (*api.SentMessage, error) {
+	sent, err := s.events.bus.Send(ctx, tenant+"/"+queue, []bus.Message{{Body: []byte(m.Body), Group: m.Group, Dedup: m.Dedup}})
+	if err != nil {
+		return nil, err
+	}
+	if sent[0].Err != nil {
+		return nil, sent[0].Err
+	}
+	return &api.SentMessage{ID: sent[0].ID, Sequence: sent[0].Sequence, Duplicate: sent[0].Duplicate}, nil
+}
+
+// PurgeQueue removes all messages of a queue.
+func (s *Server) PurgeQueue(ctx context.Context, queue string) error {
+	return s.events.bus.PurgeQueue(ctx, tenant+"/"+queue)
+}
+
+// RedriveQueue moves dead letters back to where they came from, or to another queue.
+func (s *Server) RedriveQueue(ctx context.Context, queue, to string) (int, error) {
+	if to != "" {
+		to = tenant + "/" + to
+	}
+	return s.events.bus.RedriveQueue(ctx, bus.QueueRedrive{From: tenant + "/" + queue, To: to})
+}
