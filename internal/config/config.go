@@ -38,6 +38,7 @@ type Config struct {
 	ACME             ACME          // how TLSDomains are got
 	Data             string        // data directory
 	NATS             string        // URL of an external NATS cluster; empty means embedded
+	NATSReplicas     int           // copies that it keeps
 	MemoryMB         int           // MiB that Instances may use together; 0 means 80 % of the machine
 	Overcommit       int           // how many times MemoryMB the Instances may declare together
 	KeepAlive        time.Duration // how long an Instance may stay Idle
@@ -115,6 +116,7 @@ func Settings() []Setting {
 		flag("plain-http", "serve the gateway without TLS, also beyond loopback, for a proxy in front that has TLS", func(c *Config) *bool { return &c.PlainHTTP }),
 		str("data", "", "data directory (default: .ebb in the project for up, the user's data folder for serve)", func(c *Config) *string { return &c.Data }),
 		str("nats", "", "URL of an external NATS cluster (default: embedded)", func(c *Config) *string { return &c.NATS }),
+		num("nats-replicas", "3", "copies that an external NATS cluster is to keep of everything; 1 for a single server", func(c *Config) *int { return &c.NATSReplicas }),
 		num("memory", "0", "MiB that Instances may use together; 0 is 80 % of the machine", func(c *Config) *int { return &c.MemoryMB }),
 		num("overcommit", "4", "how many times that memory Instances may declare together; each stays within its own limit", func(c *Config) *int { return &c.Overcommit }),
 		dur("keep-alive", "5m", "how long an Instance may stay idle before it is stopped", func(c *Config) *time.Duration { return &c.KeepAlive }),

@@ -71,11 +71,14 @@ func (s *Server) openEvents(ctx context.Context) error {
 		Limits: event.Limits{Event: maxEvent}, Compile: rule.Compile, Index: rule.NewIndex, Ended: s.ended,
 	}
 	if !o.Alone {
-		o.Replicas = 3
+		o.Replicas = s.replicas()
 		o.Node = nodeName(s.o.Config.Data)
 	}
 	var err error
 	if s.events.bus, err = bus.Open(ctx, s.nats.JetStream(), o); err != nil {
+		if o.Replicas > 1 && errs.HintOf(err) == "" {
+			return errs.New(errs.CodeOf(err), "%w", err).WithHint("A NATS server that is no cluster keeps one copy: --nats-replicas 1.")
+		}
 		return err
 	}
 	s.closing(s.events.bus.Close)

@@ -156,7 +156,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	s.closing(s.nats.Close)
-	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: s.key}); err != nil {
+	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: s.key, Replicas: s.replicas()}); err != nil {
 		return fmt.Errorf("open deployments with %s: %w", keyFile, err)
 	}
 	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, "artifacts")); err != nil {
@@ -171,6 +171,14 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	s.metrics.SetBuild(s.o.Version)
 	s.metrics.SetLogDrops(s.logs.Dropped)
 	return nil
+}
+
+// replicas is how many copies the store is to keep.
+func (s *Server) replicas() int {
+	if s.o.Config.NATS == "" {
+		return 1
+	}
+	return s.o.Config.NATSReplicas
 }
 
 // openEngine makes what runs functions, and sweeps what a killed Node left.
