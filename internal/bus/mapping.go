@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -125,7 +126,11 @@ func (p *poller) loop(ctx context.Context) {
 			p.release(append(batch, rest...))
 			return
 		case err != nil:
-			p.b.opt.Log.Warn("a queue is not polled", "mapping", p.m.Name, "queue", p.m.Queue, "err", err)
+			level := slog.LevelDebug
+			if pausing == time.Second { // once, and not for every try
+				level = slog.LevelWarn
+			}
+			p.b.opt.Log.Log(ctx, level, "a queue is not polled; it is tried again until it is there", "mapping", p.m.Name, "queue", p.m.Queue, "err", err)
 			pause(ctx, pausing)
 			pausing = min(2*pausing, 30*time.Second)
 		default:

@@ -44,7 +44,8 @@ type events struct {
 	bus *bus.Bus
 	mu  struct {
 		sync.Mutex
-		subs map[string][]byte // name → what stands; nil until it was asked for
+		subs  map[string][]byte // name → what stands; nil until it was asked for
+		async map[string]string // Function → Deployment for which its Subscription was seen to stand
 	}
 }
 
@@ -133,6 +134,7 @@ func (s *Server) unsubscribe(ctx context.Context, gone func(name string) bool) e
 			return err
 		}
 		delete(ev.mu.subs, name)
+		delete(ev.mu.async, functionOf(name))
 	}
 	return nil
 }
@@ -294,11 +296,7 @@ func (s *Server) InvokeAsync(ctx context.Context, function string, inv *invocati
 	if err != nil {
 		return err
 	}
-	f, d, err := s.declared(ctx, full)
-	if err != nil {
-		return err
-	}
-	if err := s.subscribe(ctx, s.async(d, f)); err != nil {
+	if err := s.takesAsync(ctx, full); err != nil {
 		return err
 	}
 	payload, _ := inv.Payload.(invocation.Raw)
@@ -316,6 +314,44 @@ func (s *Server) InvokeAsync(ctx context.Context, function string, inv *invocati
 	}
 	_, err = s.events.bus.Publish(ctx, e)
 	return err
+}
+
+// takesAsync sees to it that a Function has its Subscription. It is asked before each Invocation, and reads a Deployment once.
+func (s *Server) takesAsync(ctx context.Context, full string) error {
+	id := s.deploymentOf(full)
+	ev := &s.events
+	ev.mu.Lock()
+	ready := id != "" && ev.mu.async[full] == id
+	ev.mu.Unlock()
+	if ready {
+		return nil
+	}
+	f, d, err := s.declared(ctx, full)
+	if err != nil {
+		return err
+	}
+	if err := s.subscribe(ctx, s.async(d, f)); err != nil {
+		return err
+	}
+	ev.mu.Lock()
+	defer ev.mu.Unlock()
+	if ev.mu.async == nil {
+		ev.mu.async = map[string]string{}
+	}
+	ev.mu.async[full] = d.ID
+	return nil
+}
+
+// deploymentOf is the ID of the Deployment that serves a Function, or empty.
+func (s *Server) deploymentOf(full string) string {
+	for _, v := range s.stacks.all() {
+		for _, f := range v.functions {
+			if f.Name == full {
+				return v.deployment
+			}
+		}
+	}
+	return ""
 }
 
 // declared gives a deployed Function as its App declares it, and its Deployment.

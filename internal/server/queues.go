@@ -26,6 +26,9 @@ import (
 // ownerTag says on a queue which Stack declares it.
 const ownerTag = "ebb:stack"
 
+// retainTag is on a queue that stays when its Stack is removed.
+const retainTag = "ebb:retain"
+
 // number reads what templates write as a number or as its text.
 type number float64
 
@@ -83,6 +86,9 @@ func (s *Server) queueOf(d *state.Deployment, res *app.Resource) (bus.Queue, err
 		Tenant: tenant, Name: name, FIFO: bool(p.FifoQueue), ContentDedup: bool(p.ContentBasedDeduplication), GroupDedup: p.DeduplicationScope == "messageGroup",
 		Delay: p.DelaySeconds.seconds(), Retention: p.MessageRetentionPeriod.seconds(), Wait: p.ReceiveMessageWaitTimeSeconds.seconds(), MaxSize: int(p.MaximumMessageSize),
 		Tags: map[string]string{ownerTag: stackID(d.Stack)},
+	}
+	if res.Retain {
+		q.Tags[retainTag] = "true"
 	}
 	if q.MaxSize > bus.MaxMessage { // 1 MiB on AWS
 		q.MaxSize = bus.MaxMessage
@@ -180,7 +186,7 @@ func (s *Server) dropQueues(ctx context.Context, k state.StackKey) error {
 		return err
 	}
 	for _, q := range list {
-		if q.Tags[ownerTag] != stackID(k) {
+		if q.Tags[ownerTag] != stackID(k) || q.Tags[retainTag] != "" {
 			continue
 		}
 		if err := s.events.bus.DeleteQueue(ctx, q.Key()); err != nil && errs.CodeOf(err) != errs.NotFound {
@@ -279,23 +285,55 @@ func (m *mapping) consume(ctx context.Context, s *Server, b *invocation.Batch) i
 	err := invoker{s}.Invoke(ctx, inv, &answer)
 	switch {
 	case err == nil:
-		return s.protocol.Verdict(b, m.report, answer.Body.Bytes(), answer.Head.Error)
-	case errors.Is(err, guest.ErrPayload) && errs.CodeOf(err) == errs.TooLarge && len(b.Items) > 1:
-		half := len(b.Items) / 2
-		first, second := *b, *b
-		first.Items, second.Items = b.Items[:half], b.Items[half:]
-		v, w := m.consume(ctx, s, &first), m.consume(ctx, s, &second)
-		for _, i := range w.Failed {
-			v.Failed = append(v.Failed, half+i)
+		v := s.protocol.Verdict(b, m.report, answer.Body.Bytes(), answer.Head.Error)
+		if v.Err != nil && answer.Head.Error == nil { // what the function throws is in its log
+			s.o.Log.Warn("the answer to a batch is not understood: all of it counts as failed", "function", m.function, "invocation", inv.ID, "error", v.Err)
 		}
-		v.Err = errors.Join(v.Err, w.Err)
 		return v
+	case errors.Is(err, guest.ErrPayload) && errs.CodeOf(err) == errs.TooLarge && len(b.Items) > 1:
+		return m.halves(ctx, s, b)
 	case errs.CodeOf(err) == errs.NotFound: // not served here now
 		err = errs.New(errs.Unavailable, "%w", err)
 	}
 	v := invocation.Verdict{Err: err}
 	for i := range b.Items {
 		v.Failed = append(v.Failed, i)
+	}
+	return v
+}
+
+// halves runs the Function with one half of a Batch and then the other. What is behind a failure of its group does not run.
+func (m *mapping) halves(ctx context.Context, s *Server, b *invocation.Batch) invocation.Verdict {
+	half := len(b.Items) / 2
+	first := *b
+	first.Items = b.Items[:half]
+	v := m.consume(ctx, s, &first)
+	held := map[string]bool{}
+	for _, i := range v.Failed {
+		if g := b.Items[i].Group; g != "" {
+			held[g] = true
+		}
+	}
+	second := *b
+	second.Items = nil
+	var at []int // of the second half, in b
+	for i := half; i < len(b.Items); i++ {
+		if held[b.Items[i].Group] {
+			v.Failed = append(v.Failed, i)
+			continue
+		}
+		second.Items, at = append(second.Items, b.Items[i]), append(at, i)
+	}
+	if len(at) == 0 {
+		return v
+	}
+	w := m.consume(ctx, s, &second)
+	for _, i := range w.Failed {
+		v.Failed = append(v.Failed, at[i])
+	}
+	slices.Sort(v.Failed)
+	if err := errors.Join(v.Err, w.Err); err != nil {
+		v.Err = errs.New(errs.Failed, "%w", err) // not of a code that says that nothing of the Batch ran
 	}
 	return v
 }
