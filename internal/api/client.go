@@ -284,16 +284,21 @@ func (c *Client) Logs(ctx context.Context, q LogQuery, ready func(), each func(L
 	if ready != nil {
 		ready()
 	}
-	dec := json.NewDecoder(resp.Body)
+	return eachLine(ctx, resp.Body, "logs", each)
+}
+
+// eachLine reads a stream of JSON documents until its end, or that of ctx.
+func eachLine[T any](ctx context.Context, r io.Reader, what string, each func(T) error) error {
+	dec := json.NewDecoder(r)
 	for {
-		var rec LogRecord
-		if err := dec.Decode(&rec); err != nil {
+		var v T
+		if err := dec.Decode(&v); err != nil {
 			if errors.Is(err, io.EOF) || ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("read logs: %w", err)
+			return fmt.Errorf("read %s: %w", what, err)
 		}
-		if err := each(rec); err != nil {
+		if err := each(v); err != nil {
 			return err
 		}
 	}

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -275,19 +273,7 @@ func (c *Client) Events(ctx context.Context, q EventQuery, ready func(), each fu
 	if ready != nil {
 		ready()
 	}
-	dec := json.NewDecoder(resp.Body)
-	for {
-		var e RecordedEvent
-		if err := dec.Decode(&e); err != nil {
-			if errors.Is(err, io.EOF) || ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("read events: %w", err)
-		}
-		if err := each(e); err != nil {
-			return err
-		}
-	}
+	return eachLine(ctx, resp.Body, "events", each)
 }
 
 // Subscriptions lists what takes events from the bus.

@@ -246,6 +246,19 @@ func (c *command) root() *cobra.Command {
 	return root
 }
 
+// group makes a command of those below it; by itself it shows its help.
+func group(cmd *cobra.Command, below ...*cobra.Command) *cobra.Command {
+	cmd.Args = func(_ *cobra.Command, a []string) error {
+		if len(a) > 0 {
+			return unknownCommand(a[0], cmd)
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	cmd.AddCommand(below...)
+	return cmd
+}
+
 // unknownCommand names the nearest command.
 func unknownCommand(name string, root *cobra.Command) error {
 	var names []string

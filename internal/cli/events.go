@@ -26,15 +26,7 @@ func (c *command) events() *cobra.Command {
 		Long: "Events are CloudEvents 1.0. One is on disk before it is accepted; each subscription that matches it gets it at least once, until it\n" +
 			"succeeds or rests as a dead letter. Events are kept for 14 days and can be replayed.",
 	}
-	cmd.Args = func(_ *cobra.Command, a []string) error {
-		if len(a) > 0 {
-			return unknownCommand(a[0], cmd)
-		}
-		return nil
-	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-	cmd.AddCommand(c.eventsPublish(), c.eventsList(), c.eventsTail(), c.eventsReplay(), c.eventsSubscriptions())
-	return cmd
+	return group(cmd, c.eventsPublish(), c.eventsList(), c.eventsTail(), c.eventsReplay(), c.eventsSubscriptions())
 }
 
 func (c *command) eventsPublish() *cobra.Command {

@@ -21,14 +21,7 @@ func (c *command) invocations() *cobra.Command {
 		Long: "An asynchronous invocation (`ebb invoke --async`) is on disk before it is accepted. It is tried until it succeeds, or rests as a dead\n" +
 			"letter, which can be redriven. What ended is kept for 14 days.",
 	}
-	cmd.Args = func(_ *cobra.Command, a []string) error {
-		if len(a) > 0 {
-			return unknownCommand(a[0], cmd)
-		}
-		return nil
-	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-	cmd.AddCommand(c.invocationsList(), c.invocationsShow(), c.invocationsChange("redrive", "Give dead invocations all their attempts again",
+	return group(cmd, c.invocationsList(), c.invocationsShow(), c.invocationsChange("redrive", "Give dead invocations all their attempts again",
 		"  ebb invocations redrive 7d3c…\n  ebb invocations redrive --function resize --cause exhausted\n  ebb invocations redrive --all", "redriven",
 		func(ctx context.Context, cl *api.Client, ch api.InvocationChoice) (int, error) {
 			return cl.Redrive(ctx, ch)
@@ -38,7 +31,6 @@ func (c *command) invocations() *cobra.Command {
 			func(ctx context.Context, cl *api.Client, ch api.InvocationChoice) (int, error) {
 				return cl.CancelInvocations(ctx, ch)
 			}))
-	return cmd
 }
 
 func (c *command) invocationsList() *cobra.Command {

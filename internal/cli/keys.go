@@ -27,15 +27,7 @@ func (c *command) keys() *cobra.Command {
 			"Roles: read sees what is deployed, its logs and metrics; invoke calls functions; deploy does both, uploads, deploys, rolls back and\n" +
 			"removes; admin does everything, keys too.",
 	}
-	cmd.Args = func(_ *cobra.Command, a []string) error {
-		if len(a) > 0 {
-			return unknownCommand(a[0], cmd)
-		}
-		return nil
-	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-	cmd.AddCommand(c.keysCreate(), c.keysList(), c.keysRevoke(), c.keysRotate(), c.keysCA())
-	return cmd
+	return group(cmd, c.keysCreate(), c.keysList(), c.keysRevoke(), c.keysRotate(), c.keysCA())
 }
 
 func (c *command) keysCreate() *cobra.Command {

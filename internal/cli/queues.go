@@ -16,15 +16,7 @@ func (c *command) queues() *cobra.Command {
 		Short: "See queues, send to them, and redrive dead letters",
 		Long:  "Queues are those that projects declare; a function's `sqs` trigger takes their messages in batches.",
 	}
-	cmd.Args = func(_ *cobra.Command, a []string) error {
-		if len(a) > 0 {
-			return unknownCommand(a[0], cmd)
-		}
-		return nil
-	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-	cmd.AddCommand(c.queuesList(), c.queuesSend(), c.queuesPurge(), c.queuesRedrive())
-	return cmd
+	return group(cmd, c.queuesList(), c.queuesSend(), c.queuesPurge(), c.queuesRedrive())
 }
 
 func (c *command) queuesList() *cobra.Command {
