@@ -77,10 +77,7 @@ func (s *Server) openEvents(ctx context.Context) error {
 	}
 	var err error
 	if s.events.bus, err = bus.Open(ctx, s.nats.JetStream(), o); err != nil {
-		if o.Replicas > 1 && errs.HintOf(err) == "" {
-			return errs.New(errs.CodeOf(err), "%w", err).WithHint("A NATS server that is no cluster keeps one copy: --nats-replicas 1.")
-		}
-		return err
+		return s.oneCopy(err)
 	}
 	s.closing(s.events.bus.Close)
 	return nil

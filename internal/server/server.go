@@ -157,7 +157,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	}
 	s.closing(s.nats.Close)
 	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: s.key, Replicas: s.replicas()}); err != nil {
-		return fmt.Errorf("open deployments with %s: %w", keyFile, err)
+		return s.oneCopy(fmt.Errorf("open deployments with %s: %w", keyFile, err))
 	}
 	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, "artifacts")); err != nil {
 		return err
@@ -179,6 +179,14 @@ func (s *Server) replicas() int {
 		return 1
 	}
 	return s.o.Config.NATSReplicas
+}
+
+// oneCopy adds the mend where a NATS server may be no cluster.
+func (s *Server) oneCopy(err error) error {
+	if s.replicas() < 2 || errs.HintOf(err) != "" {
+		return err
+	}
+	return errs.New(errs.CodeOf(err), "%w", err).WithHint("A NATS server that is no cluster keeps one copy: --nats-replicas 1.")
 }
 
 // openEngine makes what runs functions, and sweeps what a killed Node left.
