@@ -25,7 +25,7 @@ var namers = []struct {
 	{"link in the sources", map[string]string{"serverless.yml": oneNode, "h.ts": "import key from './key.txt'\nexport const f = async () => key\n", "key.txt": "-> @HOME@/.ssh/id.pem"}, true},
 	{"source map", map[string]string{"serverless.yml": oneNode, "h.ts": "import './made.js'\nexport const f = async () => 1\n", "made.js": "@MAP@"}, false},
 	{"link in a package", map[string]string{"serverless.yml": oneNode, "h.js": "exports.f = async () => 1\n", "data": "-> @HOME@/.ssh"}, true},
-	{"linked dependency", map[string]string{"serverless.yml": oneNode, "h.js": "exports.f = async () => require('evil')\n", "package.json": `{"dependencies":{"evil":"*"}}`, "node_modules/evil": "-> @HOME@/.ssh"}, true},
+	{"linked dependency", map[string]string{"serverless.yml": oneNode, "h.js": "exports.f = async () => require('ebb-linked-evil')\n", "package.json": `{"dependencies":{"ebb-linked-evil":"*"}}`, "node_modules/ebb-linked-evil": "-> @HOME@/.ssh"}, true},
 	{"${file()} of the home", map[string]string{"serverless.yml": strings.Replace(oneNode, "handler: h.f", "handler: h.f, environment: {KEY: '${file(~/.ssh/id.pem)}'}", 1), "h.js": "exports.f = async () => 1\n"}, true},
 	{"${file()} behind a link", map[string]string{"serverless.yml": strings.Replace(oneNode, "handler: h.f", "handler: h.f, environment: {KEY: '${file(./key.txt)}'}", 1), "h.js": "exports.f = async () => 1\n", "key.txt": "-> @HOME@/.ssh/id.pem"}, true},
 	{".env behind a link", map[string]string{"serverless.yml": "useDotenv: true\n" + oneNode, "h.js": "exports.f = async () => 1\n", ".env": "-> @HOME@/.ssh/id.pem"}, true},
