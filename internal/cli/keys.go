@@ -24,7 +24,7 @@ func (c *command) keys() *cobra.Command {
 		Short: "Let others call this server, and see who may",
 		Long: "A key lets its holder call the control API of a server from elsewhere, over TLS. It is shown once, when it is made; the server keeps\n" +
 			"only a hash. On the server's own machine no key is needed to make the first one.\n\n" +
-			"Roles: read sees what is deployed, its logs and metrics; invoke calls functions; deploy does both, uploads, deploys, rolls back and\n" +
+			"Roles: read sees what is deployed, its logs and metrics; invoke calls functions, publishes events and sends messages; deploy does both, uploads, deploys, rolls back and\n" +
 			"removes; admin does everything, keys too.",
 	}
 	return group(cmd, c.keysCreate(), c.keysList(), c.keysRevoke(), c.keysRotate(), c.keysCA())

@@ -184,7 +184,7 @@ func (s *Server) deploy(ctx context.Context, req api.DeployRequest) (*api.Deploy
 		} else if same {
 			d.ID = before.Deployment
 			out := s.deployed(d, before.Deployment, []string{}, start)
-			out.Warnings = warnings
+			out.Warnings = append(warnings, s.followed(ctx, d, now)...) // the bus may not have followed it the first time
 			return out, nil
 		}
 	}

@@ -563,11 +563,12 @@ func (s *Server) chosen(ctx context.Context, c api.InvocationChoice, states []bu
 	return n, s.events.bus.Sync(ctx)
 }
 
-// runEvents delivers until ctx ends.
+// runEvents delivers until ctx ends, and sees to it that what is deployed is registered.
 func (s *Server) runEvents(ctx context.Context, wg *sync.WaitGroup, fail func(error)) {
 	wg.Go(func() {
 		if err := s.events.bus.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			fail(fmt.Errorf("event bus: %w", err))
 		}
 	})
+	wg.Go(func() { s.catchUp(ctx) })
 }

@@ -1,5 +1,7 @@
 package server
 
+import "context"
+
 // Mounts says whether Sandboxes here have files of their own.
 func (s *Server) Mounts() bool { return s.driver.Traits().Mounts }
 
@@ -11,4 +13,9 @@ func Rehearsals(s *Server) int {
 		return max(len(s.rehearsals.mu.queue), 1)
 	}
 	return len(s.rehearsals.mu.queue)
+}
+
+// LoseSubscription takes a Subscription out of the bus without the Server's knowledge.
+func LoseSubscription(ctx context.Context, s *Server, name string) error {
+	return s.events.bus.Unsubscribe(ctx, name)
 }

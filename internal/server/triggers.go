@@ -165,6 +165,48 @@ func (r resolver) plain(v any) (any, error) {
 	return v, nil
 }
 
+// catchUp brings the bus up to what is served: a Node that was killed after a Deployment had become current, and before the bus followed it, left its
+// triggers as they were.
+func (s *Server) catchUp(ctx context.Context) {
+	ev := &s.events
+	ev.mu.Lock()
+	err := ev.know(ctx)
+	var names []string
+	for name := range ev.mu.subs {
+		names = append(names, name)
+	}
+	ev.mu.Unlock()
+	if err != nil {
+		if ctx.Err() == nil {
+			s.o.Log.Warn("whether all triggers stand is not known", "error", err)
+		}
+		return
+	}
+	for k, v := range s.stacks.all() {
+		stands := slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, triggerPrefix(k)) })
+		if v.broken == "" && (stands || v.triggers+v.queues > 0) && ctx.Err() == nil {
+			s.catchUpStack(ctx, k)
+		}
+	}
+}
+
+func (s *Server) catchUpStack(ctx context.Context, k state.StackKey) {
+	s.stacks.deploy.Lock()
+	defer s.stacks.deploy.Unlock()
+	now := s.stacks.get(k)
+	if now == nil || now.broken != "" {
+		return // removed or replaced meanwhile
+	}
+	d, err := s.state.Deployment(ctx, k, now.deployment)
+	if err != nil {
+		s.o.Log.Warn("whether all triggers stand is not known", "app", k.App, "stage", k.Stage, "error", err)
+		return
+	}
+	for _, fault := range s.followed(ctx, d, &serving{triggers: 1}) { // as if there had been some: what is left of them goes
+		s.o.Log.Info("a trigger does not follow", "app", k.App, "stage", k.Stage, "because", fault)
+	}
+}
+
 // takes gives the Payload of a delivery to a Function.
 func (t *target) takes(v *bus.Delivery) (invocation.Payload, error) {
 	if t.Raw {
