@@ -240,13 +240,16 @@ func (s *Server) Publish(ctx context.Context, name string, events []*event.Event
 	}
 	for i, e := range events {
 		for ext := range e.Extensions {
-			if strings.HasPrefix(ext, "ebb") {
+			if strings.HasPrefix(ext, "ebb") && ext != event.Resources {
 				return errs.New(errs.Invalid, "event %d: extensions that begin with \"ebb\" are ebb's own: %s", i, ext)
 			}
 		}
 	}
 	for _, e := range events {
 		e.SetExtension(bus.Channel, busChannel(name))
+		if e.Time.IsZero() { // functions are shown one
+			e.Time = time.Now().UTC()
+		}
 	}
 	_, err := s.events.bus.Publish(ctx, events...)
 	return err
