@@ -141,6 +141,9 @@ func (ev *events) know(ctx context.Context) error {
 	if ev.mu.subs != nil {
 		return nil
 	}
+	if err := ev.bus.Sync(ctx); err != nil {
+		return fmt.Errorf("read subscriptions: %w", err)
+	}
 	list, err := ev.bus.Subscriptions(ctx)
 	if err != nil {
 		return fmt.Errorf("read subscriptions: %w", err)

@@ -140,6 +140,9 @@ func (s *Server) queues(ctx context.Context, d *state.Deployment) (faults []stri
 	if len(want) == 0 {
 		return faults
 	}
+	if err := s.events.bus.Sync(ctx); err != nil {
+		return append(faults, err.Error())
+	}
 	standing, err := s.events.bus.Queues(ctx)
 	if err != nil {
 		return append(faults, err.Error())
@@ -463,6 +466,9 @@ func (s *Server) mappings(d *state.Deployment) (list []*mapping, faults []string
 
 // Queues lists queues with what is in them.
 func (s *Server) Queues(ctx context.Context) ([]api.QueueInfo, error) {
+	if err := s.events.bus.Sync(ctx); err != nil { // what was put a moment ago is there
+		return nil, err
+	}
 	list, err := s.events.bus.Queues(ctx)
 	if err != nil {
 		return nil, err

@@ -135,6 +135,9 @@ func (r resolver) settings(t *app.Trigger, into any) error {
 
 // reschedule makes the schedules under a prefix what they are to be; one that is not changed goes on undisturbed.
 func (s *Server) reschedule(ctx context.Context, prefix string, want []timed) error {
+	if err := s.events.bus.Sync(ctx); err != nil {
+		return err
+	}
 	standing, err := s.events.bus.Schedules(ctx, bus.ScheduleQuery{Tenant: tenant, Prefix: prefix})
 	if err != nil {
 		return err
@@ -173,6 +176,9 @@ func sameSchedule(a, b bus.Schedule) bool {
 
 // Schedules lists what fires by time, with the next firings.
 func (s *Server) Schedules(ctx context.Context, next int) ([]api.ScheduleInfo, error) {
+	if err := s.events.bus.Sync(ctx); err != nil { // what was put a moment ago is there
+		return nil, err
+	}
 	list, err := s.events.bus.Schedules(ctx, bus.ScheduleQuery{Tenant: tenant, Next: next})
 	if err != nil {
 		return nil, err

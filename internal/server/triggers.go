@@ -307,6 +307,9 @@ func (s *Server) Events(ctx context.Context, q api.EventQuery, begun func(), eac
 
 // Subscriptions lists what takes events, with how many deliveries stand where.
 func (s *Server) Subscriptions(ctx context.Context) ([]api.SubscriptionInfo, error) {
+	if err := s.events.bus.Sync(ctx); err != nil { // what was put a moment ago is there
+		return nil, err
+	}
 	list, err := s.events.bus.Subscriptions(ctx)
 	if err != nil {
 		return nil, err
