@@ -52,6 +52,7 @@ type Options struct {
 	// Saturated reports whether all processors have had work lately. It is asked at most once in four milliseconds, under a lock,
 	// and must answer at once. nil where nobody knows.
 	Saturated func() bool
+	Sharer    Sharer // of Reserved ceilings among Nodes; nil where this one is alone
 	Observer  Observer
 	Log       *slog.Logger
 }

@@ -272,6 +272,69 @@ func TestReserved_IsACeilingOverRevisions(t *testing.T) {
 	})
 }
 
+// part is a Sharer that gives what its test says.
+type part struct {
+	give             func(n int, until time.Time) (running int)
+	ceiling          int
+	running, waiting int
+}
+
+func (p *part) Share(_, _ string, ceiling int, give func(int, time.Time) int) engine.Share {
+	p.give, p.ceiling = give, ceiling
+	return p
+}
+
+func (p *part) Tell(running, waiting int) { p.running, p.waiting = running, waiting }
+func (p *part) Ceiling(n int)             { p.ceiling = n }
+
+func TestReserved_IsSharedWithOtherNodes(t *testing.T) {
+	t.Parallel()
+	others := &part{}
+	bubble(t, engine.Options{Sharer: others, QueueTimeout: time.Minute}, func(t *testing.T, l *lab) {
+		p := &fake.Program{Handle: func(g *fake.Guest, _ *invocation.Invocation) fake.Answer {
+			g.Sleep(time.Second)
+			return fake.Answer{Body: "ok"}
+		}}
+		u := l.unit("f", "1", p)
+		five := 5
+		u.Functions[0].Reserved = &five
+		l.deploy(u)
+		tells := func(when string, running, waiting int) {
+			t.Helper()
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			if others.running != running || others.waiting != waiting || others.ceiling != 5 {
+				t.Errorf("%s: %d run and %d wait under %d, want %d and %d", when, others.running, others.waiting, others.ceiling, running, waiting)
+			}
+		}
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() { l.good(l.invoke(background, "f")) })
+		}
+		tells("before it has a part", 0, 6)
+		if n := others.give(2, time.Now().Add(time.Hour)); n != 2 {
+			t.Errorf("%d run", n)
+		}
+		tells("with a part of two", 2, 4)
+		if n := others.give(1, time.Now().Add(time.Hour)); n != 2 {
+			t.Errorf("%d run", n)
+		}
+		time.Sleep(time.Second)
+		tells("after giving one back", 1, 3)
+		others.give(9, time.Now().Add(500*time.Millisecond))
+		tells("with more than the ceiling", 4, 0)
+		wg.Wait()
+		tells("when all is done", 0, 0)
+		if r := l.invoke(background, "f"); errs.CodeOf(r.err) != errs.Throttled { // its part has ended
+			t.Errorf("got %v", r.err)
+		}
+		tells("after waiting in vain", 0, 0)
+		u = l.unit("f", "2", p)
+		l.deploy(u)
+		l.good(l.invoke(background, "f"))
+	})
+}
+
 func TestReserved_ZeroNeverRunsAndHoldsUntilTheKillIsOver(t *testing.T) {
 	t.Parallel()
 	bubble(t, engine.Options{}, func(t *testing.T, l *lab) {

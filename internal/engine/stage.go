@@ -273,6 +273,14 @@ func (e *Engine) Remove(stack string) {
 	}
 }
 
+// shareOf gives what makes a Function's share of its ceiling, or nil.
+func (e *Engine) shareOf(key routeKey, c *ceiling) func(int) Share {
+	if e.o.Sharer == nil {
+		return nil
+	}
+	return func(limit int) Share { return e.o.Sharer.Share(key.tenant, key.function, limit, c.give) }
+}
+
 // rebuildLocked swaps the routes for those of the Stacks as they are now. Where two Stacks have a Function of the same
 // name the later Commit has it.
 func (e *Engine) rebuildLocked() {
@@ -289,7 +297,7 @@ func (e *Engine) rebuildLocked() {
 					c = &ceiling{}
 				}
 				ceilings[key] = c
-				c.set(f.Reserved)
+				c.set(f.Reserved, e.shareOf(key, c))
 				byName[key] = &route{pool: d.pools[k], function: f, ceiling: c}
 			}
 		}

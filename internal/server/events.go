@@ -41,8 +41,9 @@ const maxEvent = 512 << 10
 
 // events is the bus, and what this Node has told it.
 type events struct {
-	bus *bus.Bus
-	mu  struct {
+	bus   *bus.Bus
+	alone bool // no other Node has this bus
+	mu    struct {
 		sync.Mutex
 		subs  map[string][]byte // name → what stands; nil until it was asked for
 		async map[string]string // Function → Deployment for which its Subscription was seen to stand
@@ -71,6 +72,7 @@ func (s *Server) openEvents(ctx context.Context) error {
 		Dir: filepath.Join(s.o.Config.Data, "events"), Alone: s.o.Config.NATS == "", Log: s.o.Log, Deliver: deliverer{s},
 		Limits: event.Limits{Event: maxEvent}, Compile: rule.Compile, Index: rule.NewIndex, Ended: s.ended,
 	}
+	s.events.alone = o.Alone
 	if !o.Alone {
 		o.Replicas = s.replicas()
 		o.Node = nodeName(s.o.Config.Data)
@@ -157,6 +159,17 @@ func (ev *events) know(ctx context.Context) error {
 	return nil
 }
 
+// recall asks again which Subscriptions stand, where other Nodes may have put some meanwhile.
+func (ev *events) recall(ctx context.Context) error {
+	if ev.alone {
+		return nil
+	}
+	ev.mu.Lock()
+	defer ev.mu.Unlock()
+	ev.mu.subs = nil
+	return ev.know(ctx)
+}
+
 // asyncName names the Subscription that runs a Function's asynchronous Invocations.
 func asyncName(function string) string { return "async/" + tenant + "/" + function }
 
@@ -215,6 +228,9 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 		for _, f := range before.functions {
 			left[asyncName(f.Name)] = true
 		}
+	}
+	if err := s.events.recall(ctx); err != nil {
+		return []string{err.Error()}
 	}
 	w := s.triggers(d)
 	_, unmapped := s.mappings(d)

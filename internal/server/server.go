@@ -215,6 +215,9 @@ func (s *Server) openEngine(ctx context.Context) error {
 		MemoryMB: s.declarable(), Queue: s.o.Config.Queue, QueueTimeout: s.o.Config.QueueTimeout,
 		FreezeAfter: s.o.Config.FreezeAfter, Observer: s.observer, Log: s.o.Log,
 	}
+	if o.Sharer, err = s.openSlots(ctx); err != nil {
+		return err
+	}
 	if q := openRunQueue(); q != nil {
 		s.closing(q.close)
 		o.Saturated = q.saturated
