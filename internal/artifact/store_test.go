@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -352,17 +353,26 @@ func TestStore_SurvivesKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		timer := time.AfterFunc(time.Duration(150+rand.IntN(200))*time.Millisecond, func() { _ = cmd.Process.Kill() })
-		text, err := io.ReadAll(out)
-		if err != nil {
+		// Killed at some moment after it has put something.
+		var text bytes.Buffer
+		lines := bufio.NewReader(out)
+		for !strings.Contains(text.String(), "put ") {
+			line, err := lines.ReadString('\n')
+			text.WriteString(line)
+			if err != nil {
+				break
+			}
+		}
+		timer := time.AfterFunc(time.Duration(rand.IntN(300))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		if _, err := text.ReadFrom(lines); err != nil {
 			t.Fatal(err)
 		}
 		timer.Stop()
 		_ = cmd.Wait()
-		if strings.Contains(string(text), "FAIL") {
-			t.Fatalf("the child failed:\n%s", text)
+		if strings.Contains(text.String(), "FAIL") {
+			t.Fatalf("the child failed:\n%s", text.String())
 		}
-		for line := range strings.Lines(string(text)) {
+		for line := range strings.Lines(text.String()) {
 			if d, ok := strings.CutPrefix(line, "put "); ok && strings.HasSuffix(d, "\n") {
 				acknowledged[strings.TrimSpace(d)] = true
 			}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/nats"
 )
 
@@ -71,8 +72,10 @@ func fireForever(dir string) error {
 			return err
 		}
 	}
-	if err := b.Sync(ctx); err != nil {
-		return err
+	for err := b.Sync(ctx); err != nil; err = b.Sync(ctx) { // a loaded machine takes its time
+		if errs.CodeOf(err) != errs.Unavailable {
+			return err
+		}
 	}
 	say("ready")
 	select {}

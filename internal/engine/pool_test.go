@@ -274,18 +274,30 @@ func TestReserved_IsACeilingOverRevisions(t *testing.T) {
 
 // part is a Sharer that gives what its test says.
 type part struct {
-	give             func(n int, until time.Time) (running int)
-	ceiling          int
-	running, waiting int
+	give func(n int, until time.Time) (running int)
+	mu   struct {
+		sync.Mutex
+		ceiling, running, waiting int
+	}
 }
 
 func (p *part) Share(_, _ string, ceiling int, give func(int, time.Time) int) engine.Share {
-	p.give, p.ceiling = give, ceiling
+	p.give = give
+	p.Ceiling(ceiling)
 	return p
 }
 
-func (p *part) Tell(running, waiting int) { p.running, p.waiting = running, waiting }
-func (p *part) Ceiling(n int)             { p.ceiling = n }
+func (p *part) Tell(running, waiting int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.running, p.mu.waiting = running, waiting
+}
+
+func (p *part) Ceiling(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.ceiling = n
+}
 
 func TestReserved_IsSharedWithOtherNodes(t *testing.T) {
 	t.Parallel()
@@ -303,8 +315,10 @@ func TestReserved_IsSharedWithOtherNodes(t *testing.T) {
 			t.Helper()
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
-			if others.running != running || others.waiting != waiting || others.ceiling != 5 {
-				t.Errorf("%s: %d run and %d wait under %d, want %d and %d", when, others.running, others.waiting, others.ceiling, running, waiting)
+			others.mu.Lock()
+			defer others.mu.Unlock()
+			if others.mu.running != running || others.mu.waiting != waiting || others.mu.ceiling != 5 {
+				t.Errorf("%s: %d run and %d wait under %d, want %d and %d", when, others.mu.running, others.mu.waiting, others.mu.ceiling, running, waiting)
 			}
 		}
 		var wg sync.WaitGroup

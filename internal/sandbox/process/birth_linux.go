@@ -214,6 +214,7 @@ func (b *birth) run() {
 	if b.spec.Transport != sandbox.Stream {
 		last--
 	}
+	l.Try("name the helper", unix.SYS_PRCTL, helper.Int(unix.PR_SET_NAME), l.Text("init")) // before anybody can see another name
 	main := b.fork(b.code.Command, b.code.Env, b.code.Dir, last)
 	if b.spec.Beside == 0 {
 		isRunning()
@@ -222,7 +223,6 @@ func (b *birth) run() {
 	if b.template {
 		l.Call("close the template's line", unix.SYS_CLOSE, helper.Int(socketsFD))
 	}
-	l.Try("name the helper", unix.SYS_PRCTL, helper.Int(unix.PR_SET_NAME), l.Text("init"))
 	l.Serve(main)
 }
 

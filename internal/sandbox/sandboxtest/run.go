@@ -69,7 +69,7 @@ type Options struct {
 }
 
 // patience bounds every wait. It is long since machines are slow, and never waited for when all is well.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // Run runs the suite. name is the driver's in Main.
 func Run(t *testing.T, name string, open Open, o Options) {
