@@ -42,3 +42,13 @@ func Retain(b *Bus, name string, d time.Duration) {
 		panic(err)
 	}
 }
+
+// OldIterator makes an iterator as old as it may not be.
+func OldIterator(text string) string {
+	it, err := parseIterator(text)
+	if err != nil {
+		panic(err)
+	}
+	it.made -= iteratorLife.Milliseconds() + 1
+	return it.String()
+}
