@@ -48,7 +48,10 @@ const (
 	// MaxShards bounds the open shards of a stream.
 	MaxShards = 500
 
-	maxStreamName      = 255 // that of a table's stream is the table's
+	// TableStream begins the name of the stream of a table's changes, behind which the table's stands: no other stream can have such a name.
+	TableStream = "table:"
+
+	maxStreamName      = 255 + len(TableStream)
 	maxPartitionKey    = 256 // characters
 	maxStreamRetention = 365 * 24 * time.Hour
 	// iteratorLife is how long an iterator is good for: that of DynamoDB Streams, which is longer than the 5 minutes of Kinesis.
@@ -61,7 +64,9 @@ func (s *Stream) validate() error {
 		return errs.New(errs.Invalid, "stream %s: %s", clip(s.Name), fmt.Sprintf(format, args...))
 	}
 	switch {
-	case !queueName(strings.ReplaceAll(s.Name, ".", "-")) || len(s.Name) > maxStreamName:
+	case s.Table != "" && s.Name != TableStream+s.Table:
+		return bad("the stream of the table %s is named %s", clip(s.Table), clip(TableStream+s.Table))
+	case !queueName(strings.ReplaceAll(strings.TrimPrefix(s.Name, TableStream+s.Table), ".", "-")) && s.Table == "" || len(s.Name) > maxStreamName:
 		return bad("a name has 1 to %d letters, digits and . - _", maxStreamName)
 	case strings.ContainsAny(s.Tenant, "/ \x00") || len(s.Tenant) > maxQueueName:
 		return bad("the tenant %q is not a name", clip(s.Tenant))

@@ -44,7 +44,8 @@ const (
 	streamRecordSize = 600
 )
 
-func (m *StreamMapping) validate() error {
+// Validate tells what is wrong with the settings, and fills in what is zero.
+func (m *StreamMapping) Validate() error {
 	if m.Batch == 0 {
 		m.Batch = 100
 	}
@@ -68,7 +69,7 @@ func (m *StreamMapping) validate() error {
 // key are consumed in their order, one Batch at a time; a Batch that fails holds up what comes behind it, of its shard and, where several run at once, of its keys. A
 // stream that does not exist is waited for.
 func (b *Bus) PollStream(ctx context.Context, m StreamMapping, c Consumer) error {
-	if err := m.validate(); err != nil {
+	if err := m.Validate(); err != nil {
 		return err
 	}
 	p := b.partitionOfQueue(m.Stream)

@@ -138,8 +138,8 @@ func TestStreamMapping_RetriesBisectsAndGivesUp(t *testing.T) {
 		"bisect without retries":  {put: []string{"a", "z"}, m: bus.StreamMapping{Retries: new(0), Bisect: true}, answer: poison(false), came: []string{"a z", "a", "z"}, given: []string{"z after 2"}},
 		"bisect at what is named": {put: []string{"a", "b", "z", "d"}, m: bus.StreamMapping{Retries: new(0), Bisect: true}, answer: poison(true), came: []string{"a b z d", "z d", "z", "d"}, given: []string{"z after 3"}},
 		"small batches":           {put: []string{"a", "b", "c"}, m: bus.StreamMapping{Batch: 2}, came: []string{"a b", "c"}},
-		"a filter": {put: []string{"a", "b", "c"}, m: bus.StreamMapping{Filter: func(b *invocation.Batch) bool { return b.Items[0].Event.Data[2] != 'b' }}, came: []string{"a c"}},
-		"too old": {put: []string{"a", "b"}, m: bus.StreamMapping{MaxAge: time.Nanosecond}, given: []string{"a b after 0"}},
+		"a filter":                {put: []string{"a", "b", "c"}, m: bus.StreamMapping{Filter: func(b *invocation.Batch) bool { return b.Items[0].Event.Data[2] != 'b' }}, came: []string{"a c"}},
+		"too old":                 {put: []string{"a", "b"}, m: bus.StreamMapping{MaxAge: time.Nanosecond}, given: []string{"a b after 0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -195,12 +195,12 @@ func TestStreamMapping_GivesFunctionsWhatTheyNeed(t *testing.T) {
 	t.Parallel()
 	w := start(t, t.TempDir(), bus.Options{})
 	w.stream(t, bus.Stream{Name: "s"})
-	w.stream(t, bus.Stream{Name: "t", Table: "users", Label: "2026"})
+	w.stream(t, bus.Stream{Name: "table:users", Table: "users", Label: "2026"})
 	put := w.add(t, "s", "k:1")
-	if _, err := w.PutRecords(t.Context(), "t", []bus.Record{{Key: "id", ID: "e1", Type: "ebb.table.insert", Data: []byte(`{"Keys":{}}`)}}); err != nil {
+	if _, err := w.PutRecords(t.Context(), "table:users", []bus.Record{{Key: "id", ID: "e1", Type: "ebb.table.insert", Data: []byte(`{"Keys":{}}`)}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"s", "t"} {
+	for _, name := range []string{"s", "table:users"} {
 		c := &consumer{}
 		w.pollStream(t, bus.StreamMapping{Name: name, Stream: name}, c)
 		until(t, "a batch", func() (bool, error) { return len(c.sizes()) == 1, nil })
@@ -212,7 +212,7 @@ func TestStreamMapping_GivesFunctionsWhatTheyNeed(t *testing.T) {
 		if name == "s" && (b.Via != invocation.ViaStream || b.Source != "s" || it.Key != "k" || it.Sequence != put[0].Sequence || it.Event.Type != bus.RecordType) {
 			t.Errorf("got %+v", b)
 		}
-		if name == "t" && (b.Via != invocation.ViaTable || b.Source != "users" || b.Label != "2026" || it.Event.ID != "e1" || it.Event.Type != "ebb.table.insert") {
+		if name != "s" && (b.Via != invocation.ViaTable || b.Source != "users" || b.Label != "2026" || it.Event.ID != "e1" || it.Event.Type != "ebb.table.insert") {
 			t.Errorf("got %+v", b)
 		}
 	}
@@ -435,7 +435,9 @@ func TestStreamMapping_EndsWhatRunsWhenItStops(t *testing.T) {
 	}}
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error)
-	go func() { stopped <- w.PollStream(ctx, bus.StreamMapping{Name: "m", Stream: "s", Start: bus.Start{From: bus.TrimHorizon}, Batch: 2}, c) }()
+	go func() {
+		stopped <- w.PollStream(ctx, bus.StreamMapping{Name: "m", Stream: "s", Start: bus.Start{From: bus.TrimHorizon}, Batch: 2}, c)
+	}()
 	<-begun
 	cancel()
 	close(end)
