@@ -24,9 +24,9 @@ type StreamMapping struct {
 	MaxAge   time.Duration // of records; 0 means the stream's retention, which bounds it too
 	Bisect   bool          // a Batch that failed is tried again in two halves
 	// Filter keeps the records that it says yes to, each as the only Item of a Batch; others count as done. nil keeps all.
-	Filter func(b *invocation.Batch) bool
+	Filter func(b *invocation.Batch) bool `json:"-"`
 	// Failed is told of records that are given up, before they count as done. After an error it is told again; nil is not.
-	Failed func(ctx context.Context, f *StreamFailure) error
+	Failed func(ctx context.Context, f *StreamFailure) error `json:"-"`
 }
 
 // StreamFailure tells of records that a Mapping gave up.

@@ -59,17 +59,17 @@ func (c *command) streamsPut() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "put STREAM",
 		Short:   "Put a record, and show its shard and sequence number",
-		Example: "  ebb streams put clicks --key ann --data '{\"page\":1}'",
+		Example: "  ebb streams put clicks --partition-key ann --data '{\"page\":1}'",
 		Args:    args(cobra.ExactArgs(1)),
 	}
-	cmd.Flags().StringVarP(&r.Key, "key", "k", "", "its partition key: records of one key stay in their order")
+	cmd.Flags().StringVarP(&r.Key, "partition-key", "k", "", "its partition key: records of one key stay in their order")
 	cmd.Flags().StringVar(&r.HashKey, "hash-key", "", "chooses the shard in place of the key's MD5; decimal")
 	cmd.Flags().StringVarP(&data, "data", "d", "", "its data")
 	cmd.Flags().StringVarP(&file, "data-file", "f", "", "file with its data; - is standard input")
 	c.reachFlags(cmd, "server-data")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		if r.Key == "" {
-			return usageError{fmt.Errorf("a record has a partition key: give --key")}
+			return usageError{fmt.Errorf("a record has a partition key: give --partition-key")}
 		}
 		if cmd.Flags().Changed("data") || file != "" {
 			body, err := c.payload(cmd, data, file)

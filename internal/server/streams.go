@@ -260,8 +260,6 @@ func (s *Server) streamMappingOf(d *state.Deployment, t *app.Trigger, name strin
 		}
 		sm.Failed = s.lost(m, tenant+"/"+lastPart(to))
 	}
-	spec := *sm
-	spec.Filter, spec.Failed = nil, nil
 	data, err := json.Marshal(struct {
 		Mapping  bus.StreamMapping
 		Filter   []string // in place of the function
@@ -269,7 +267,7 @@ func (s *Server) streamMappingOf(d *state.Deployment, t *app.Trigger, name strin
 		Function string
 		Report   bool
 		Unit     guest.Unit
-	}{spec, patterns, to, m.function, m.report, m.unit})
+	}{*sm, patterns, to, m.function, m.report, m.unit})
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "its settings are not JSON: %w", err)
 	}
