@@ -43,7 +43,8 @@ type question struct {
 	Reach  uint64         `json:"reach,omitempty"` // a block
 	Queue  *queueQuestion `json:"queue,omitempty"`
 
-	Schedules *schedulePage `json:"schedules,omitempty"`
+	Stream    *streamQuestion `json:"stream,omitempty"`
+	Schedules *schedulePage   `json:"schedules,omitempty"`
 }
 
 // tally asks how many of a Selection stand in one of the states.
@@ -59,6 +60,7 @@ type reply struct {
 	Counts    Counts           `json:"counts,omitempty"`
 	Replay    *ReplayStatus    `json:"replay,omitempty"`
 	Queue     *queueReply      `json:"queue,omitempty"`
+	Stream    *streamReply     `json:"stream,omitempty"`
 	Schedules []ScheduleStatus `json:"schedules,omitempty"`
 	More      bool             `json:"more,omitempty"` // Schedules
 	Code      errs.Code        `json:"code,omitempty"`
@@ -200,6 +202,8 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		r.Count, err = o.count(ctx, *q.Count)
 	case q.Queue != nil:
 		r.Queue, err = o.lookQueue(ctx, q)
+	case q.Stream != nil:
+		r.Stream, err = o.lookStream(ctx, q.Stream)
 	case q.Reach > 0:
 		err = o.progress.reach(ctx, o.ctx, q.Reach)
 	case q.Schedules != nil:

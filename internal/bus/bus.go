@@ -112,6 +112,7 @@ type Bus struct {
 	end   context.CancelFunc
 	quiet atomic.Bool // nothing more is handed to the Deliverer
 	known knownQueues
+	met   knownStreams
 }
 
 // partition is one part of the log.

@@ -42,3 +42,45 @@ func Retain(b *Bus, name string, d time.Duration) {
 		panic(err)
 	}
 }
+
+// OldIterator makes an iterator as old as it may not be.
+func OldIterator(text string) string {
+	it, err := parseIterator(text)
+	if err != nil {
+		panic(err)
+	}
+	it.made -= iteratorLife.Milliseconds() + 1
+	return it.String()
+}
+
+// Lag counts the records of a stream that a mapping, which has begun, has not done, by its checkpoints.
+func Lag(b *Bus, mapping, stream string) (int, error) {
+	ctx := context.Background()
+	p := b.partitionOfQueue(queueKey("", stream))
+	p.mu.Lock()
+	o := p.mu.own
+	p.mu.Unlock()
+	s := &streamPoller{o: o, m: StreamMapping{Name: mapping, Stream: queueKey("", stream)}}
+	info, start, err := s.look(ctx)
+	if err != nil || info == nil || start.gen == 0 {
+		return -1, err
+	}
+	n := 0
+	for i := range info.State.Shards {
+		h := &info.State.Shards[i]
+		next, err := s.point(ctx, start, h)
+		if err != nil {
+			return -1, err
+		}
+		rows, _, err := o.rows(ctx, info.ID, h.N, next, 0, MaxGet, MaxGetBytes)
+		if err != nil {
+			return -1, err
+		}
+		recs, _, _, err := p.read(ctx, &shardView{info.Key, *h}, rows, next, MaxGet, MaxGetBytes)
+		if err != nil {
+			return -1, err
+		}
+		n += len(recs)
+	}
+	return n, nil
+}

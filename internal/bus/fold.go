@@ -46,6 +46,7 @@ type effects struct {
 	schedules map[scheduleKey]bool
 	epochs    map[uint64]bool // leases that were read
 	queues    queueEffects
+	streams   streamEffects
 }
 
 // end is one attempt, by its number among all of the delivery.
@@ -68,6 +69,7 @@ type folder struct {
 
 	schedules map[scheduleKey]liveSchedule
 	q         queueFold
+	s         streamFold
 }
 
 // load reads the Subscriptions and Schedules that stand.
@@ -94,6 +96,9 @@ func (f *folder) load(ctx context.Context) error {
 		return err
 	}
 	if err := f.loadSchedules(ctx); err != nil {
+		return err
+	}
+	if err := f.loadStreams(ctx); err != nil {
 		return err
 	}
 	return f.loadQueues(ctx)
@@ -199,12 +204,13 @@ func (f *folder) block(ctx context.Context, seq uint64, at time.Time, data []byt
 		return fmt.Errorf("block %d: %w", seq, err)
 	}
 	f.q.begin(data, ms(at))
+	f.s.begin()
 	for i, it := range items {
 		if err := f.item(ctx, did{Seq: seq, Idx: i}, ms(at), it); err != nil {
 			return fmt.Errorf("block %d, item %d: %w", seq, i, err)
 		}
 	}
-	if err := f.flushQueues(ctx); err != nil {
+	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at))); err != nil {
 		return fmt.Errorf("block %d: %w", seq, err)
 	}
 	f.x.applied = seq
@@ -235,6 +241,8 @@ func (f *folder) item(ctx context.Context, at did, now int64, it item) error {
 		return read(it, func(r replayed) error { return f.replayed(ctx, at, now, r) })
 	case kindSchedule, kindUnschedule, kindFired:
 		return f.schedule(ctx, at, now, it)
+	case kindStreamPut, kindStreamDelete, kindRecord, kindCheckpoint:
+		return f.streamItem(ctx, at, now, it)
 	case kindLease:
 		return read(it, func(l lease) error {
 			if l.Epoch > f.x.epoch {

@@ -25,6 +25,7 @@ type owner struct {
 	fold     *folder
 	d        *dispatcher
 	q        *giver
+	s        *streamHub
 	blocks   *blocks
 	finished chan finished
 	asked    chan struct{}
@@ -124,7 +125,7 @@ func (o *owner) open(ctx context.Context) error {
 	if err := o.fold.load(ctx); err != nil {
 		return errors.Join(indexError(err), o.x.close())
 	}
-	o.d, o.q, o.clock = newDispatcher(o), newGiver(o), newClock(o)
+	o.d, o.q, o.s, o.clock = newDispatcher(o), newGiver(o), newStreamHub(), newClock(o)
 	return nil
 }
 
@@ -188,7 +189,7 @@ func (o *owner) loop(ctx context.Context, msgs <-chan jetstream.Msg) error {
 		case a := <-o.q.in:
 			o.q.accept(a)
 		case <-sweep.C:
-			o.q.sweep = o.caught
+			o.q.sweep, o.s.sweep = o.caught, o.caught
 		case <-purge.C:
 			if o.caught {
 				if err := o.purge(ctx, time.Now()); err != nil && ctx.Err() == nil {
@@ -227,6 +228,9 @@ func (o *owner) work(ctx context.Context, timer *time.Timer) error {
 	now := time.Now()
 	next, err := o.q.work(ctx, ms(now))
 	if err != nil {
+		return indexError(err)
+	}
+	if next, err = o.sweepDue(ctx, ms(now), next); err != nil {
 		return indexError(err)
 	}
 	if o.b.opt.Deliver != nil && !o.b.quiet.Load() {
@@ -290,11 +294,12 @@ func (o *owner) apply() error {
 			return err
 		}
 		// Everything that is due is in the index; nothing of it is in memory yet.
-		out = &effects{subs: true, replays: true, queues: queueEffects{changed: true}}
+		out = &effects{subs: true, replays: true, queues: queueEffects{changed: true}, streams: streamEffects{changed: true}}
 	}
 	o.d.take(out, ms(time.Now()))
 	o.clock.take(out)
 	o.q.take(&out.queues)
+	o.s.take(&out.streams)
 	if out.replays {
 		o.startReplays()
 	}

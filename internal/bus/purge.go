@@ -25,7 +25,7 @@ func (b *Bus) readBase(ctx context.Context, p *partition) (*base, error) {
 	if err := json.Unmarshal(e.Value(), &out); err != nil {
 		return nil, errs.New(errs.Failed, "the base of partition %d of the event log cannot be read: %w", p.num, err)
 	}
-	return &out, b.readBaseSchedules(ctx, p, &out)
+	return &out, errors.Join(b.readBaseSchedules(ctx, p, &out), b.readBaseStreams(ctx, p, &out))
 }
 
 func (p *partition) baseKey() string { return "base." + strconv.Itoa(p.num) }
@@ -58,6 +58,11 @@ func (o *owner) writeBase(ctx context.Context, b *base) error {
 		}
 		rest = rest[n:]
 	}
+	for ; b.Streams < len(b.streams); b.Streams++ {
+		if err := put(o.p.baseStream(b.Seq, b.Streams), b.streams[b.Streams]); err != nil {
+			return err
+		}
+	}
 	if err := put(o.p.baseKey(), b); err != nil {
 		return err
 	}
@@ -66,6 +71,11 @@ func (o *owner) writeBase(ctx context.Context, b *base) error {
 	}
 	for i := range old.Parts {
 		if err := o.b.kv.Purge(ctx, o.p.basePart(old.Seq, i)); err != nil {
+			return fault("remove an old base of the event log", err)
+		}
+	}
+	for i := range old.Streams {
+		if err := o.b.kv.Purge(ctx, o.p.baseStream(old.Seq, i)); err != nil {
 			return fault("remove an old base of the event log", err)
 		}
 	}
@@ -141,7 +151,11 @@ func (o *owner) floor(ctx context.Context, cutoff int64) (uint64, error) {
 		}
 		least = min(least, v)
 	}
-	least, err := o.queueFloor(ctx, least)
+	least, err := o.streamFloor(ctx, least)
+	if err != nil {
+		return 0, err
+	}
+	least, err = o.queueFloor(ctx, least) // after all that may come before it: what was dropped hangs on what stays
 	return uint64(max(least, 0)), err
 }
 
@@ -168,6 +182,9 @@ func (o *owner) baseAt(ctx context.Context, floor uint64) (*base, error) {
 		return nil, err
 	}
 	if b.schedules, err = o.x.schedulesAt(ctx, floor); err != nil {
+		return nil, err
+	}
+	if b.streams, err = o.streamsAt(ctx, floor); err != nil {
 		return nil, err
 	}
 	b.Queues, err = o.queuesAt(ctx, floor)

@@ -299,18 +299,24 @@ func (c *command) printEvent(r api.RecordedEvent) {
 	if r.Bus != "default" {
 		line += "  on " + r.Bus
 	}
-	if text := strings.ToValidUTF8(string(e.Data), "·"); text != "" {
-		if len(text) > shownData {
-			text = strings.ToValidUTF8(text[:shownData], "") + "…"
-		}
-		line += "  " + strings.Map(func(r rune) rune {
-			if r < ' ' || r == 0x7f {
-				return ' '
-			}
-			return r
-		}, text)
+	if text := shownText(e.Data); text != "" {
+		line += "  " + text
 	}
 	fmt.Fprintln(c.Stdout, line)
+}
+
+// shownText is data as a line shows them.
+func shownText(data []byte) string {
+	text := strings.ToValidUTF8(string(data), "·")
+	if len(text) > shownData {
+		text = strings.ToValidUTF8(text[:shownData], "") + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 func (c *command) eventsReplay() *cobra.Command {

@@ -120,6 +120,22 @@ type Teller interface {
 	Tell(dst []byte, e Ending) []byte
 }
 
+// Lost is a part of a Batch of a stream or table that its Trigger has given up, for its Destination.
+type Lost struct {
+	Invocation string // ID of the last one that had to do with it
+	At         time.Time
+	Tries      int
+	Expired    bool  // its Items became too old; else the tries are spent
+	Err        error // of the last try; nil where the handler named Items
+	Batch      *invocation.Batch
+}
+
+// LostTeller is a Protocol with a form in which a Destination is told of what is Lost.
+type LostTeller interface {
+	// TellLost appends that form, a JSON object. Of the Unit it needs Function, ARN, Region and Account.
+	TellLost(dst []byte, u *Unit, l Lost) []byte
+}
+
 // Session is a guest that has been initialised.
 type Session interface {
 	// Invoke gives the Invocation to the guest and its answer to the Sink. nil means that the guest answered (with a result or with a

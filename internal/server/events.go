@@ -234,7 +234,7 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 	}
 	w := s.triggers(d)
 	_, unmapped := s.mappings(d)
-	faults := slices.Concat(w.faults, unmapped, s.queues(ctx, d))
+	faults := slices.Concat(w.faults, unmapped, s.queues(ctx, d), s.streams(ctx, d, before != nil && before.streams > 0))
 	s.poll(d)
 	standing := map[string]bool{}
 	for _, sub := range w.subs {
@@ -288,6 +288,11 @@ func (s *Server) forgetEvents(ctx context.Context, k state.StackKey, was *servin
 	}
 	if was.queues > 0 {
 		if err := s.dropQueues(ctx, k); err != nil {
+			return err
+		}
+	}
+	if was.streams > 0 {
+		if err := s.dropStreams(ctx, k); err != nil {
 			return err
 		}
 	}

@@ -64,14 +64,6 @@ func (s *Server) queueOf(d *state.Deployment, res *app.Resource) (bus.Queue, err
 	if err != nil {
 		return bus.Queue{}, err
 	}
-	plain, err := r.plain(res.Properties)
-	if err != nil {
-		return bus.Queue{}, err
-	}
-	data, err := json.Marshal(plain)
-	if err != nil {
-		return bus.Queue{}, errs.New(errs.Invalid, "its properties are not JSON: %w", err)
-	}
 	var p struct {
 		FifoQueue, ContentBasedDeduplication                                                    yes
 		DeduplicationScope                                                                      string
@@ -79,8 +71,8 @@ func (s *Server) queueOf(d *state.Deployment, res *app.Resource) (bus.Queue, err
 		DelaySeconds, MessageRetentionPeriod, ReceiveMessageWaitTimeSeconds, MaximumMessageSize number
 		RedrivePolicy                                                                           json.RawMessage
 	}
-	if err := json.Unmarshal(data, &p); err != nil {
-		return bus.Queue{}, errs.New(errs.Invalid, "read its properties: %w", err)
+	if err := r.properties(res, &p); err != nil {
+		return bus.Queue{}, err
 	}
 	q := bus.Queue{
 		Tenant: tenant, Name: name, FIFO: bool(p.FifoQueue), ContentDedup: bool(p.ContentBasedDeduplication), GroupDedup: p.DeduplicationScope == "messageGroup",
@@ -206,6 +198,9 @@ type mapping struct {
 	report   bool   // its answer may name the messages that failed
 	unit     guest.Unit
 	spec     string // what tells it from a changed one
+
+	stream *bus.StreamMapping // of a stream; nil: of a queue
+	last   lastRuns           // of a stream
 }
 
 // mappingOf reads an event source mapping.
@@ -223,9 +218,7 @@ func (s *Server) mappingOf(d *state.Deployment, t *app.Trigger, name string) (*m
 		BatchSize, MaximumBatchingWindowInSeconds number
 		FunctionResponseTypes                     []string
 		ScalingConfig                             struct{ MaximumConcurrency number }
-		FilterCriteria                            struct {
-			Filters []struct{ Pattern json.RawMessage }
-		}
+		FilterCriteria                            filterCriteria
 	}
 	if err := r.settings(t, &p); err != nil {
 		return nil, err
@@ -236,15 +229,7 @@ func (s *Server) mappingOf(d *state.Deployment, t *app.Trigger, name string) (*m
 		MaxConcurrency: int(p.ScalingConfig.MaximumConcurrency),
 	}
 	m.unit = guest.Unit{Function: f.Name, ARN: arn.Function(region(d.App), s.o.Config.Account, f.Name).String(), Region: region(d.App), Account: s.o.Config.Account}
-	var patterns []string
-	for _, one := range p.FilterCriteria.Filters {
-		text := string(one.Pattern)
-		var inner string
-		if json.Unmarshal(one.Pattern, &inner) == nil { // templates have it as a JSON text
-			text = inner
-		}
-		patterns = append(patterns, text)
-	}
+	patterns := p.FilterCriteria.texts()
 	if len(patterns) > 0 {
 		criteria, list := filter.CompileCriteria(patterns, filter.Queue, "")
 		if err := pattern.Fault(list); err != nil {
@@ -269,12 +254,7 @@ func (s *Server) mappingOf(d *state.Deployment, t *app.Trigger, name string) (*m
 // criteria asks a filter about a message in the form that the Function would see.
 func (s *Server) criteria(c *filter.Criteria, m *mapping) func(*bus.Received) bool {
 	return func(v *bus.Received) bool {
-		record, err := s.protocol.Record(nil, &m.unit, bus.BatchOf(m.Queue, []bus.Received{*v}), 0)
-		if err != nil {
-			return true // the Function says what is wrong with it
-		}
-		ok, err := c.Match(record)
-		return ok || err != nil
+		return s.passes(c, m, bus.BatchOf(m.Queue, []bus.Received{*v}))
 	}
 }
 
@@ -283,6 +263,9 @@ func (m *mapping) consume(ctx context.Context, s *Server, b *invocation.Batch) i
 	inv := &invocation.Invocation{ID: newID(), Tenant: tenant, Function: m.function, Mode: invocation.ModeRequest, Attempt: 1, Received: time.Now(), Payload: b}
 	if len(b.Items) > 0 {
 		inv.Trace = b.Items[0].Event.Extension("traceparent")
+	}
+	if m.stream != nil {
+		m.last.Store(b.Shard, inv.ID)
 	}
 	var answer invocation.Buffer
 	err := invoker{s}.Invoke(ctx, inv, &answer)
@@ -293,6 +276,8 @@ func (m *mapping) consume(ctx context.Context, s *Server, b *invocation.Batch) i
 			s.o.Log.Warn("the answer to a batch is not understood: all of it counts as failed", "function", m.function, "invocation", inv.ID, "error", v.Err)
 		}
 		return v
+	case errors.Is(err, guest.ErrPayload) && errs.CodeOf(err) == errs.TooLarge && len(b.Items) > 1 && m.stream != nil:
+		return m.inHalves(ctx, s, b)
 	case errors.Is(err, guest.ErrPayload) && errs.CodeOf(err) == errs.TooLarge && len(b.Items) > 1:
 		return m.halves(ctx, s, b)
 	case errs.CodeOf(err) == errs.NotFound: // not served here now
@@ -347,8 +332,11 @@ type consumer struct {
 	m *mapping
 }
 
-// Consume lets what runs end when polling does: the engine bounds it.
+// Consume lets what runs end when polling does: the engine bounds it. The ctx of a stream ends only when the order of its records is another Node's.
 func (c consumer) Consume(ctx context.Context, b *invocation.Batch) invocation.Verdict {
+	if c.m.stream != nil {
+		return c.m.consume(ctx, c.s, b)
+	}
 	return c.m.consume(context.WithoutCancel(ctx), c.s, b)
 }
 
@@ -429,6 +417,12 @@ func (p *pollers) reconcile(s *Server) {
 		p.wait.Go(func() {
 			defer close(r.done)
 			defer stop()
+			if m.stream != nil { // waits for what the one before still runs
+				if err := s.events.bus.PollStream(ctx, *m.stream, consumer{s, m}); err != nil {
+					s.o.Log.Error("a stream is not polled", "mapping", m.Name, "error", err)
+				}
+				return
+			}
 			if err := s.events.bus.Poll(ctx, m.Mapping, consumer{s, m}); err != nil {
 				s.o.Log.Error("a queue is not polled", "mapping", m.Name, "error", err)
 			}
@@ -442,25 +436,39 @@ func (s *Server) poll(d *state.Deployment) {
 	s.pollers.want(s, stackID(d.Stack), list)
 }
 
-// mappings gives the event source mappings of a Deployment; what is wrong with others was told at its deploy.
-func (s *Server) mappings(d *state.Deployment) (list []*mapping, faults []string) {
+// eachMapping names the event source mappings of a Deployment, disabled ones too.
+func (s *Server) eachMapping(d *state.Deployment, f func(t *app.Trigger, name string)) {
 	names := map[string]int{}
 	for i := range d.App.Triggers {
 		t := &d.App.Triggers[i]
-		if t.Kind != "sqs" || !t.Enabled {
+		if t.Kind != "stream" && (t.Kind != "sqs" || !t.Enabled) {
 			continue
 		}
 		name := triggerPrefix(d.Stack) + triggerID(t) + "/" + t.Function
 		if names[name]++; names[name] > 1 {
 			name += fmt.Sprintf("/%d", names[name])
 		}
-		m, err := s.mappingOf(d, t, name)
+		f(t, name)
+	}
+}
+
+// mappings gives the event source mappings of a Deployment; what is wrong with others was told at its deploy.
+func (s *Server) mappings(d *state.Deployment) (list []*mapping, faults []string) {
+	s.eachMapping(d, func(t *app.Trigger, name string) {
+		if !t.Enabled {
+			return
+		}
+		read := s.mappingOf
+		if t.Kind == "stream" {
+			read = s.streamMappingOf
+		}
+		m, err := read(d, t, name)
 		if err != nil {
-			faults = append(faults, fmt.Sprintf("sqs trigger of function %s: %v", t.Function, err))
-			continue
+			faults = append(faults, fmt.Sprintf("%s trigger of function %s: %v", t.Kind, t.Function, err))
+			return
 		}
 		list = append(list, m)
-	}
+	})
 	return list, faults
 }
 

@@ -184,7 +184,7 @@ func (s *Server) catchUp(ctx context.Context) {
 	}
 	for k, v := range s.stacks.all() {
 		stands := slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, triggerPrefix(k)) })
-		if v.broken == "" && (stands || v.triggers+v.queues > 0) && ctx.Err() == nil {
+		if v.broken == "" && (stands || v.triggers+v.queues+v.streams > 0) && ctx.Err() == nil {
 			s.catchUpStack(ctx, k)
 		}
 	}
@@ -202,7 +202,7 @@ func (s *Server) catchUpStack(ctx context.Context, k state.StackKey) {
 		s.o.Log.Warn("whether all triggers stand is not known", "app", k.App, "stage", k.Stage, "error", err)
 		return
 	}
-	for _, fault := range s.followed(ctx, d, &serving{triggers: 1}) { // as if there had been some: what is left of them goes
+	for _, fault := range s.followed(ctx, d, &serving{triggers: 1, streams: 1}) { // as if there had been some: what is left of them goes
 		s.o.Log.Info("a trigger does not follow", "app", k.App, "stage", k.Stage, "because", fault)
 	}
 }

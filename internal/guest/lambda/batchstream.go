@@ -83,11 +83,16 @@ func (b batch) change(dst []byte, it *invocation.Item) ([]byte, error) {
 	if c.Expired {
 		dst = append(appendKey(dst, "userIdentity"), `{"type":"Service","principalId":"dynamodb.amazonaws.com"}`...)
 	}
+	return append(appendMember(dst, "eventSourceARN", b.tableARN()), '}'), nil
+}
+
+// tableARN names the stream of a table's changes.
+func (b batch) tableARN() string {
 	label := b.Label
 	if label == "" {
 		label = "1970-01-01T00:00:00.000"
 	}
-	return append(appendMember(dst, "eventSourceARN", b.arn("dynamodb", "table/"+b.Source+"/stream/"+label)), '}'), nil
+	return b.arn("dynamodb", "table/"+b.Source+"/stream/"+label)
 }
 
 // changeName is what was done to the item.
