@@ -279,6 +279,12 @@ func (f *folder) send(ctx context.Context, at did, now int64, it item) error {
 	}
 	f.q.counts[l.id]++
 	f.out.queues.touch(l.gen, visible)
+	if err := f.trace(ctx, at, s.traceOf(), s.ID); err != nil {
+		return err
+	}
+	if s.Move == "" {
+		f.flow(now, flowKey{From: s.Publisher, Over: OverQueue + l.key}, 1)
+	}
 	return f.x.exec(ctx, "INSERT INTO messages(seq, idx, gen, grp, visible, sent, first, receives, id, dead) VALUES(?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
 		int64(at.Seq), at.Idx, l.gen, grp, visible, sent, s.ID, s.Dead)
 }
