@@ -60,6 +60,8 @@ func (s *Server) routes() []route {
 		{"POST /v1/queues/{name}/messages", identity.OpPublish, never, s.sendMessage},
 		{"POST /v1/queues/{name}/purge", identity.OpReplay, never, s.purgeQueue},
 		{"POST /v1/queues/{name}/redrive", identity.OpReplay, never, s.redriveQueue},
+		{"GET /v1/traces/{id}", identity.OpEvents, never, s.trace},
+		{"GET /v1/graph", identity.OpEvents, narrowed, s.graph},
 		{"GET /v1/logs", identity.OpLogs, narrowed, s.logs},
 		{"GET /metrics", identity.OpMetrics, never, s.metrics},
 		{"GET /v1/ca", identity.OpInfo, shared, s.ca},

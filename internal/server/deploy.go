@@ -43,6 +43,7 @@ type serving struct {
 	broken     string             // why it does not serve
 	triggers   int                // that its App declares
 	queues     int
+	buses      []string // that its App declares
 }
 
 func (t *stackTable) get(k state.StackKey) *serving {
@@ -121,7 +122,7 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 	if err := s.gateway.Mount(s.mount(d)); err != nil {
 		return fmt.Errorf("mount routes: %w", err)
 	}
-	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), queues: declaredQueues(d.App)}
+	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), queues: declaredQueues(d.App), buses: s.declaredBuses(d)}
 	for _, f := range d.App.Functions {
 		info := api.FunctionInfo{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime}
 		for _, u := range d.Units {
@@ -417,6 +418,7 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 			Limits: s.limits(f),
 		}
 		unit.Provisioned = provisioned(f)
+		unit.Env = s.sink.env(unit.Driver)
 		key := u.Key
 		unit.Guest = func(ctx context.Context) (*guest.Unit, error) {
 			d, err := ref.load(ctx, s.state)
