@@ -14,7 +14,7 @@ type Flow struct {
 	From string    `json:"from,omitempty"` // the extension Publisher of the events; empty for those that came from outside
 	Over string    `json:"over"`           // a channel, or OverQueue and a queue's key
 	Type string    `json:"type,omitempty"` // of the events; "*" where there are too many
-	To   string    `json:"to,omitempty"`   // a Subscription's name, or who took messages; empty for what nobody took
+	To   string    `json:"to,omitempty"`   // a Subscription's name, who took messages, or OverQueue and the queue that has dead letters; empty for what nobody took
 	N    int       `json:"n"`
 	Last time.Time `json:"last"`
 }
@@ -75,6 +75,13 @@ func (f *folder) flowOfEvent(now int64, e *event.Event, to []*liveSub) {
 	for _, s := range to {
 		k.To = s.spec.Name
 		f.flow(now, k, 1)
+	}
+}
+
+// flowOfDead counts messages that go to a dead-letter queue.
+func (f *folder) flowOfDead(now int64, l *liveQueue, s settled, n int) {
+	if s.Dead && n > 0 {
+		f.flow(now, flowKey{Over: OverQueue + l.key, To: OverQueue + s.To}, n)
 	}
 }
 

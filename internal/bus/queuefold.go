@@ -376,6 +376,7 @@ func (f *folder) settleOne(ctx context.Context, now int64, l *liveQueue, s settl
 	case settleDrop:
 		n, err = f.x.changed(ctx, "DELETE FROM messages"+this+" AND receives = ?", int64(e.Seq), e.Idx, l.gen, e.N)
 		f.q.counts[l.id] -= int(n)
+		f.flowOfDead(now, l, s, int(n))
 	case settleVisibility:
 		err = f.x.exec(ctx, "UPDATE messages SET visible = ?"+this+" AND receives = ?", s.At, int64(e.Seq), e.Idx, l.gen, e.N)
 	case settleMove:
@@ -394,6 +395,7 @@ func (f *folder) settleOne(ctx context.Context, now int64, l *liveQueue, s settl
 		}
 		f.q.counts[l.id]--
 		f.q.counts[to.id]++
+		f.flowOfDead(now, l, s, 1)
 		f.out.queues.touch(to.gen, now)
 		err = f.group(ctx, to, e)
 	}

@@ -66,6 +66,9 @@ func (c *command) trace() *cobra.Command {
 // treeWidth is how wide a tree is on a terminal. What goes elsewhere is not cut.
 const treeWidth = 80
 
+// treeIndent is how far what has no sisters is indented.
+const treeIndent = 24
+
 // treePrinter writes a trace for people.
 type treePrinter struct {
 	w     io.Writer
@@ -133,6 +136,10 @@ func (p *treePrinter) node(first, rest string, n *api.TraceNode) {
 	details := p.details(n)
 	for _, d := range details {
 		p.line(below, d, dim)
+	}
+	if len(n.Children) == 1 && utf8.RuneCountInString(rest) > treeIndent { // a long chain goes straight down
+		p.node(rest, rest, &n.Children[0])
+		return
 	}
 	for i := range n.Children {
 		if i == len(n.Children)-1 {

@@ -230,6 +230,10 @@ func (g *graph) seen(f bus.Flow, functions map[string]string) {
 	switch {
 	case strings.HasPrefix(f.Over, bus.OverQueue):
 		q := g.at(nodeQueue, bareQueue(strings.TrimPrefix(f.Over, bus.OverQueue)))
+		if dead, ok := strings.CutPrefix(f.To, bus.OverQueue); ok {
+			g.edge(api.GraphEdge{From: q, To: g.at(nodeQueue, bareQueue(dead)), Kind: "deadLetters", N: f.N, Last: f.Last})
+			return
+		}
 		if f.To != "" {
 			g.edge(api.GraphEdge{From: q, To: g.at(nodeFunction, f.To), Kind: "mapping", N: f.N, Last: f.Last})
 			return
@@ -244,7 +248,7 @@ func (g *graph) seen(f bus.Flow, functions map[string]string) {
 			function = functionOf(f.To)
 		}
 		g.out(from)
-		g.edge(api.GraphEdge{From: from, To: g.at(nodeFunction, function), Kind: "invokes", N: f.N, Last: f.Last})
+		g.invoked(from, g.at(nodeFunction, function), f)
 	case f.Over == scheduleChannel:
 		if !g.fill(f) && function != "" {
 			g.edge(api.GraphEdge{From: g.at(nodeSchedule, scheduleName(f.To)), To: g.at(nodeFunction, function), Kind: "schedule", N: f.N, Last: f.Last})
@@ -261,6 +265,20 @@ func (g *graph) seen(f bus.Flow, functions map[string]string) {
 			g.edge(api.GraphEdge{From: at, To: g.at(nodeFunction, function), Kind: "delivers", Label: f.Type, N: f.N, Last: f.Last})
 		}
 	}
+}
+
+// invoked adds asynchronous Invocations, to the Destination that they were where only one can be meant.
+func (g *graph) invoked(from, to string, f bus.Flow) {
+	var kinds []string
+	for _, kind := range []string{"onSuccess", "onFailure"} {
+		if e, ok := g.edges[edgeKey{from, to, kind, ""}]; ok && e.Declared {
+			kinds = append(kinds, kind)
+		}
+	}
+	if len(kinds) != 1 {
+		kinds = []string{"invokes"}
+	}
+	g.edge(api.GraphEdge{From: from, To: to, Kind: kinds[0], N: f.N, Last: f.Last})
 }
 
 // out adds the world outside once it does something.
