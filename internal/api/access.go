@@ -63,6 +63,8 @@ func (s *Server) routes() []route {
 		{"GET /v1/streams", identity.OpEvents, never, s.streams},
 		{"POST /v1/streams/{name}/records", identity.OpPublish, never, s.putRecords},
 		{"GET /v1/streams/{name}/records", identity.OpEvents, never, s.readRecords},
+		{"GET /v1/traces/{id}", identity.OpEvents, never, s.trace},
+		{"GET /v1/graph", identity.OpEvents, narrowed, s.graph},
 		{"GET /v1/logs", identity.OpLogs, narrowed, s.logs},
 		{"GET /metrics", identity.OpMetrics, never, s.metrics},
 		{"GET /v1/ca", identity.OpInfo, shared, s.ca},

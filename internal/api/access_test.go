@@ -102,6 +102,8 @@ var may = map[string]struct {
 	"POST /v1/queues/{name}/redrive":           {"admin deploy", "{}", "403"},
 	"POST /v1/replays":                         {"admin deploy", `{"subscription":"s","from":"2026-01-02T03:04:05Z"}`, "403"},
 	"GET /v1/replays/{id}":                     {"admin deploy", "", "403"},
+	"GET /v1/traces/{id}":                      {"admin deploy read", "", "403"},
+	"GET /v1/graph":                            {"admin deploy read", "", "narrow"},
 	"GET /v1/logs":                             {"admin deploy read", "", "narrow"},
 	"GET /metrics":                             {"admin deploy read", "", "403"},
 	"GET /v1/keys":                             {"admin", "", "403"},

@@ -176,6 +176,7 @@ type Backend interface {
 	EventBackend
 	QueueBackend
 	StreamBackend
+	TraceBackend
 	// CreateKey makes a key that is durable when it returns.
 	CreateKey(ctx context.Context, r KeyRequest) (*NewKey, error)
 	Keys(ctx context.Context) ([]KeyInfo, error)

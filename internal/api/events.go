@@ -97,20 +97,10 @@ func EventLimits() event.Limits {
 }
 
 func (s *Server) publish(w http.ResponseWriter, r *http.Request) error {
-	events, _, err := event.ReadHTTP(r.Header, r.Body, EventLimits())
-	if err != nil {
-		return err
-	}
 	to := r.URL.Query().Get("bus")
 	// Whether they were accepted must not be left open by a caller that hangs up while the disk writes.
-	if err := s.backend.Publish(context.WithoutCancel(r.Context()), to, events); err != nil {
-		return err
-	}
-	if to == "" {
-		to = "default"
-	}
-	writeJSON(w, http.StatusAccepted, Published{Bus: to, Events: len(events)})
-	return nil
+	ctx := context.WithoutCancel(r.Context())
+	return acceptEvents(w, r, EventLimits(), to, func(events []*event.Event) error { return s.backend.Publish(ctx, to, events) })
 }
 
 // moment reads a time of a query, or nothing.

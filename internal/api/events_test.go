@@ -52,6 +52,17 @@ func (b *backend) Schedules(_ context.Context, next int) ([]api.ScheduleInfo, er
 	return []api.ScheduleInfo{{Name: "s", Next: make([]time.Time, next)}}, b.fault
 }
 
+func (b *backend) Trace(_ context.Context, id string) (*api.TraceInfo, error) {
+	return &api.TraceInfo{Trace: id, Roots: []api.TraceNode{{Kind: api.TraceEvent, ID: "1", Children: []api.TraceNode{{Kind: api.TraceInvocation, ID: "2"}}}}}, b.fault
+}
+
+func (b *backend) Graph(_ context.Context, app string) (*api.GraphInfo, error) {
+	return &api.GraphInfo{
+		Nodes: []api.GraphNode{{ID: "function:f", Name: "f", App: app}, {ID: "function:shop-dev-a", Name: "shop-dev-a", App: "shop"}, {ID: "bus:default", Name: "default"}},
+		Edges: []api.GraphEdge{{From: "bus:default", To: "function:f", Kind: "rule"}, {From: "function:shop-dev-a", To: "bus:default", Kind: "publishes"}},
+	}, b.fault
+}
+
 func (b *backend) Queues(context.Context) ([]api.QueueInfo, error) {
 	return []api.QueueInfo{{Name: "jobs", Visible: 2}}, b.fault
 }

@@ -45,6 +45,8 @@ type question struct {
 
 	Stream    *streamQuestion `json:"stream,omitempty"`
 	Schedules *schedulePage   `json:"schedules,omitempty"`
+	Trace     *traceQuestion  `json:"trace,omitempty"`
+	Flows     bool            `json:"flows,omitempty"`
 }
 
 // tally asks how many of a Selection stand in one of the states.
@@ -63,6 +65,8 @@ type reply struct {
 	Stream    *streamReply     `json:"stream,omitempty"`
 	Schedules []ScheduleStatus `json:"schedules,omitempty"`
 	More      bool             `json:"more,omitempty"` // Schedules
+	Trace     *traceReply      `json:"trace,omitempty"`
+	Flows     []Flow           `json:"flows,omitempty"`
 	Code      errs.Code        `json:"code,omitempty"`
 	Error     string           `json:"error,omitempty"`
 }
@@ -208,6 +212,10 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		err = o.progress.reach(ctx, o.ctx, q.Reach)
 	case q.Schedules != nil:
 		err = o.schedules(ctx, *q.Schedules, r)
+	case q.Trace != nil:
+		r.Trace, err = o.lookTrace(ctx, *q.Trace)
+	case q.Flows:
+		r.Flows, err = o.lookFlows(ctx)
 	case q.Replay != "":
 		r.Replay, err = o.replayStatus(ctx, q.Replay)
 	}

@@ -315,10 +315,11 @@ func hops(e *event.Event) int {
 // Caused marks e as caused by cause: the chain is one longer, and the trace goes on.
 func Caused(e, cause *event.Event) {
 	e.SetExtension(Hops, int32(min(hops(cause)+1, 1<<30)))
-	for _, name := range []string{"traceparent", "tracestate"} {
-		if v, ok := cause.Extensions[name]; ok && e.Extensions[name] == nil {
-			e.SetExtension(name, v)
-		}
+	if e.Extensions[TraceParent] == nil {
+		e.SetExtension(TraceParent, TraceContext(cause))
+	}
+	if v, ok := cause.Extensions["tracestate"]; ok && e.Extensions["tracestate"] == nil {
+		e.SetExtension("tracestate", v)
 	}
 }
 

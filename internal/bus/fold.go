@@ -70,6 +70,7 @@ type folder struct {
 	schedules map[scheduleKey]liveSchedule
 	q         queueFold
 	s         streamFold
+	flows     flowFold
 }
 
 // load reads the Subscriptions and Schedules that stand.
@@ -210,7 +211,7 @@ func (f *folder) block(ctx context.Context, seq uint64, at time.Time, data []byt
 			return fmt.Errorf("block %d, item %d: %w", seq, i, err)
 		}
 	}
-	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at))); err != nil {
+	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at)), f.flushFlows(ctx, ms(at))); err != nil {
 		return fmt.Errorf("block %d: %w", seq, err)
 	}
 	f.x.applied = seq
@@ -239,6 +240,8 @@ func (f *folder) item(ctx context.Context, at did, now int64, it item) error {
 		return read(it, func(r replay) error { return f.replay(ctx, at, r, it.body) })
 	case kindReplayed:
 		return read(it, func(r replayed) error { return f.replayed(ctx, at, now, r) })
+	case kindWork:
+		return read(it, func(w Work) error { return f.work(ctx, at, now, w) })
 	case kindSchedule, kindUnschedule, kindFired:
 		return f.schedule(ctx, at, now, it)
 	case kindStreamPut, kindStreamDelete, kindRecord, kindCheckpoint:
@@ -281,7 +284,12 @@ func (f *folder) event(ctx context.Context, at did, now int64, e *event.Event) e
 	if n == 0 {
 		return f.x.exec(ctx, "INSERT INTO dups(seq, idx) VALUES(?, ?)", int64(at.Seq), at.Idx)
 	}
-	for _, s := range f.matched(e) {
+	if err := f.trace(ctx, at, TraceOf(e), e.ID); err != nil {
+		return err
+	}
+	to := f.matched(e)
+	f.flowOfEvent(now, e, to)
+	for _, s := range to {
 		d := fresh{did: did{at.Seq, at.Idx, s.id}, eseq: at.Seq, eidx: at.Idx, born: now, at: now, due: now, event: e}
 		if s.spec.Ordered {
 			d.key = e.Extension(PartitionKey)

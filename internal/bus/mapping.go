@@ -320,7 +320,10 @@ func BatchOf(queue string, msgs []Received) *invocation.Batch {
 		m := &msgs[i]
 		e := &event.Event{ID: m.ID, Source: "/queues/" + queue, Type: MessageType, Time: m.Sent, DataContentType: "text/plain", Data: m.Body}
 		if m.Trace != "" {
-			e.SetExtension("traceparent", m.Trace)
+			e.SetExtension(TraceParent, m.Trace)
+		}
+		if m.Hops > 0 {
+			e.SetExtension(Hops, int32(min(m.Hops, 1<<30)))
 		}
 		it := invocation.Item{Event: e, Attributes: m.Attributes, Group: m.Group, Dedup: m.Dedup, Sequence: m.Sequence, Receipt: m.Receipt,
 			Receives: m.Receives, FirstReceived: m.FirstReceived, Sender: m.Sender, Arrived: m.Sent}

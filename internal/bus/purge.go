@@ -125,11 +125,14 @@ func (o *owner) purge(ctx context.Context, now time.Time) error {
 	// Each by itself: the log has none of it any more, so half of it does no harm.
 	for _, q := range []string{
 		"DELETE FROM deliveries WHERE seq < ?", "DELETE FROM events WHERE seq < ?", "DELETE FROM dups WHERE seq < ?", "DELETE FROM replays WHERE upto < ? AND live = 0",
-		"DELETE FROM drops WHERE seq < ?",
+		"DELETE FROM drops WHERE seq < ?", "DELETE FROM found WHERE seq < ?",
 	} {
 		if err := o.x.exec(ctx, q, int64(floor)); err != nil {
 			return err
 		}
+	}
+	if err := o.x.exec(ctx, "DELETE FROM flows WHERE day < ?", cutoff/dayMS); err != nil {
+		return err
 	}
 	return o.x.pruneSchedules(ctx, floor)
 }

@@ -152,6 +152,9 @@ type Message struct {
 	Delay      *time.Duration // nil means the queue's; FIFO queues take only theirs
 	Trace      string         // trace context, as the sender gave it
 	Sender     string         // who sent it
+	Parent     string         // ID of the Invocation that sent it, or empty
+	Publisher  string         // name of who did, or empty
+	Hops       int            // events and messages in the chain of its causes
 }
 
 // Size is what counts against a queue's MaxSize.

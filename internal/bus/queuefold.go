@@ -279,6 +279,12 @@ func (f *folder) send(ctx context.Context, at did, now int64, it item) error {
 	}
 	f.q.counts[l.id]++
 	f.out.queues.touch(l.gen, visible)
+	if err := f.trace(ctx, at, s.traceOf(), s.ID); err != nil {
+		return err
+	}
+	if s.Move == "" {
+		f.flow(now, flowKey{From: s.Publisher, Over: OverQueue + l.key}, 1)
+	}
 	return f.x.exec(ctx, "INSERT INTO messages(seq, idx, gen, grp, visible, sent, first, receives, id, dead) VALUES(?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
 		int64(at.Seq), at.Idx, l.gen, grp, visible, sent, s.ID, s.Dead)
 }
@@ -370,6 +376,7 @@ func (f *folder) settleOne(ctx context.Context, now int64, l *liveQueue, s settl
 	case settleDrop:
 		n, err = f.x.changed(ctx, "DELETE FROM messages"+this+" AND receives = ?", int64(e.Seq), e.Idx, l.gen, e.N)
 		f.q.counts[l.id] -= int(n)
+		f.flowOfDead(now, l, s, int(n))
 	case settleVisibility:
 		err = f.x.exec(ctx, "UPDATE messages SET visible = ?"+this+" AND receives = ?", s.At, int64(e.Seq), e.Idx, l.gen, e.N)
 	case settleMove:
@@ -388,6 +395,7 @@ func (f *folder) settleOne(ctx context.Context, now int64, l *liveQueue, s settl
 		}
 		f.q.counts[l.id]--
 		f.q.counts[to.id]++
+		f.flowOfDead(now, l, s, 1)
 		f.out.queues.touch(to.gen, now)
 		err = f.group(ctx, to, e)
 	}

@@ -44,6 +44,9 @@ type sending struct {
 	Trace      string                          `json:"t,omitempty"`
 	Sender     string                          `json:"s,omitempty"`
 	Nonce      string                          `json:"z,omitempty"`
+	Parent     string                          `json:"p,omitempty"`
+	Publisher  string                          `json:"b,omitempty"`
+	Hops       int                             `json:"h,omitempty"`
 	// Of one that was moved here from another Partition.
 	Move string `json:"mv,omitempty"` // takes the place of the dedup ID
 	Sent int64  `json:"at,omitempty"` // ms; 0 means when it is in the log
@@ -70,7 +73,7 @@ func parseSend(it item) (s sending, body []byte, err error) {
 }
 
 func newSending(queue string, m *Message, q *Queue) sending {
-	s := sending{Queue: queue, ID: m.ID, Attributes: m.Attributes, Group: m.Group, Dedup: m.dedup(q), Trace: m.Trace, Sender: m.Sender, Nonce: nonce()}
+	s := sending{Queue: queue, ID: m.ID, Attributes: m.Attributes, Group: m.Group, Dedup: m.dedup(q), Trace: m.Trace, Sender: m.Sender, Nonce: nonce(), Parent: m.Parent, Publisher: m.Publisher, Hops: m.Hops}
 	if m.Delay != nil {
 		s.Delay = new(m.Delay.Milliseconds())
 	}
@@ -79,7 +82,7 @@ func newSending(queue string, m *Message, q *Queue) sending {
 
 // message gives what was sent.
 func (s *sending) message(body []byte) Message {
-	m := Message{ID: s.ID, Body: body, Attributes: s.Attributes, Group: s.Group, Dedup: s.Dedup, Trace: s.Trace, Sender: s.Sender}
+	m := Message{ID: s.ID, Body: body, Attributes: s.Attributes, Group: s.Group, Dedup: s.Dedup, Trace: s.Trace, Sender: s.Sender, Parent: s.Parent, Publisher: s.Publisher, Hops: s.Hops}
 	if s.Delay != nil {
 		m.Delay = new(time.Duration(*s.Delay) * time.Millisecond)
 	}

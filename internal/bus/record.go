@@ -38,7 +38,7 @@ const (
 
 // adds says whether items of the kind bring something new, and are refused when the log is full. What ends something is not.
 func (k kind) adds() bool {
-	return k == kindEvent || k == kindFired || k == kindSend || k == kindRecord
+	return k == kindEvent || k == kindFired || k == kindSend || k == kindRecord || k == kindWork
 }
 
 type item struct {

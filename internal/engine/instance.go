@@ -193,6 +193,11 @@ func (i *instance) start() *startFailure {
 		own.Provisioned = true
 		g = &own
 	}
+	if u.Env != nil {
+		own := *g
+		own.Env = append(u.Env(i.id), g.Env...)
+		g = &own
+	}
 	i.guest = g
 	sb, err := u.Driver.Prepare(i.ctx, sandbox.Spec{
 		ID: i.id, Owner: u.ID, Transport: u.Protocol.Transport(g), Beside: u.Protocol.Beside(g), Limits: u.Limits, Output: i.feed,

@@ -35,6 +35,8 @@ type Unit struct {
 	// Guest materialises the code and unseals the environment. It is called for each Instance, concurrently. Of Units with
 	// the same ID and Revision that of the last one committed is called.
 	Guest func(ctx context.Context) (*guest.Unit, error)
+	// Env gives variables, "K=V", that differ between Instances; Guest's come after them. nil means none.
+	Env func(instance string) []string
 }
 
 const (

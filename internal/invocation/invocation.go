@@ -40,6 +40,7 @@ type Invocation struct {
 	Received      time.Time // when ebb had it
 	Deadline      time.Time // set by the engine when the Invoke phase begins
 	Trace         string    // W3C traceparent, or empty
+	Hops          int       // events in the chain of causes that led to it
 	ClientContext string    // base64 JSON given by a direct caller, or empty
 	Payload       Payload
 }

@@ -43,7 +43,8 @@ type serving struct {
 	broken     string             // why it does not serve
 	triggers   int                // that its App declares
 	queues     int
-	streams    int // that it declares, and mappings
+	streams    int      // that it declares, and mappings
+	buses      []string // that its App declares
 }
 
 func (t *stackTable) get(k state.StackKey) *serving {
@@ -122,7 +123,7 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 	if err := s.gateway.Mount(s.mount(d)); err != nil {
 		return fmt.Errorf("mount routes: %w", err)
 	}
-	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), queues: declaredQueues(d.App), streams: declaredStreams(d.App)}
+	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), queues: declaredQueues(d.App), streams: declaredStreams(d.App), buses: s.declaredBuses(d)}
 	for _, f := range d.App.Functions {
 		info := api.FunctionInfo{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime}
 		for _, u := range d.Units {
@@ -418,6 +419,7 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 			Limits: s.limits(f),
 		}
 		unit.Provisioned = provisioned(f)
+		unit.Env = s.sink.env(unit.Driver)
 		key := u.Key
 		unit.Guest = func(ctx context.Context) (*guest.Unit, error) {
 			d, err := ref.load(ctx, s.state)

@@ -121,6 +121,8 @@ func (s *Server) ended(v *bus.Delivery, st bus.State, cause bus.Cause, last bus.
 		channel = busChannel(to.Bus)
 	}
 	bus.Caused(out, v.Event)
+	out.SetExtension(bus.Parent, e.Invocation)
+	out.SetExtension(bus.Publisher, t.Function)
 	out.SetExtension(bus.Channel, channel)
 	return []*event.Event{out}
 }
@@ -130,7 +132,7 @@ func (t *target) invocation(v *bus.Delivery) string {
 	if t.Raw {
 		return v.Event.ID
 	}
-	return uuid8("ebb delivery", v.ID, v.Published.UnixMilli(), v.Event.Source, v.Event.ID) // an event's id is its publisher's
+	return invocationOf(bus.TraceOf(v.Event), v.ID, v.Published, v.Event.Source, v.Event.ID)
 }
 
 // uuid8 makes a UUID of what is given: version 8, which is free for such use.

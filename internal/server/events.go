@@ -82,6 +82,7 @@ func (s *Server) openEvents(ctx context.Context) error {
 		return s.oneCopy(err)
 	}
 	s.closing(s.events.bus.Close)
+	s.closing(s.sink.notes.close)
 	return nil
 }
 
@@ -328,8 +329,9 @@ func (s *Server) InvokeAsync(ctx context.Context, function string, inv *invocati
 	}
 	e.SetExtension(bus.Channel, asyncChannel)
 	if inv.Trace != "" {
-		e.SetExtension("traceparent", inv.Trace)
+		e.SetExtension(bus.TraceParent, inv.Trace)
 	}
+	e.SetExtension(bus.TraceParent, bus.TraceContext(e))
 	if inv.ClientContext != "" {
 		e.SetExtension(clientContext, inv.ClientContext)
 	}
@@ -417,7 +419,7 @@ func (d deliverer) one(ctx context.Context, v *bus.Delivery) bus.Outcome {
 	}
 	inv := &invocation.Invocation{
 		ID: t.invocation(v), Tenant: tenant, Function: t.Function, Mode: invocation.ModeAsync, Attempt: v.Attempt, Received: v.Published,
-		Trace: v.Event.Extension("traceparent"), ClientContext: v.Event.Extension(clientContext), Payload: payload,
+		Trace: bus.TraceContext(v.Event), Hops: bus.HopsOf(v.Event), ClientContext: v.Event.Extension(clientContext), Payload: payload,
 	}
 	var answer invocation.Buffer
 	err = invoker(d).Invoke(ctx, inv, &answer)

@@ -17,6 +17,7 @@ import (
 type observer struct {
 	logs      *telemetry.Logs
 	metrics   *telemetry.Metrics
+	sink      *sink
 	functions sync.Map // Unit ID -> *telemetry.FunctionMetrics, of Functions that were called
 }
 
@@ -51,6 +52,7 @@ func record(u *engine.Unit, instance, id, kind string, at time.Time, text string
 
 // InvocationStarted writes the START line.
 func (o *observer) InvocationStarted(u *engine.Unit, instance string, inv *invocation.Invocation) {
+	o.sink.began(instance, inv)
 	version := inv.Qualifier
 	if version == "" {
 		version = "$LATEST"
@@ -70,6 +72,7 @@ func (o *observer) Output(u *engine.Unit, instance, id string, at time.Time, lin
 // InvocationEnded writes what ended it, the END line and the REPORT line, and counts it.
 func (o *observer) InvocationEnded(u *engine.Unit, r engine.Report) {
 	now := time.Now()
+	o.sink.ended(&r)
 	id, status, errorType := r.InvocationID, "", ""
 	records := make([]telemetry.Record, 0, 3)
 	if e := r.Error; e != nil {
@@ -106,7 +109,9 @@ func (o *observer) InvocationEnded(u *engine.Unit, r engine.Report) {
 }
 
 // InstanceChanged needs no line: the count of Instances is read when metrics are.
-func (o *observer) InstanceChanged(*engine.Unit, string, engine.State) {}
+func (o *observer) InstanceChanged(u *engine.Unit, instance string, s engine.State) {
+	o.sink.changed(u, instance, s)
+}
 
 var outcomes = map[invocation.Cause]telemetry.Outcome{ // never written
 	invocation.CauseHandler: telemetry.FailedHandler, invocation.CauseInit: telemetry.FailedInit, invocation.CauseTimeout: telemetry.FailedTimeout,

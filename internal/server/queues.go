@@ -261,12 +261,11 @@ func (s *Server) criteria(c *filter.Criteria, m *mapping) func(*bus.Received) bo
 // Consume runs the Function with a Batch.
 func (m *mapping) consume(ctx context.Context, s *Server, b *invocation.Batch) invocation.Verdict {
 	inv := &invocation.Invocation{ID: newID(), Tenant: tenant, Function: m.function, Mode: invocation.ModeRequest, Attempt: 1, Received: time.Now(), Payload: b}
-	if len(b.Items) > 0 {
-		inv.Trace = b.Items[0].Event.Extension("traceparent")
-	}
 	if m.stream != nil {
 		m.last.Store(b.Shard, inv.ID)
 	}
+	var work bus.Work
+	inv.Trace, inv.Hops, work = workOf(inv.ID, m, b)
 	var answer invocation.Buffer
 	err := invoker{s}.Invoke(ctx, inv, &answer)
 	switch {
@@ -275,6 +274,7 @@ func (m *mapping) consume(ctx context.Context, s *Server, b *invocation.Batch) i
 		if v.Err != nil && answer.Head.Error == nil { // what the function throws is in its log
 			s.o.Log.Warn("the answer to a batch is not understood: all of it counts as failed", "function", m.function, "invocation", inv.ID, "error", v.Err)
 		}
+		s.worked(work, v)
 		return v
 	case errors.Is(err, guest.ErrPayload) && errs.CodeOf(err) == errs.TooLarge && len(b.Items) > 1 && m.stream != nil:
 		return m.inHalves(ctx, s, b)
@@ -286,6 +286,9 @@ func (m *mapping) consume(ctx context.Context, s *Server, b *invocation.Batch) i
 	v := invocation.Verdict{Err: err}
 	for i := range b.Items {
 		v.Failed = append(v.Failed, i)
+	}
+	if code := errs.CodeOf(err); code != errs.Throttled && code != errs.Unavailable { // then nothing was run
+		s.worked(work, v)
 	}
 	return v
 }

@@ -69,6 +69,7 @@ type Server struct {
 	metrics    *telemetry.Metrics
 	runtimes   *runtimes.Finder
 	egress     *egress.Egress
+	sink       sink
 	driver     sandbox.Driver // of functions that ask for nothing else
 	drivers    all.Set
 	checks     []api.Check
@@ -196,7 +197,11 @@ func (s *Server) openEngine(ctx context.Context) error {
 	if s.egress, err = s.openEgress(); err != nil {
 		return err
 	}
-	if err := s.openDrivers(ctx, s.egress); err != nil {
+	s.openSink()
+	if err := s.openDrivers(ctx, outward{s.egress, &s.sink}); err != nil {
+		return err
+	}
+	if err := s.sink.openDoor(); err != nil {
 		return err
 	}
 	swept, err := s.drivers.Sweep(ctx)
@@ -210,7 +215,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 		return err
 	}
 	s.runtimes = runtimes.New(s.o.Env)
-	s.observer = &observer{logs: s.logs, metrics: s.metrics}
+	s.observer = &observer{logs: s.logs, metrics: s.metrics, sink: &s.sink}
 	o := engine.Options{
 		MemoryMB: s.declarable(), Queue: s.o.Config.Queue, QueueTimeout: s.o.Config.QueueTimeout,
 		FreezeAfter: s.o.Config.FreezeAfter, Observer: s.observer, Log: s.o.Log,

@@ -238,6 +238,16 @@ func (s *Server) Publish(ctx context.Context, name string, events []*event.Event
 	if !busRE.MatchString(name) {
 		return errs.New(errs.Invalid, "%q is no name of an event bus", name).WithHint("Letters, digits and . _ / - are allowed.")
 	}
+	if err := s.foreign(events); err != nil {
+		return err
+	}
+	s.stamp(name, events)
+	_, err := s.events.bus.Publish(ctx, events...)
+	return err
+}
+
+// foreign says whether others may publish the events.
+func (s *Server) foreign(events []*event.Event) error {
 	for i, e := range events {
 		for ext := range e.Extensions {
 			if strings.HasPrefix(ext, "ebb") && ext != event.Resources {
@@ -245,14 +255,18 @@ func (s *Server) Publish(ctx context.Context, name string, events []*event.Event
 			}
 		}
 	}
+	return nil
+}
+
+// stamp marks what is published on an event bus.
+func (s *Server) stamp(name string, events []*event.Event) {
 	for _, e := range events {
 		e.SetExtension(bus.Channel, busChannel(name))
 		if e.Time.IsZero() { // functions are shown one
 			e.Time = time.Now().UTC()
 		}
+		e.SetExtension(bus.TraceParent, bus.TraceContext(e))
 	}
-	_, err := s.events.bus.Publish(ctx, events...)
-	return err
 }
 
 // filterOf makes the bus's filter of a pattern.

@@ -1,0 +1,321 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/ebb-run/ebb/internal/api"
+	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/bus/rule"
+	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/state"
+)
+
+// The kinds of node of a graph. What has another kind adds it here, and a function to declaredGraph or Graph.
+const (
+	nodeFunction = "function"
+	nodeBus      = "bus"
+	nodeQueue    = "queue"
+	nodeSchedule = "schedule"
+	nodeOutside  = "outside"
+)
+
+// outside is who publishes, sends and invokes without being a Function.
+const outside = nodeOutside + ":"
+
+// graph is a graph while it is put together.
+type graph struct {
+	nodes map[string]api.GraphNode
+	edges map[edgeKey]api.GraphEdge
+	by    map[string]edgeKey // the edge that a Subscription is
+}
+
+type edgeKey struct{ from, to, kind, label string }
+
+func newGraph() *graph {
+	return &graph{nodes: map[string]api.GraphNode{}, edges: map[edgeKey]api.GraphEdge{}, by: map[string]edgeKey{}}
+}
+
+// node adds a node, and gives its ID. One with an App stays so.
+func (g *graph) node(kind, name string, k state.StackKey) string {
+	id := kind + ":" + name
+	if old, ok := g.nodes[id]; !ok || old.App == "" {
+		g.nodes[id] = api.GraphNode{ID: id, Kind: kind, Name: name, App: k.App, Stage: k.Stage}
+	}
+	return id
+}
+
+// at gives the ID of a node that may be another Stack's, or nobody's.
+func (g *graph) at(kind, name string) string {
+	id := kind + ":" + name
+	if _, ok := g.nodes[id]; !ok {
+		g.nodes[id] = api.GraphNode{ID: id, Kind: kind, Name: name}
+	}
+	return id
+}
+
+// edge adds an edge. What is declared and seen is one.
+func (g *graph) edge(e api.GraphEdge) edgeKey {
+	k := edgeKey{e.From, e.To, e.Kind, e.Label}
+	old := g.edges[k]
+	e.Declared, e.N = e.Declared || old.Declared, e.N+old.N
+	if old.Last.After(e.Last) {
+		e.Last = old.Last
+	}
+	g.edges[k] = e
+	return k
+}
+
+// Graph tells who publishes what to whom: what is declared, and what was seen.
+func (s *Server) Graph(ctx context.Context, appName string) (*api.GraphInfo, error) {
+	if err := s.events.bus.Sync(ctx); err != nil {
+		return nil, err
+	}
+	g := newGraph()
+	stacks := s.stacks.all()
+	for k, v := range stacks {
+		for _, f := range v.functions {
+			g.node(nodeFunction, f.Name, k)
+		}
+		for _, name := range v.buses {
+			g.node(nodeBus, name, k)
+		}
+	}
+	for k, v := range stacks {
+		d, err := s.state.Deployment(ctx, k, v.deployment)
+		if errs.CodeOf(err) == errs.NotFound {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.declaredGraph(g, d)
+	}
+	if err := s.queueGraph(ctx, g); err != nil {
+		return nil, err
+	}
+	functions, err := s.targets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	flows, err := s.events.bus.Flows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range flows {
+		g.seen(f, functions)
+	}
+	if appName != "" && !slices.ContainsFunc(keysOf(stacks), func(k state.StackKey) bool { return k.App == appName }) {
+		return nil, errs.New(errs.NotFound, "no app %s is deployed", appName).WithHint("`ebb ls` shows what is deployed.")
+	}
+	return g.info(appName), nil
+}
+
+func keysOf(m map[state.StackKey]*serving) (keys []state.StackKey) {
+	for k := range m {
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// declaredGraph adds what a Deployment declares.
+func (s *Server) declaredGraph(g *graph, d *state.Deployment) {
+	w := s.triggers(d)
+	for _, sub := range w.subs {
+		var t target
+		if json.Unmarshal(sub.Target, &t) != nil {
+			continue
+		}
+		to := g.at(nodeFunction, t.Function)
+		if name, ok := strings.CutPrefix(sub.Channel, busChannel("")); ok {
+			g.by[sub.Name] = g.edge(api.GraphEdge{From: g.at(nodeBus, name), To: to, Kind: "rule", Label: ruleLabel(sub.Filter), Declared: true})
+		}
+	}
+	for _, one := range w.timed {
+		var t target
+		if json.Unmarshal(one.sub.Target, &t) != nil {
+			continue
+		}
+		from := g.node(nodeSchedule, scheduleName(one.schedule.Name), d.Stack)
+		g.by[one.sub.Name] = g.edge(api.GraphEdge{From: from, To: g.at(nodeFunction, t.Function), Kind: "schedule", Label: one.schedule.Expression, Declared: true})
+	}
+	list, _ := s.mappings(d)
+	for _, m := range list {
+		g.edge(api.GraphEdge{From: g.at(nodeQueue, bareQueue(m.Queue)), To: g.at(nodeFunction, m.function), Kind: "mapping", Declared: true})
+	}
+	for i := range d.App.Functions {
+		f := &d.App.Functions[i]
+		success, failure, _ := s.destinations(s.resolver(d), f)
+		for kind, to := range map[string]*destination{"onSuccess": success, "onFailure": failure} {
+			switch {
+			case to == nil:
+			case to.Function != "":
+				g.edge(api.GraphEdge{From: g.at(nodeFunction, f.Name), To: g.at(nodeFunction, to.Function), Kind: kind, Declared: true})
+			case to.Bus != "":
+				g.edge(api.GraphEdge{From: g.at(nodeFunction, f.Name), To: g.at(nodeBus, to.Bus), Kind: kind, Declared: true})
+			}
+		}
+	}
+	for i := range d.App.Resources {
+		if res := &d.App.Resources[i]; res.Kind == app.Queue {
+			if q, err := s.queueOf(d, res); err == nil {
+				g.node(nodeQueue, q.Name, d.Stack)
+			}
+		}
+	}
+}
+
+// scheduleName is how people know a schedule.
+func scheduleName(name string) string { return strings.TrimPrefix(name, "trigger/"+tenant+"/") }
+
+// queueGraph adds the queues that stand, and where their dead letters go.
+func (s *Server) queueGraph(ctx context.Context, g *graph) error {
+	list, err := s.events.bus.Queues(ctx)
+	if err != nil {
+		return err
+	}
+	for _, q := range list {
+		var k state.StackKey
+		if part := strings.Split(q.Tags[ownerTag], "/"); len(part) == 3 {
+			k = state.StackKey{Tenant: part[0], App: part[1], Stage: part[2]}
+		}
+		id := g.node(nodeQueue, q.Name, k)
+		if q.MaxReceives > 0 && q.DeadLetters != "" {
+			g.edge(api.GraphEdge{From: id, To: g.at(nodeQueue, bareQueue(q.DeadLetters)), Kind: "deadLetters", Declared: true})
+		}
+	}
+	return nil
+}
+
+// ruleLabel says in a few words what a rule matches: the types and sources that its pattern names.
+func ruleLabel(filter json.RawMessage) string {
+	var f rule.Filter
+	if len(filter) == 0 || json.Unmarshal(filter, &f) != nil {
+		return ""
+	}
+	var pattern struct {
+		Type   []json.RawMessage `json:"detail-type"`
+		Source []json.RawMessage `json:"source"`
+	}
+	if json.Unmarshal(f.Pattern, &pattern) != nil {
+		return ""
+	}
+	for _, list := range [][]json.RawMessage{pattern.Type, pattern.Source} {
+		var words []string
+		for _, raw := range list {
+			var word string
+			if json.Unmarshal(raw, &word) != nil {
+				word = string(raw)
+			}
+			words = append(words, word)
+		}
+		if len(words) > 0 {
+			return strings.Join(words, ", ")
+		}
+	}
+	return ""
+}
+
+// seen adds what went one way.
+func (g *graph) seen(f bus.Flow, functions map[string]string) {
+	from := outside
+	if f.From != "" {
+		from = g.at(nodeFunction, f.From)
+	}
+	function := functions[f.To]
+	switch {
+	case strings.HasPrefix(f.Over, bus.OverQueue):
+		q := g.at(nodeQueue, bareQueue(strings.TrimPrefix(f.Over, bus.OverQueue)))
+		if dead, ok := strings.CutPrefix(f.To, bus.OverQueue); ok {
+			g.edge(api.GraphEdge{From: q, To: g.at(nodeQueue, bareQueue(dead)), Kind: "deadLetters", N: f.N, Last: f.Last})
+			return
+		}
+		if f.To != "" {
+			g.edge(api.GraphEdge{From: q, To: g.at(nodeFunction, f.To), Kind: "mapping", N: f.N, Last: f.Last})
+			return
+		}
+		g.out(from)
+		g.edge(api.GraphEdge{From: from, To: q, Kind: "sends", N: f.N, Last: f.Last})
+	case f.Over == asyncChannel:
+		if f.To == "" {
+			return
+		}
+		if function == "" {
+			function = functionOf(f.To)
+		}
+		g.out(from)
+		g.invoked(from, g.at(nodeFunction, function), f)
+	case f.Over == scheduleChannel:
+		if !g.fill(f) && function != "" {
+			g.edge(api.GraphEdge{From: g.at(nodeSchedule, scheduleName(f.To)), To: g.at(nodeFunction, function), Kind: "schedule", N: f.N, Last: f.Last})
+		}
+	default:
+		name, ok := strings.CutPrefix(f.Over, busChannel(""))
+		if !ok {
+			return
+		}
+		at := g.at(nodeBus, name)
+		g.out(from)
+		g.edge(api.GraphEdge{From: from, To: at, Kind: "publishes", Label: f.Type, N: f.N, Last: f.Last})
+		if !g.fill(f) && function != "" { // by a rule that was changed since
+			g.edge(api.GraphEdge{From: at, To: g.at(nodeFunction, function), Kind: "delivers", Label: f.Type, N: f.N, Last: f.Last})
+		}
+	}
+}
+
+// invoked adds asynchronous Invocations, to the Destination that they were where only one can be meant.
+func (g *graph) invoked(from, to string, f bus.Flow) {
+	var kinds []string
+	for _, kind := range []string{"onSuccess", "onFailure"} {
+		if e, ok := g.edges[edgeKey{from, to, kind, ""}]; ok && e.Declared {
+			kinds = append(kinds, kind)
+		}
+	}
+	if len(kinds) != 1 {
+		kinds = []string{"invokes"}
+	}
+	g.edge(api.GraphEdge{From: from, To: to, Kind: kinds[0], N: f.N, Last: f.Last})
+}
+
+// out adds the world outside once it does something.
+func (g *graph) out(from string) {
+	if from == outside {
+		g.nodes[outside] = api.GraphNode{ID: outside, Kind: nodeOutside, Name: "outside"}
+	}
+}
+
+// fill counts what went over the edge that a Subscription is.
+func (g *graph) fill(f bus.Flow) bool {
+	k, ok := g.by[f.To]
+	if ok {
+		g.edge(api.GraphEdge{From: k.from, To: k.to, Kind: k.kind, Label: k.label, N: f.N, Last: f.Last})
+	}
+	return ok
+}
+
+// info gives the graph in order; with an App only its nodes and those that are a step away.
+func (g *graph) info(appName string) *api.GraphInfo {
+	out := &api.GraphInfo{Nodes: []api.GraphNode{}, Edges: []api.GraphEdge{}}
+	own := func(id string) bool { return appName == "" || g.nodes[id].App == appName }
+	keep := map[string]bool{}
+	for _, e := range g.edges {
+		if own(e.From) || own(e.To) {
+			out.Edges = append(out.Edges, e)
+			keep[e.From], keep[e.To] = true, true
+		}
+	}
+	for id, n := range g.nodes {
+		if keep[id] || own(id) {
+			out.Nodes = append(out.Nodes, n)
+		}
+	}
+	slices.SortFunc(out.Nodes, func(a, b api.GraphNode) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(out.Edges, func(a, b api.GraphEdge) int {
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Label, b.Label))
+	})
+	return out
+}
