@@ -44,6 +44,7 @@ type question struct {
 	Queue  *queueQuestion `json:"queue,omitempty"`
 
 	Schedules *schedulePage `json:"schedules,omitempty"`
+	Topics    *topicPage    `json:"topics,omitempty"`
 }
 
 // tally asks how many of a Selection stand in one of the states.
@@ -60,7 +61,8 @@ type reply struct {
 	Replay    *ReplayStatus    `json:"replay,omitempty"`
 	Queue     *queueReply      `json:"queue,omitempty"`
 	Schedules []ScheduleStatus `json:"schedules,omitempty"`
-	More      bool             `json:"more,omitempty"` // Schedules
+	Topics    []topicState     `json:"topics,omitempty"`
+	More      bool             `json:"more,omitempty"` // Schedules, Topics
 	Code      errs.Code        `json:"code,omitempty"`
 	Error     string           `json:"error,omitempty"`
 }
@@ -204,6 +206,8 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		err = o.progress.reach(ctx, o.ctx, q.Reach)
 	case q.Schedules != nil:
 		err = o.schedules(ctx, *q.Schedules, r)
+	case q.Topics != nil:
+		err = o.topics(ctx, *q.Topics, r)
 	case q.Replay != "":
 		r.Replay, err = o.replayStatus(ctx, q.Replay)
 	}

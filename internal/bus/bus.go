@@ -103,15 +103,16 @@ func (o Options) orDefaults() Options {
 
 // Bus is the open event bus. Its methods may be called concurrently.
 type Bus struct {
-	opt   Options
-	js    jetstream.JetStream
-	kv    jetstream.KeyValue // leases and bases
-	parts []*partition
-	once  sync.Once
-	wait  sync.WaitGroup
-	end   context.CancelFunc
-	quiet atomic.Bool // nothing more is handed to the Deliverer
-	known knownQueues
+	opt    Options
+	js     jetstream.JetStream
+	kv     jetstream.KeyValue // leases and bases
+	parts  []*partition
+	once   sync.Once
+	wait   sync.WaitGroup
+	end    context.CancelFunc
+	quiet  atomic.Bool // nothing more is handed to the Deliverer
+	known  knownQueues
+	topics knownTopics
 }
 
 // partition is one part of the log.

@@ -235,6 +235,8 @@ func (f *folder) item(ctx context.Context, at did, now int64, it item) error {
 		return read(it, func(r replayed) error { return f.replayed(ctx, at, now, r) })
 	case kindSchedule, kindUnschedule, kindFired:
 		return f.schedule(ctx, at, now, it)
+	case kindTopic, kindTopicDelete:
+		return f.topic(ctx, at, it)
 	case kindLease:
 		return read(it, func(l lease) error {
 			if l.Epoch > f.x.epoch {
