@@ -175,6 +175,7 @@ type Backend interface {
 	AsyncBackend
 	EventBackend
 	QueueBackend
+	TopicBackend
 	// CreateKey makes a key that is durable when it returns.
 	CreateKey(ctx context.Context, r KeyRequest) (*NewKey, error)
 	Keys(ctx context.Context) ([]KeyInfo, error)

@@ -52,6 +52,21 @@ func (b *backend) Schedules(_ context.Context, next int) ([]api.ScheduleInfo, er
 	return []api.ScheduleInfo{{Name: "s", Next: make([]time.Time, next)}}, b.fault
 }
 
+func (b *backend) Topics(context.Context) ([]api.TopicInfo, error) {
+	return []api.TopicInfo{{Name: "news", Subscriptions: 2}}, b.fault
+}
+
+func (b *backend) PublishTopic(_ context.Context, topic string, m api.TopicMessage) (*api.PublishedMessage, error) {
+	if topic == "none" {
+		return nil, errs.New(errs.NotFound, "there is no topic %s", topic)
+	}
+	return &api.PublishedMessage{ID: strings.Join([]string{topic, m.Message, m.Subject, m.Attributes["a"].Value, m.Group, m.Dedup}, " ")}, nil
+}
+
+func (b *backend) TopicSubscriptions(_ context.Context, topic string) ([]api.TopicSubscription, error) {
+	return []api.TopicSubscription{{Name: topic, Dead: 1}}, nil
+}
+
 func (b *backend) Queues(context.Context) ([]api.QueueInfo, error) {
 	return []api.QueueInfo{{Name: "jobs", Visible: 2}}, b.fault
 }

@@ -42,7 +42,7 @@ type serving struct {
 	functions  []api.FunctionInfo // URL is a path
 	broken     string             // why it does not serve
 	triggers   int                // that its App declares
-	queues     int
+	declared   int                // Resources that are something on the bus
 }
 
 func (t *stackTable) get(k state.StackKey) *serving {
@@ -121,7 +121,7 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 	if err := s.gateway.Mount(s.mount(d)); err != nil {
 		return fmt.Errorf("mount routes: %w", err)
 	}
-	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), queues: declaredQueues(d.App)}
+	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), declared: declaredOnBus(d.App)}
 	for _, f := range d.App.Functions {
 		info := api.FunctionInfo{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime}
 		for _, u := range d.Units {

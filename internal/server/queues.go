@@ -173,15 +173,6 @@ func sameJSON(a, b any) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-func declaredQueues(a *app.App) (n int) {
-	for i := range a.Resources {
-		if a.Resources[i].Kind == app.Queue {
-			n++
-		}
-	}
-	return n
-}
-
 // dropQueues deletes the queues of a removed Stack.
 func (s *Server) dropQueues(ctx context.Context, k state.StackKey) error {
 	list, err := s.events.bus.Queues(ctx)
