@@ -89,6 +89,31 @@ func (b *backend) RedriveQueue(_ context.Context, queue, to string) (int, error)
 	return len(queue) + len(to), b.fault
 }
 
+func TestTopics_AreListedAndPublishedTo(t *testing.T) {
+	t.Parallel()
+	n := open(t)
+	ctx := t.Context()
+	if list, err := n.client.Topics(ctx); err != nil || len(list) != 1 || list[0].Subscriptions != 2 {
+		t.Errorf("%v, %v", list, err)
+	}
+	m := api.TopicMessage{Message: "<m>", Subject: "s", Attributes: map[string]api.MessageAttribute{"a": {Value: "v"}}, Group: "g", Dedup: "d"}
+	if got, err := n.client.PublishTopic(ctx, "news.fifo", m); err != nil || got.ID != "news.fifo <m> s v g d" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if list, err := n.client.TopicSubscriptions(ctx, "a b"); err != nil || len(list) != 1 || list[0].Name != "a b" {
+		t.Errorf("%v, %v", list, err)
+	}
+	if _, err := n.client.PublishTopic(ctx, "none", m); errs.CodeOf(err) != errs.NotFound {
+		t.Errorf("%v", err)
+	}
+	if got := n.call(t, "POST", "/v1/topics/news/messages", `{"mesage":"x"}`, nil); got.status != http.StatusBadRequest {
+		t.Errorf("an unknown field: %d", got.status)
+	}
+	if got := n.call(t, "POST", "/v1/topics/news/messages", `{"message":"x"}`, nil); got.status != http.StatusAccepted {
+		t.Errorf("a message: %d", got.status)
+	}
+}
+
 func TestQueues_AreListedSentToPurgedAndRedriven(t *testing.T) {
 	t.Parallel()
 	n := open(t)
