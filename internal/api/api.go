@@ -177,6 +177,7 @@ type Backend interface {
 	QueueBackend
 	StreamBackend
 	TraceBackend
+	TopicBackend
 	// CreateKey makes a key that is durable when it returns.
 	CreateKey(ctx context.Context, r KeyRequest) (*NewKey, error)
 	Keys(ctx context.Context) ([]KeyInfo, error)

@@ -16,7 +16,7 @@ import (
 
 // ActiveTrigger says whether a Node runs Triggers of the kind; the others are declared only.
 func ActiveTrigger(kind string) bool {
-	return kind == "eventBridge" || kind == "schedule" || kind == "sqs" || kind == "stream"
+	return kind == "eventBridge" || kind == "schedule" || kind == "sqs" || kind == "stream" || kind == "sns"
 }
 
 // Published says that events are durable.
@@ -47,6 +47,7 @@ type SubscriptionInfo struct {
 	Name     string          `json:"name"`
 	Bus      string          `json:"bus,omitempty"` // empty for what is not on a bus: asynchronous invocations
 	Function string          `json:"function,omitempty"`
+	Target   string          `json:"target,omitempty"` // of what is no function: "queue jobs", a URL
 	Filter   json.RawMessage `json:"filter,omitempty"`
 	Pending  int             `json:"pending"` // deliveries that have not ended
 	Done     int             `json:"done"`

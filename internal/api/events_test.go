@@ -63,6 +63,21 @@ func (b *backend) Graph(_ context.Context, app string) (*api.GraphInfo, error) {
 	}, b.fault
 }
 
+func (b *backend) Topics(context.Context) ([]api.TopicInfo, error) {
+	return []api.TopicInfo{{Name: "news", Subscriptions: 2}}, b.fault
+}
+
+func (b *backend) PublishTopic(_ context.Context, topic string, m api.TopicMessage) (*api.PublishedMessage, error) {
+	if topic == "none" {
+		return nil, errs.New(errs.NotFound, "there is no topic %s", topic)
+	}
+	return &api.PublishedMessage{ID: strings.Join([]string{topic, m.Message, m.Subject, m.Attributes["a"].Value, m.Group, m.Dedup}, " ")}, nil
+}
+
+func (b *backend) TopicSubscriptions(_ context.Context, topic string) ([]api.TopicSubscription, error) {
+	return []api.TopicSubscription{{Name: topic, Dead: 1}}, nil
+}
+
 func (b *backend) Queues(context.Context) ([]api.QueueInfo, error) {
 	return []api.QueueInfo{{Name: "jobs", Visible: 2}}, b.fault
 }
@@ -83,6 +98,31 @@ func (b *backend) PurgeQueue(_ context.Context, queue string) error {
 
 func (b *backend) RedriveQueue(_ context.Context, queue, to string) (int, error) {
 	return len(queue) + len(to), b.fault
+}
+
+func TestTopics_AreListedAndPublishedTo(t *testing.T) {
+	t.Parallel()
+	n := open(t)
+	ctx := t.Context()
+	if list, err := n.client.Topics(ctx); err != nil || len(list) != 1 || list[0].Subscriptions != 2 {
+		t.Errorf("%v, %v", list, err)
+	}
+	m := api.TopicMessage{Message: "<m>", Subject: "s", Attributes: map[string]api.MessageAttribute{"a": {Value: "v"}}, Group: "g", Dedup: "d"}
+	if got, err := n.client.PublishTopic(ctx, "news.fifo", m); err != nil || got.ID != "news.fifo <m> s v g d" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if list, err := n.client.TopicSubscriptions(ctx, "a b"); err != nil || len(list) != 1 || list[0].Name != "a b" {
+		t.Errorf("%v, %v", list, err)
+	}
+	if _, err := n.client.PublishTopic(ctx, "none", m); errs.CodeOf(err) != errs.NotFound {
+		t.Errorf("%v", err)
+	}
+	if got := n.call(t, "POST", "/v1/topics/news/messages", `{"mesage":"x"}`, nil); got.status != http.StatusBadRequest {
+		t.Errorf("an unknown field: %d", got.status)
+	}
+	if got := n.call(t, "POST", "/v1/topics/news/messages", `{"message":"x"}`, nil); got.status != http.StatusAccepted {
+		t.Errorf("a message: %d", got.status)
+	}
 }
 
 func TestQueues_AreListedSentToPurgedAndRedriven(t *testing.T) {

@@ -47,6 +47,7 @@ type question struct {
 	Schedules *schedulePage   `json:"schedules,omitempty"`
 	Trace     *traceQuestion  `json:"trace,omitempty"`
 	Flows     bool            `json:"flows,omitempty"`
+	Topics    *topicPage      `json:"topics,omitempty"`
 }
 
 // tally asks how many of a Selection stand in one of the states.
@@ -64,7 +65,8 @@ type reply struct {
 	Queue     *queueReply      `json:"queue,omitempty"`
 	Stream    *streamReply     `json:"stream,omitempty"`
 	Schedules []ScheduleStatus `json:"schedules,omitempty"`
-	More      bool             `json:"more,omitempty"` // Schedules
+	Topics    []topicState     `json:"topics,omitempty"`
+	More      bool             `json:"more,omitempty"` // Schedules, Topics
 	Trace     *traceReply      `json:"trace,omitempty"`
 	Flows     []Flow           `json:"flows,omitempty"`
 	Code      errs.Code        `json:"code,omitempty"`
@@ -216,6 +218,8 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		r.Trace, err = o.lookTrace(ctx, *q.Trace)
 	case q.Flows:
 		r.Flows, err = o.lookFlows(ctx)
+	case q.Topics != nil:
+		err = o.topics(ctx, *q.Topics, r)
 	case q.Replay != "":
 		r.Replay, err = o.replayStatus(ctx, q.Replay)
 	}

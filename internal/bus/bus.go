@@ -103,16 +103,17 @@ func (o Options) orDefaults() Options {
 
 // Bus is the open event bus. Its methods may be called concurrently.
 type Bus struct {
-	opt   Options
-	js    jetstream.JetStream
-	kv    jetstream.KeyValue // leases and bases
-	parts []*partition
-	once  sync.Once
-	wait  sync.WaitGroup
-	end   context.CancelFunc
-	quiet atomic.Bool // nothing more is handed to the Deliverer
-	known knownQueues
-	met   knownStreams
+	opt    Options
+	js     jetstream.JetStream
+	kv     jetstream.KeyValue // leases and bases
+	parts  []*partition
+	once   sync.Once
+	wait   sync.WaitGroup
+	end    context.CancelFunc
+	quiet  atomic.Bool // nothing more is handed to the Deliverer
+	known  knownQueues
+	met    knownStreams
+	topics knownTopics
 }
 
 // partition is one part of the log.

@@ -289,7 +289,7 @@ func (o *owner) deliver(ctx context.Context, sub *liveSub, batch []*held) {
 			}
 		}
 		d := &Delivery{ID: h.id(o.p.num), Subscription: sub.spec.Name, Target: sub.spec.Target, Event: e, Published: time.UnixMilli(h.at),
-			Attempt: h.attempt + 1, Replay: h.replay, Redriven: h.redrive}
+			Attempt: h.attempt + 1, Sequence: sequence(h.eseq, h.eidx), Replay: h.replay, Redriven: h.redrive}
 		if oldest := sub.spec.Retry.MaxAge; now.Sub(time.UnixMilli(h.born)) > oldest {
 			items = append(items, o.conclude(sub, h, d, now, Outcome{Err: errs.New(errs.Timeout, "it is older than %v", oldest)}, CauseExpired))
 			continue

@@ -21,6 +21,8 @@
 //  10. No message is given to two receivers while it is invisible, whichever Node owns the queue, and however often one is killed. Receive counts survive.
 //  11. In a FIFO queue the messages of a group are received in the order of the log, and none while another of the group is in flight; a second one
 //     with a dedup ID within the window is not received.
+//  12. PublishTopic returns a publication without an error after it is durable, and only where the topic stands; it then is delivered as any event.
+//     In a FIFO topic a second one with a dedup ID within the window is not delivered.
 //
 // # Design
 //
@@ -60,6 +62,9 @@
 // which first reads what the asker has written of that queue. Dead letters are moved when a receive comes upon them: by one item within the Partition; to another one
 // they are sent first, under a name that makes a second sending a duplicate, and removed when they stand there. A purge gives the queue a new generation;
 // the old one's rows go little by little. The purge of the log's head keeps what queues hold, and never comes between a message and a duplicate of it that was dropped.
+//
+// A topic is an item of the log, in the Partition of its key (topicfold.go): a name that may be published to. A publication is an event on the topic's channel
+// (topic.go), and what takes it are Subscriptions there. Those of a FIFO topic are all in the topic's Partition, where their dedup IDs, as the events' ids, meet.
 //
 // It does not yet: count a delivery that was under way when ebb was killed as an attempt; spread Partitions evenly over Nodes (who comes first takes
 // what is free); keep a second index warm on another Node, which has to fold what it lacks when it takes over; bound the calls of one Subscription over

@@ -246,6 +246,8 @@ func (f *folder) item(ctx context.Context, at did, now int64, it item) error {
 		return f.schedule(ctx, at, now, it)
 	case kindStreamPut, kindStreamDelete, kindRecord, kindCheckpoint:
 		return f.streamItem(ctx, at, now, it)
+	case kindTopic, kindTopicDelete:
+		return f.topic(ctx, at, it)
 	case kindLease:
 		return read(it, func(l lease) error {
 			if l.Epoch > f.x.epoch {

@@ -157,7 +157,7 @@ func (x *index) create(ctx context.Context, logID string, first uint64, b *base)
 	if err := x.begin(ctx); err != nil {
 		return err
 	}
-	if _, err := x.w.ExecContext(ctx, schema+queueSchema+streamSchema+traceSchema+flowSchema); err != nil {
+	if _, err := x.w.ExecContext(ctx, schema+queueSchema+streamSchema+traceSchema+flowSchema+topicSchema); err != nil {
 		return err
 	}
 	for k, v := range map[string]string{"format": strconv.Itoa(indexFormat), "log": logID, "epoch": "0"} {
@@ -183,6 +183,9 @@ func (x *index) create(ctx context.Context, logID string, first uint64, b *base)
 			return err
 		}
 		if err := errors.Join(x.putBase(ctx, b), x.setStreams(ctx, b)); err != nil {
+			return err
+		}
+		if err := x.setTopics(ctx, b); err != nil {
 			return err
 		}
 	}
@@ -289,12 +292,13 @@ func (x *index) one(ctx context.Context, dest []any, q string, args ...any) (fou
 	return err == nil, err
 }
 
-// base is what was purged from the head of a log: the Subscriptions, Schedules, queues and streams that stood at Seq, the first block that is left.
+// base is what was purged from the head of a log: the Subscriptions, Schedules, queues, streams and topics that stood at Seq, the first block that is left.
 type base struct {
 	Seq    uint64      `json:"seq"`
 	Epoch  uint64      `json:"epoch"`
 	Subs   []baseSub   `json:"subs"`
 	Queues []baseQueue `json:"queues,omitempty"`
+	Topics []baseTopic `json:"topics,omitempty"`
 	Parts  int         `json:"parts,omitempty"` // keys that hold the Schedules
 
 	Streams int `json:"streams,omitempty"` // keys that hold one each

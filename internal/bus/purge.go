@@ -134,7 +134,7 @@ func (o *owner) purge(ctx context.Context, now time.Time) error {
 	if err := o.x.exec(ctx, "DELETE FROM flows WHERE day < ?", cutoff/dayMS); err != nil {
 		return err
 	}
-	return o.x.pruneSchedules(ctx, floor)
+	return errors.Join(o.x.pruneSchedules(ctx, floor), o.x.pruneTopics(ctx, floor))
 }
 
 // floor is the first block that has to stay: the first of the retention, of what has not ended, and of replays. 0 means that nothing can go.
@@ -188,6 +188,9 @@ func (o *owner) baseAt(ctx context.Context, floor uint64) (*base, error) {
 		return nil, err
 	}
 	if b.streams, err = o.streamsAt(ctx, floor); err != nil {
+		return nil, err
+	}
+	if b.Topics, err = o.x.topicsAt(ctx, floor); err != nil {
 		return nil, err
 	}
 	b.Queues, err = o.queuesAt(ctx, floor)

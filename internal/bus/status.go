@@ -60,6 +60,7 @@ type Delivery struct {
 	Event        *event.Event
 	Published    time.Time // when the event was durable
 	Attempt      int       // from 1; tries that did not count are not in it
+	Sequence     string    // of the event in its Partition: decimal, of 20 digits
 	Replay       string    // ID of the replay that it belongs to, or empty
 	Redriven     int       // how often it was a dead letter and was sent again
 }

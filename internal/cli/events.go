@@ -409,9 +409,9 @@ func (c *command) eventsSubscriptions() *cobra.Command {
 			return nil
 		}
 		w := tabwriter.NewWriter(c.Stdout, 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, "SUBSCRIPTION\tBUS\tFUNCTION\tPENDING\tDONE\tDEAD\tFILTER")
+		fmt.Fprintln(w, "SUBSCRIPTION\tBUS\tTARGET\tPENDING\tDONE\tDEAD\tFILTER")
 		for _, s := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", s.Name, s.Bus, s.Function, s.Pending, s.Done, s.Dead, legible(s.Filter))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", s.Name, s.Bus, s.Function+s.Target, s.Pending, s.Done, s.Dead, legible(s.Filter))
 		}
 		return w.Flush()
 	}

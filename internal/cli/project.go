@@ -171,6 +171,11 @@ func inactive(a *app.App, diags *diag.List) {
 			"stream %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))
 		delete(kinds, app.Stream)
 	}
+	if list := kinds[app.Topic]; list != nil {
+		diags.Notef(diag.Pos{}, "no-wire", "`ebb topics publish`, rules and subscriptions use them. Calls by a cloud's SDK leave this machine unless the code is given another endpoint.",
+			"topic %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))
+		delete(kinds, app.Topic)
+	}
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		diags.Notef(diag.Pos{}, "not-active", "Calls to it leave this machine unless the code is given another endpoint.",
 			"%s %s is declared, not yet active", kind, strings.Join(kinds[kind], ", "))

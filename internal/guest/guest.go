@@ -17,6 +17,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/invocation"
 	"github.com/ebb-run/ebb/internal/sandbox"
 )
@@ -109,9 +110,12 @@ type Ending struct {
 	At         time.Time // when it ended
 	Attempts   int       // that counted
 	Failed     bool
-	Expired    bool   // Failed because it was too old
-	Request    []byte // payload
-	Response   []byte // of the last attempt; nil where there is none
+	Expired    bool      // Failed because it was too old
+	Spent      bool      // Failed because its attempts are
+	Code       errs.Code // of the last error, where it Failed
+	Error      string    // and its text
+	Request    []byte    // payload
+	Response   []byte    // of the last attempt; nil where there is none
 }
 
 // Teller is a Protocol with a form in which a Destination is told of an Ending.

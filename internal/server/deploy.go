@@ -42,9 +42,9 @@ type serving struct {
 	functions  []api.FunctionInfo // URL is a path
 	broken     string             // why it does not serve
 	triggers   int                // that its App declares
-	queues     int
-	streams    int      // that it declares, and mappings
-	buses      []string // that its App declares
+	declared   int                // Resources that are something on the bus
+	streams    int                // that it declares, and mappings
+	buses      []string           // that its App declares
 }
 
 func (t *stackTable) get(k state.StackKey) *serving {
@@ -123,7 +123,7 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 	if err := s.gateway.Mount(s.mount(d)); err != nil {
 		return fmt.Errorf("mount routes: %w", err)
 	}
-	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), queues: declaredQueues(d.App), streams: declaredStreams(d.App), buses: s.declaredBuses(d)}
+	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), declared: declaredOnBus(d.App), streams: declaredStreams(d.App), buses: s.declaredBuses(d)}
 	for _, f := range d.App.Functions {
 		info := api.FunctionInfo{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime}
 		for _, u := range d.Units {

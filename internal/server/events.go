@@ -50,22 +50,6 @@ type events struct {
 	}
 }
 
-// target says what a Subscription delivers to; it is kept in the event log.
-type target struct {
-	Function string         `json:"function"`         // full name
-	Raw      bool           `json:"raw,omitempty"`    // the event's data are the payload
-	Via      invocation.Via `json:"via,omitempty"`    // otherwise: in which form the Function gets it
-	Source   string         `json:"source,omitempty"` // name of the bus, topic … it comes from
-	Input    *rule.Input    `json:"input,omitempty"`  // what takes the event's place
-	Rule     string         `json:"rule,omitempty"`   // name of the rule, for templates
-	Group    string         `json:"group,omitempty"`  // of a schedule
-	Account  string         `json:"account,omitempty"`
-	Region   string         `json:"region,omitempty"`
-
-	OnSuccess *destination `json:"onSuccess,omitempty"`
-	OnFailure *destination `json:"onFailure,omitempty"`
-}
-
 // openEvents opens the event log. Nothing is delivered before Run.
 func (s *Server) openEvents(ctx context.Context) error {
 	o := bus.Options{
@@ -81,6 +65,7 @@ func (s *Server) openEvents(ctx context.Context) error {
 	if s.events.bus, err = bus.Open(ctx, s.nats.JetStream(), o); err != nil {
 		return s.oneCopy(err)
 	}
+	s.closing(s.webhooks.close)
 	s.closing(s.events.bus.Close)
 	s.closing(s.sink.notes.close)
 	return nil
@@ -191,7 +176,8 @@ const (
 // targetOf is a Function as a target.
 func (s *Server) targetOf(d *state.Deployment, f *app.Function) target {
 	t := target{Function: f.Name, Account: s.o.Config.Account, Region: region(d.App)}
-	t.OnSuccess, t.OnFailure, _ = s.destinations(s.resolver(d), f)
+	told, _ := s.destinations(s.resolver(d), f)
+	t.OnSuccess, t.OnFailure, t.DeadLetter = told.success, told.failure, told.dead
 	return t
 }
 
@@ -235,8 +221,15 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 	}
 	w := s.triggers(d)
 	_, unmapped := s.mappings(d)
-	faults := slices.Concat(w.faults, unmapped, s.queues(ctx, d), s.streams(ctx, d, before != nil && before.streams > 0))
+	faults := slices.Concat(w.faults, unmapped, s.queues(ctx, d), s.topics(ctx, d), s.streams(ctx, d, before != nil && before.streams > 0))
 	s.poll(d)
+	var all []bus.Subscription
+	for i := range d.App.Functions {
+		f := &d.App.Functions[i]
+		_, lacking := s.destinations(s.resolver(d), f)
+		faults, all = append(faults, lacking...), append(all, s.async(d, f))
+	}
+	faults = append(faults, s.reachAll(ctx, d, append(all, w.subs...))...)
 	standing := map[string]bool{}
 	for _, sub := range w.subs {
 		standing[sub.Name] = true
@@ -244,7 +237,7 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 			return append(faults, err.Error())
 		}
 	}
-	had := before != nil && before.triggers > 0
+	had := before != nil && before.triggers+before.declared > 0
 	if had || len(w.timed) > 0 {
 		if err := s.reschedule(ctx, triggerPrefix(d.Stack), w.timed); err != nil {
 			return append(faults, err.Error())
@@ -253,11 +246,6 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 	for i := range d.App.Functions {
 		f := &d.App.Functions[i]
 		delete(left, asyncName(f.Name))
-		_, _, lacking := s.destinations(s.resolver(d), f)
-		faults = append(faults, lacking...)
-		if err := s.reach(ctx, d, f); err != nil {
-			faults = append(faults, fmt.Sprintf("a destination of function %s cannot be told: %v", f.Key, err))
-		}
 		if !s.known(asyncName(f.Name)) {
 			continue // put by the first asynchronous Invocation
 		}
@@ -282,13 +270,13 @@ func (s *Server) forgetEvents(ctx context.Context, k state.StackKey, was *servin
 	if was == nil {
 		return nil
 	}
-	if was.triggers > 0 {
+	if was.triggers+was.declared > 0 {
 		if err := s.reschedule(ctx, triggerPrefix(k), nil); err != nil {
 			return err
 		}
 	}
-	if was.queues > 0 {
-		if err := s.dropQueues(ctx, k); err != nil {
+	if was.declared > 0 {
+		if err := errors.Join(s.dropQueues(ctx, k), s.dropTopics(ctx, k)); err != nil {
 			return err
 		}
 	}
@@ -297,6 +285,7 @@ func (s *Server) forgetEvents(ctx context.Context, k state.StackKey, was *servin
 			return err
 		}
 	}
+	defer s.webhooks.forget(stackID(k))
 	gone := map[string]bool{}
 	for _, f := range was.functions {
 		gone[asyncName(f.Name)] = true
@@ -394,54 +383,6 @@ func (s *Server) declared(ctx context.Context, full string) (*app.Function, *sta
 		}
 	}
 	return nil, nil, errs.New(errs.NotFound, "no function %s is deployed", full)
-}
-
-// deliverer runs what the bus delivers.
-type deliverer struct{ s *Server }
-
-// Deliver runs a Function with each of the deliveries.
-func (d deliverer) Deliver(ctx context.Context, batch []*bus.Delivery) []bus.Outcome {
-	out := make([]bus.Outcome, len(batch))
-	for i, one := range batch {
-		out[i] = d.one(ctx, one)
-	}
-	return out
-}
-
-func (d deliverer) one(ctx context.Context, v *bus.Delivery) bus.Outcome {
-	var t target
-	if err := json.Unmarshal(v.Target, &t); err != nil || t.Function == "" {
-		return bus.Outcome{Err: errs.New(errs.Unsupported, "this ebb does not know the target %s", v.Target)}
-	}
-	payload, err := t.takes(v)
-	if err != nil {
-		return bus.Outcome{Err: err}
-	}
-	inv := &invocation.Invocation{
-		ID: t.invocation(v), Tenant: tenant, Function: t.Function, Mode: invocation.ModeAsync, Attempt: v.Attempt, Received: v.Published,
-		Trace: bus.TraceContext(v.Event), Hops: bus.HopsOf(v.Event), ClientContext: v.Event.Extension(clientContext), Payload: payload,
-	}
-	var answer invocation.Buffer
-	err = invoker(d).Invoke(ctx, inv, &answer)
-	if errs.CodeOf(err) == errs.NotFound {
-		// What is removed loses its Subscription: this one is deployed, and not served here now.
-		err = errs.New(errs.Unavailable, "%w", err)
-	}
-	out := bus.Outcome{Err: err}
-	if json.Valid(answer.Body.Bytes()) {
-		out.Result = answer.Body.Bytes()
-	}
-	if f := answer.Head.Error; err == nil && f != nil {
-		out.Err = errs.New(errs.Failed, "%s", failure(f))
-	}
-	return out
-}
-
-func failure(f *invocation.FunctionError) string {
-	if f.Type == "" {
-		return f.Message
-	}
-	return f.Type + ": " + f.Message
 }
 
 // Invocation tells of an asynchronous Invocation.

@@ -1,6 +1,10 @@
 package server
 
-import "context"
+import (
+	"context"
+
+	"github.com/ebb-run/ebb/internal/bus"
+)
 
 // Mounts says whether Sandboxes here have files of their own.
 func (s *Server) Mounts() bool { return s.driver.Traits().Mounts }
@@ -18,4 +22,9 @@ func Rehearsals(s *Server) int {
 // LoseSubscription takes a Subscription out of the bus without the Server's knowledge.
 func LoseSubscription(ctx context.Context, s *Server, name string) error {
 	return s.events.bus.Unsubscribe(ctx, name)
+}
+
+// Peek shows messages of a queue without receiving them, behind the receipt of the last one seen.
+func Peek(ctx context.Context, s *Server, queue, after string) ([]bus.Received, error) {
+	return s.events.bus.PeekQueue(ctx, tenant+"/"+queue, after, 1000)
 }

@@ -20,6 +20,9 @@ const (
 	nodeFunction = "function"
 	nodeBus      = "bus"
 	nodeQueue    = "queue"
+	nodeTopic    = "topic"
+	nodeStream   = "stream"
+	nodeEndpoint = "endpoint"
 	nodeSchedule = "schedule"
 	nodeOutside  = "outside"
 )
@@ -98,16 +101,22 @@ func (s *Server) Graph(ctx context.Context, appName string) (*api.GraphInfo, err
 	if err := s.queueGraph(ctx, g); err != nil {
 		return nil, err
 	}
-	functions, err := s.targets(ctx)
+	subs, err := s.events.bus.Subscriptions(ctx)
 	if err != nil {
 		return nil, err
+	}
+	places := map[string]string{}
+	for _, sub := range subs {
+		if t, ok := targetIn(sub); ok {
+			places[sub.Name] = g.place(&t)
+		}
 	}
 	flows, err := s.events.bus.Flows(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range flows {
-		g.seen(f, functions)
+		g.seen(f, places)
 	}
 	if appName != "" && !slices.ContainsFunc(keysOf(stacks), func(k state.StackKey) bool { return k.App == appName }) {
 		return nil, errs.New(errs.NotFound, "no app %s is deployed", appName).WithHint("`ebb ls` shows what is deployed.")
@@ -126,47 +135,92 @@ func keysOf(m map[state.StackKey]*serving) (keys []state.StackKey) {
 func (s *Server) declaredGraph(g *graph, d *state.Deployment) {
 	w := s.triggers(d)
 	for _, sub := range w.subs {
-		var t target
-		if json.Unmarshal(sub.Target, &t) != nil {
+		t, ok := targetIn(sub)
+		from, kind := g.channel(sub.Channel)
+		if !ok || from == "" {
 			continue
 		}
-		to := g.at(nodeFunction, t.Function)
-		if name, ok := strings.CutPrefix(sub.Channel, busChannel("")); ok {
-			g.by[sub.Name] = g.edge(api.GraphEdge{From: g.at(nodeBus, name), To: to, Kind: "rule", Label: ruleLabel(sub.Filter), Declared: true})
-		}
+		g.by[sub.Name] = g.edge(api.GraphEdge{From: from, To: g.place(&t), Kind: kind, Label: ruleLabel(sub.Filter), Declared: true})
+		g.told(from, "deadLetters", t.Dead)
 	}
 	for _, one := range w.timed {
-		var t target
-		if json.Unmarshal(one.sub.Target, &t) != nil {
+		t, ok := targetIn(one.sub)
+		if !ok {
 			continue
 		}
 		from := g.node(nodeSchedule, scheduleName(one.schedule.Name), d.Stack)
-		g.by[one.sub.Name] = g.edge(api.GraphEdge{From: from, To: g.at(nodeFunction, t.Function), Kind: "schedule", Label: one.schedule.Expression, Declared: true})
+		g.by[one.sub.Name] = g.edge(api.GraphEdge{From: from, To: g.place(&t), Kind: "schedule", Label: one.schedule.Expression, Declared: true})
 	}
 	list, _ := s.mappings(d)
 	for _, m := range list {
-		g.edge(api.GraphEdge{From: g.at(nodeQueue, bareQueue(m.Queue)), To: g.at(nodeFunction, m.function), Kind: "mapping", Declared: true})
+		from := g.at(nodeQueue, bareQueue(m.Queue))
+		if m.stream != nil {
+			from = g.at(nodeStream, bareQueue(m.stream.Stream))
+		}
+		g.edge(api.GraphEdge{From: from, To: g.at(nodeFunction, m.function), Kind: "mapping", Declared: true})
 	}
 	for i := range d.App.Functions {
 		f := &d.App.Functions[i]
-		success, failure, _ := s.destinations(s.resolver(d), f)
-		for kind, to := range map[string]*destination{"onSuccess": success, "onFailure": failure} {
-			switch {
-			case to == nil:
-			case to.Function != "":
-				g.edge(api.GraphEdge{From: g.at(nodeFunction, f.Name), To: g.at(nodeFunction, to.Function), Kind: kind, Declared: true})
-			case to.Bus != "":
-				g.edge(api.GraphEdge{From: g.at(nodeFunction, f.Name), To: g.at(nodeBus, to.Bus), Kind: kind, Declared: true})
-			}
-		}
+		to, _ := s.destinations(s.resolver(d), f)
+		from := g.at(nodeFunction, f.Name)
+		g.told(from, "onSuccess", to.success)
+		g.told(from, "onFailure", to.failure)
+		g.told(from, "deadLetters", to.dead)
 	}
 	for i := range d.App.Resources {
-		if res := &d.App.Resources[i]; res.Kind == app.Queue {
+		switch res := &d.App.Resources[i]; res.Kind {
+		case app.Queue:
 			if q, err := s.queueOf(d, res); err == nil {
 				g.node(nodeQueue, q.Name, d.Stack)
 			}
+		case app.Topic:
+			if t, err := s.topicOf(d, res); err == nil {
+				g.node(nodeTopic, t.Name, d.Stack)
+			}
+		case app.Stream:
+			if st, err := s.streamOf(d, res); err == nil {
+				g.node(nodeStream, st.Name, d.Stack)
+			}
 		}
 	}
+}
+
+// channel is where a Subscription takes events from that is shown, and what it is called there.
+func (g *graph) channel(channel string) (from, kind string) {
+	if name, ok := strings.CutPrefix(channel, busChannel("")); ok {
+		return g.at(nodeBus, name), "rule"
+	}
+	if name, ok := strings.CutPrefix(channel, bus.TopicChannel(tenant+"/")); ok {
+		return g.at(nodeTopic, name), "subscription"
+	}
+	return "", ""
+}
+
+// place is where a target stands.
+func (g *graph) place(t *target) string {
+	switch {
+	case t.Queue != "":
+		return g.at(nodeQueue, t.Queue)
+	case t.Topic != "":
+		return g.at(nodeTopic, t.Topic)
+	case t.Endpoint != "":
+		return g.at(nodeEndpoint, redacted(t.Endpoint))
+	case t.Function != "":
+		return g.at(nodeFunction, t.Function)
+	}
+	return ""
+}
+
+// told adds who is told of an end.
+func (g *graph) told(from, kind string, to *destination) {
+	if to == nil {
+		return
+	}
+	at := g.place(&target{Function: to.Function, Queue: to.Queue, Topic: to.Topic})
+	if to.Bus != "" {
+		at = g.at(nodeBus, to.Bus)
+	}
+	g.edge(api.GraphEdge{From: from, To: at, Kind: kind, Declared: true})
 }
 
 // scheduleName is how people know a schedule.
@@ -221,12 +275,12 @@ func ruleLabel(filter json.RawMessage) string {
 }
 
 // seen adds what went one way.
-func (g *graph) seen(f bus.Flow, functions map[string]string) {
+func (g *graph) seen(f bus.Flow, places map[string]string) {
 	from := outside
 	if f.From != "" {
 		from = g.at(nodeFunction, f.From)
 	}
-	function := functions[f.To]
+	to := places[f.To]
 	switch {
 	case strings.HasPrefix(f.Over, bus.OverQueue):
 		q := g.at(nodeQueue, bareQueue(strings.TrimPrefix(f.Over, bus.OverQueue)))
@@ -244,25 +298,24 @@ func (g *graph) seen(f bus.Flow, functions map[string]string) {
 		if f.To == "" {
 			return
 		}
-		if function == "" {
-			function = functionOf(f.To)
+		if to == "" {
+			to = g.at(nodeFunction, functionOf(f.To))
 		}
 		g.out(from)
-		g.invoked(from, g.at(nodeFunction, function), f)
+		g.invoked(from, to, f)
 	case f.Over == scheduleChannel:
-		if !g.fill(f) && function != "" {
-			g.edge(api.GraphEdge{From: g.at(nodeSchedule, scheduleName(f.To)), To: g.at(nodeFunction, function), Kind: "schedule", N: f.N, Last: f.Last})
+		if !g.fill(f) && to != "" {
+			g.edge(api.GraphEdge{From: g.at(nodeSchedule, scheduleName(f.To)), To: to, Kind: "schedule", N: f.N, Last: f.Last})
 		}
 	default:
-		name, ok := strings.CutPrefix(f.Over, busChannel(""))
-		if !ok {
+		at, _ := g.channel(f.Over)
+		if at == "" {
 			return
 		}
-		at := g.at(nodeBus, name)
 		g.out(from)
 		g.edge(api.GraphEdge{From: from, To: at, Kind: "publishes", Label: f.Type, N: f.N, Last: f.Last})
-		if !g.fill(f) && function != "" { // by a rule that was changed since
-			g.edge(api.GraphEdge{From: at, To: g.at(nodeFunction, function), Kind: "delivers", Label: f.Type, N: f.N, Last: f.Last})
+		if !g.fill(f) && to != "" { // by a rule that was changed since
+			g.edge(api.GraphEdge{From: at, To: to, Kind: "delivers", Label: f.Type, N: f.N, Last: f.Last})
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (s *Server) queueOf(d *state.Deployment, res *app.Resource) (bus.Queue, err
 		DelaySeconds, MessageRetentionPeriod, ReceiveMessageWaitTimeSeconds, MaximumMessageSize number
 		RedrivePolicy                                                                           json.RawMessage
 	}
-	if err := r.properties(res, &p); err != nil {
+	if err := r.properties(res.Properties, &p); err != nil {
 		return bus.Queue{}, err
 	}
 	q := bus.Queue{
@@ -163,15 +163,6 @@ func sameJSON(a, b any) bool {
 	x, errX := json.Marshal(a)
 	y, errY := json.Marshal(b)
 	return errX == nil && errY == nil && string(x) == string(y)
-}
-
-func declaredQueues(a *app.App) (n int) {
-	for i := range a.Resources {
-		if a.Resources[i].Kind == app.Queue {
-			n++
-		}
-	}
-	return n
 }
 
 // dropQueues deletes the queues of a removed Stack.

@@ -37,16 +37,22 @@ type declaredSchedule struct {
 		Mode                   string
 		MaximumWindowInMinutes json.Number
 	}
+	declaredRetry
 	rule.Input
 }
 
 // timedOf gives what a Trigger by time is on the bus, under a name for it.
 func (s *Server) timedOf(d *state.Deployment, t *app.Trigger, name string) ([]timed, error) {
-	r := s.resolver(d)
 	f := d.App.Function(t.Function)
 	if f == nil {
 		return nil, errs.New(errs.NotFound, "there is no function %s", t.Function)
 	}
+	return s.timedTo(d, t, name, s.async(d, f), s.targetOf(d, f))
+}
+
+// timedTo is timedOf for any target, with a Subscription to begin with.
+func (s *Server) timedTo(d *state.Deployment, t *app.Trigger, name string, sub bus.Subscription, to target) ([]timed, error) {
+	r := s.resolver(d)
 	var declared declaredSchedule
 	if err := r.settings(t, &declared); err != nil {
 		return nil, err
@@ -55,7 +61,6 @@ func (s *Server) timedOf(d *state.Deployment, t *app.Trigger, name string) ([]ti
 	if called == "" {
 		called = triggerID(t)
 	}
-	to := s.targetOf(d, f)
 	to.Via, to.Source, to.Rule = invocation.ViaSchedule, called, called
 	if _, scheduler := t.Settings["FlexibleTimeWindow"]; scheduler {
 		to.Group = "default"
@@ -73,7 +78,10 @@ func (s *Server) timedOf(d *state.Deployment, t *app.Trigger, name string) ([]ti
 		}
 		to.Input = &declared.Input
 	}
-	var err error
+	err := declared.apply(&sub, &to)
+	if err != nil {
+		return nil, err
+	}
 	if one.Start, err = scheduleTime(declared.StartDate); err != nil {
 		return nil, errs.New(errs.Invalid, "StartDate: %w", err)
 	}
@@ -89,7 +97,7 @@ func (s *Server) timedOf(d *state.Deployment, t *app.Trigger, name string) ([]ti
 	}
 	var out []timed
 	for i, expr := range t.Schedule {
-		v := timed{schedule: one, sub: s.async(d, f)}
+		v := timed{schedule: one, sub: sub}
 		v.schedule.Name, v.schedule.Expression = name, expr
 		if len(t.Schedule) > 1 {
 			v.schedule.Name += fmt.Sprintf("/%d", i+1)
@@ -189,9 +197,8 @@ func (s *Server) Schedules(ctx context.Context, next int) ([]api.ScheduleInfo, e
 	}
 	functions := map[string]string{}
 	for _, sub := range subs {
-		var t target
-		if json.Unmarshal(sub.Target, &t) == nil {
-			functions[sub.Name] = t.Function
+		if t, ok := targetIn(sub); ok {
+			functions[sub.Name] = t.String()
 		}
 	}
 	out := []api.ScheduleInfo{}

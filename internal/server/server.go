@@ -81,6 +81,7 @@ type Server struct {
 	rehearsals rehearsals
 	events     events
 	pollers    pollers
+	webhooks   webhooks
 	trash      trash
 	key        []byte // seals records, and keys Revisions
 	ready      atomic.Bool

@@ -35,7 +35,7 @@ func (s *Server) streamOf(d *state.Deployment, res *app.Resource) (bus.Stream, e
 		ShardCount, RetentionPeriodHours number
 		StreamModeDetails                struct{ StreamMode string }
 	}
-	if err := r.properties(res, &p); err != nil {
+	if err := r.properties(res.Properties, &p); err != nil {
 		return bus.Stream{}, err
 	}
 	st := bus.Stream{Tenant: tenant, Name: name, Shards: int(p.ShardCount), Retention: time.Duration(float64(p.RetentionPeriodHours) * float64(time.Hour)),
@@ -50,22 +50,6 @@ func (s *Server) streamOf(d *state.Deployment, res *app.Resource) (bus.Stream, e
 		st.Tags[retainTag] = "true"
 	}
 	return st, nil
-}
-
-// properties reads what a Resource declares.
-func (r resolver) properties(res *app.Resource, into any) error {
-	plain, err := r.plain(res.Properties)
-	if err != nil {
-		return err
-	}
-	data, err := json.Marshal(plain)
-	if err == nil {
-		err = json.Unmarshal(data, into)
-	}
-	if err != nil {
-		return errs.New(errs.Invalid, "read its properties: %w", err)
-	}
-	return nil
 }
 
 // streams makes the streams that an App declares what they are to be, and forgets how far mappings were that it has no more.
@@ -209,7 +193,7 @@ func (s *Server) streamSource(r resolver, t *app.Trigger) (string, error) {
 				continue
 			}
 			var p struct{ StreamARN string }
-			err := r.properties(res, &p)
+			err := r.properties(res.Properties, &p)
 			return p.StreamARN, err
 		}
 	}

@@ -58,7 +58,7 @@ func (s *Server) Trace(ctx context.Context, id string) (*api.TraceInfo, error) {
 	return nil, errs.New(errs.Conflict, "several traces have something with the ID %s", id).WithHint("Give the ID of one of them: %s.", strings.Join(names, ", "))
 }
 
-// targets gives the Function of each Subscription.
+// targets gives what each Subscription delivers to, as people know it.
 func (s *Server) targets(ctx context.Context) (map[string]string, error) {
 	subs, err := s.events.bus.Subscriptions(ctx)
 	if err != nil {
@@ -68,7 +68,7 @@ func (s *Server) targets(ctx context.Context) (map[string]string, error) {
 	for _, sub := range subs {
 		var t target
 		if json.Unmarshal(sub.Target, &t) == nil {
-			functions[sub.Name] = t.Function
+			functions[sub.Name] = t.String()
 		}
 	}
 	return functions, nil

@@ -30,7 +30,7 @@ var busRE = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,256}$`)
 // triggerPrefix begins the names of the Subscriptions that a Stack's Triggers are.
 func triggerPrefix(k state.StackKey) string { return "trigger/" + stackID(k) + "/" }
 
-// wanted is what an App's Triggers are on the bus.
+// wanted is what an App's Triggers, rules and subscriptions are on the bus.
 type wanted struct {
 	subs   []bus.Subscription
 	timed  []timed
@@ -53,6 +53,11 @@ func (s *Server) triggers(d *state.Deployment) (w wanted) {
 				sub.Name = name
 				w.subs = append(w.subs, sub)
 			}
+		case "sns":
+			var sub bus.Subscription
+			if sub, err = s.noticeOf(d, t, name); err == nil && t.Enabled {
+				w.subs = append(w.subs, sub)
+			}
 		case "schedule":
 			var list []timed
 			list, err = s.timedOf(d, t, name)
@@ -64,6 +69,8 @@ func (s *Server) triggers(d *state.Deployment) (w wanted) {
 			w.faults = append(w.faults, fmt.Sprintf("%s trigger of function %s: %v", t.Kind, t.Function, err))
 		}
 	}
+	s.subscriptions(d, &w)
+	s.rules(d, &w)
 	return w
 }
 
@@ -76,41 +83,43 @@ func triggerID(t *app.Trigger) string {
 
 // ruleOf is the Subscription of a rule on an event bus.
 func (s *Server) ruleOf(d *state.Deployment, t *app.Trigger) (bus.Subscription, error) {
-	r := s.resolver(d)
 	f := d.App.Function(t.Function)
 	if f == nil {
 		return bus.Subscription{}, errs.New(errs.NotFound, "there is no function %s", t.Function)
 	}
-	on, err := busName(r, t.Source)
-	if err != nil {
-		return bus.Subscription{}, err
-	}
-	var declared struct {
-		EventPattern json.RawMessage
-		rule.Input
-	}
-	if err := r.settings(t, &declared); err != nil {
-		return bus.Subscription{}, err
-	}
-	sub := s.async(d, f)
-	sub.Channel, sub.Subject = busChannel(on), ""
-	filter := rule.Filter{Pattern: declared.EventPattern, Account: s.o.Config.Account, Region: region(d.App)}
-	if sub.Filter, err = filter.Encode(); err != nil {
-		return sub, err
+	return s.ruleTo(d, t, s.async(d, f), s.targetOf(d, f))
+}
+
+// declaredRule is what a rule's target says.
+type declaredRule struct {
+	EventPattern json.RawMessage
+	declaredRetry
+	rule.Input
+}
+
+// filter sets the pattern.
+func (p *declaredRule) filter(account, region string, sub *bus.Subscription) (err error) {
+	f := rule.Filter{Pattern: p.EventPattern, Account: account, Region: region}
+	if sub.Filter, err = f.Encode(); err != nil {
+		return err
 	}
 	if _, err := rule.Compile(sub.Filter); len(sub.Filter) > 0 && err != nil {
-		return sub, errs.New(errs.Invalid, "its event pattern: %w", err)
+		return errs.New(errs.Invalid, "its event pattern: %w", err)
 	}
-	to := s.targetOf(d, f)
-	to.Via, to.Source, to.Rule = invocation.ViaEvent, on, triggerID(t)
-	if !declared.Input.Empty() {
-		if _, err := declared.Input.Compile(); err != nil {
-			return sub, err
-		}
-		to.Input = &declared.Input
+	return nil
+}
+
+// given sets what the target gets.
+func (p *declaredRule) given(to *target, on, called string) error {
+	to.Via, to.Source, to.Rule = invocation.ViaEvent, on, called
+	if p.Input.Empty() {
+		return nil
 	}
-	sub.Target, err = json.Marshal(to)
-	return sub, err
+	if _, err := p.Input.Compile(); err != nil {
+		return err
+	}
+	to.Input = &p.Input
+	return nil
 }
 
 // busName is the name of the event bus that a value means by name or ARN.
@@ -184,7 +193,7 @@ func (s *Server) catchUp(ctx context.Context) {
 	}
 	for k, v := range s.stacks.all() {
 		stands := slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, triggerPrefix(k)) })
-		if v.broken == "" && (stands || v.triggers+v.queues+v.streams > 0) && ctx.Err() == nil {
+		if v.broken == "" && (stands || v.triggers+v.declared+v.streams > 0) && ctx.Err() == nil {
 			s.catchUpStack(ctx, k)
 		}
 	}
@@ -205,29 +214,6 @@ func (s *Server) catchUpStack(ctx context.Context, k state.StackKey) {
 	for _, fault := range s.followed(ctx, d, &serving{triggers: 1, streams: 1}) { // as if there had been some: what is left of them goes
 		s.o.Log.Info("a trigger does not follow", "app", k.App, "stage", k.Stage, "because", fault)
 	}
-}
-
-// takes gives the Payload of a delivery to a Function.
-func (t *target) takes(v *bus.Delivery) (invocation.Payload, error) {
-	if t.Raw {
-		return invocation.Raw(v.Event.Data), nil
-	}
-	if t.Via == "" {
-		return nil, errs.New(errs.Unsupported, "this ebb does not know the target %s", v.Target)
-	}
-	b := &invocation.Batch{Via: t.Via, Source: t.Source, Group: t.Group, Items: []invocation.Item{{Event: v.Event, Arrived: v.Published}}}
-	if t.Input == nil {
-		return b, nil
-	}
-	tr, err := t.Input.Compile()
-	if err != nil {
-		return nil, err
-	}
-	vars := rule.Vars{RuleName: t.Rule, Ingestion: v.Published}
-	if b.Input, err = tr.Apply(event.Envelope(nil, v.Event, t.Account, t.Region), vars); err != nil {
-		return nil, errs.New(errs.Invalid, "transform the event: %w", err)
-	}
-	return b, nil
 }
 
 // Publish puts events on an event bus.
@@ -339,15 +325,19 @@ func (s *Server) Subscriptions(ctx context.Context) ([]api.SubscriptionInfo, err
 		if info.Bus == sub.Channel {
 			info.Bus = ""
 		}
-		var t target
-		if json.Unmarshal(sub.Target, &t) == nil {
-			info.Function = t.Function
+		if t, ok := targetIn(sub); ok {
+			if info.Function = t.Function; t.Function == "" {
+				info.Target = t.String()
+			}
 		}
 		var f rule.Filter
 		if len(sub.Filter) > 0 && json.Unmarshal(sub.Filter, &f) == nil {
 			info.Filter = f.Pattern
 			if f.Filters != nil {
 				info.Filter = f.Filters
+			}
+			if f.Policy != nil {
+				info.Filter = f.Policy
 			}
 		}
 		c := counts[sub.Name]

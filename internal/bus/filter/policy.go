@@ -116,18 +116,30 @@ func (c *policyChecker) object(depth, combinations int) int {
 
 // Match says whether a message passes. In the scope MessageBody a body that is no JSON object does not.
 func (p *Policy) Match(attributes map[string]Attribute, body []byte) (bool, error) {
-	switch {
-	case p.pattern == nil:
+	if p.pattern == nil {
 		return true, nil
-	case p.scope == MessageAttributes:
-		return p.pattern.Match(attributesJSON(attributes))
 	}
-	r := rawjson.Reader{Data: body, MaxDepth: jsonDepth}
-	if r.Peek() != rawjson.Object || !structured(body) {
+	view, ok := View(p.scope, attributes, body)
+	if !ok {
 		return false, nil
 	}
-	return p.pattern.Match(body)
+	return p.pattern.Match(view)
 }
+
+// View is what the policies of a scope see of a message: their patterns are matched against it. False means that no pattern matches.
+func View(scope Scope, attributes map[string]Attribute, body []byte) ([]byte, bool) {
+	if scope == MessageAttributes {
+		return attributesJSON(attributes), true
+	}
+	r := rawjson.Reader{Data: body, MaxDepth: jsonDepth}
+	return body, r.Peek() == rawjson.Object && structured(body)
+}
+
+// Pattern is the pattern over the View, for those who match many at once; nil lets everything pass.
+func (p *Policy) Pattern() *pattern.Pattern { return p.pattern }
+
+// Scope says what the policy looks at.
+func (p *Policy) Scope() Scope { return p.scope }
 
 // attributesJSON is the event that a policy over attributes sees: strings, numbers and lists by their types. Binary attributes, and
 // those whose value is not of their type, are left out.

@@ -1,7 +1,7 @@
 // Package rule reads what a Subscription of the bus wants, and what its target is to get of it.
 //
-// Main types: [Filter], the stored form; [Compile], which makes the bus's Matcher of it; [Index], which finds those of many event patterns that
-// an event matches; and [Input], what takes an event's place.
+// Main types: [Filter], the stored form; [Compile], which makes the bus's Matcher of it; [Index], which finds those of many event patterns and filter
+// policies that an event matches; and [Input], what takes an event's place.
 //
 // Guarantees:
 //
@@ -29,6 +29,9 @@ import (
 type Filter struct {
 	Pattern json.RawMessage `json:"pattern,omitempty"` // EventBridge's, against the event's [event.Envelope]
 	Filters json.RawMessage `json:"filters,omitempty"` // of the CloudEvents Subscriptions API: one expression, or a list that must all hold
+	// Policy is SNS's filter policy, against the message attributes or the message; Scope says which.
+	Policy json.RawMessage `json:"policy,omitempty"`
+	Scope  filter.Scope    `json:"scope,omitempty"`
 	// Account and Region are those of the envelope that a Pattern is matched against.
 	Account string `json:"account,omitempty"`
 	Region  string `json:"region,omitempty"`
@@ -36,7 +39,7 @@ type Filter struct {
 
 // Encode gives the stored form; empty for a Filter that asks for nothing.
 func (f Filter) Encode() (json.RawMessage, error) {
-	if f.Pattern == nil && f.Filters == nil {
+	if f.Pattern == nil && f.Filters == nil && f.Policy == nil {
 		return nil, nil
 	}
 	var data bytes.Buffer
@@ -53,8 +56,14 @@ func decode(data json.RawMessage) (Filter, error) {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return f, errs.New(errs.Invalid, "read the filter: %w", err)
 	}
-	if f.Pattern != nil && f.Filters != nil {
-		return f, errs.New(errs.Invalid, "a filter is an event pattern or an expression, not both")
+	given := 0
+	for _, part := range []json.RawMessage{f.Pattern, f.Filters, f.Policy} {
+		if part != nil {
+			given++
+		}
+	}
+	if given > 1 {
+		return f, errs.New(errs.Invalid, "a filter is an event pattern, an expression or a filter policy, not several of them")
 	}
 	return f, nil
 }
@@ -78,6 +87,12 @@ func Compile(data json.RawMessage) (bus.Matcher, error) {
 			return nil, err
 		}
 		return expressed{x}, nil
+	case f.Policy != nil:
+		p, err := policyOf(f)
+		if err != nil {
+			return nil, err
+		}
+		return policed{p}, nil
 	}
 	return anything{}, nil
 }
@@ -94,6 +109,28 @@ type patterned struct {
 func (m patterned) Match(e *event.Event) bool {
 	ok, err := m.p.Match(event.Envelope(nil, e, m.account, m.region))
 	return ok && err == nil
+}
+
+func policyOf(f Filter) (*filter.Policy, error) {
+	p, list := filter.CompilePolicy(f.Policy, f.Scope, "")
+	return p, pattern.Fault(list)
+}
+
+type policed struct{ p *filter.Policy }
+
+func (m policed) Match(e *event.Event) bool {
+	ok, err := m.p.Match(messageAttributes(e), e.Data)
+	return ok && err == nil
+}
+
+// messageAttributes gives those of a publication as policies see them.
+func messageAttributes(e *event.Event) map[string]filter.Attribute {
+	all := bus.Attributes(e)
+	out := make(map[string]filter.Attribute, len(all))
+	for name, a := range all {
+		out[name] = filter.Attribute{Type: a.Type, Value: a.Text}
+	}
+	return out
 }
 
 type expressed struct{ f *filter.Filter }
@@ -114,14 +151,29 @@ func attributes(e *event.Event) cesql.Attributes {
 	}
 }
 
-// Index is the bus's Index of Filters with patterns.
+// Index is the bus's Index of Filters with patterns or policies.
 type Index struct {
 	sets   map[place]*pattern.Set[int64]
 	places map[int64]place
 }
 
-// place is what an envelope differs by.
-type place struct{ account, region string }
+// place is what the view differs by that patterns are matched against: an envelope, or with a scope that of a policy.
+type place struct {
+	account, region string
+	scope           filter.Scope
+}
+
+// view is what the patterns of a place see of an event. False means that none matches.
+func (at place) view(e *event.Event) ([]byte, bool) {
+	if at.scope == "" {
+		return event.Envelope(nil, e, at.account, at.region), true
+	}
+	var attributes map[string]filter.Attribute
+	if at.scope == filter.MessageAttributes {
+		attributes = messageAttributes(e)
+	}
+	return filter.View(at.scope, attributes, e.Data)
+}
 
 // NewIndex makes an empty Index.
 func NewIndex() bus.Index {
@@ -130,21 +182,33 @@ func NewIndex() bus.Index {
 
 // Add files a Filter, or says that it is not one for an Index.
 func (x *Index) Add(id int64, data json.RawMessage) bool {
-	f, err := decode(data)
-	if err != nil || f.Pattern == nil {
+	at, p := indexed(data)
+	if p == nil {
 		return false
 	}
-	p, err := pattern.Parse(f.Pattern)
-	if err != nil {
-		return false
-	}
-	at := place{f.Account, f.Region}
 	if x.sets[at] == nil {
 		x.sets[at] = pattern.NewSet[int64]()
 	}
 	x.sets[at].Add(id, p)
 	x.places[id] = at
 	return true
+}
+
+// indexed gives the pattern of a Filter and what it is matched against; nil where it has none.
+func indexed(data json.RawMessage) (place, *pattern.Pattern) {
+	f, err := decode(data)
+	switch {
+	case err != nil:
+	case f.Pattern != nil:
+		if p, err := pattern.Parse(f.Pattern); err == nil {
+			return place{account: f.Account, region: f.Region}, p
+		}
+	case f.Policy != nil:
+		if p, err := policyOf(f); err == nil {
+			return place{scope: p.Scope()}, p.Pattern()
+		}
+	}
+	return place{}, nil
 }
 
 // Remove takes a Filter out.
@@ -163,7 +227,11 @@ func (x *Index) Remove(id int64) {
 func (x *Index) Match(e *event.Event) []int64 {
 	var ids []int64
 	for at, s := range x.sets {
-		ids, _ = s.Match(event.Envelope(nil, e, at.account, at.region), ids) // an error names what could not be decided on: those do not match
+		view, ok := at.view(e)
+		if !ok {
+			continue
+		}
+		ids, _ = s.Match(view, ids) // an error names what could not be decided on: those do not match
 	}
 	return ids
 }

@@ -9,9 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebb-run/ebb/internal/bus"
 	"github.com/ebb-run/ebb/internal/bus/rule"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/event"
+	"github.com/ebb-run/ebb/internal/invocation"
 )
 
 func order(id, status string, total int) *event.Event {
@@ -58,12 +60,50 @@ func TestCompile_RefusesWithThePlace(t *testing.T) {
 		`{"pattern":{"detail":{"n":[{"numeric":["~",1]}]}}}`: "~",
 		`{"filters":{"exactly":{"type":"x"}}}`:               "exactly",
 		`{"filters":{"sql":"a AND"}}`:                        "sql",
-		`{"pattern":{"a":["b"]},"filters":[]}`:               "not both",
+		`{"pattern":{"a":["b"]},"filters":[]}`:               "not several",
+		`{"pattern":{"a":["b"]},"policy":{}}`:                "not several",
+		`{"policy":{"a":"b"}}`:                               "line 1",
+		`{"policy":{"a":["b"]},"scope":"Body"}`:              "Body",
 		`[]`:                                                 "read the filter",
 	} {
 		_, err := rule.Compile(json.RawMessage(text))
 		if errs.CodeOf(err) != errs.Invalid || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want it to name %q", text, err, says)
+		}
+	}
+}
+
+func TestCompile_MatchesFilterPolicies(t *testing.T) {
+	t.Parallel()
+	red := order("1", "placed", 20)
+	bus.SetAttributes(red, map[string]invocation.Attribute{"colour": {Type: "String", Text: "red"}, "n": {Type: "Number", Text: "7"}})
+	bare := &event.Event{ID: "2", Source: "/s", Type: "t", Data: []byte("colour")}
+	for _, row := range []struct {
+		filter    string
+		red, bare bool
+	}{
+		{`{"policy":{}}`, true, true},
+		{`{"policy":{"colour":["red"]}}`, true, false},
+		{`{"policy":{"colour":["blue"]},"scope":"MessageAttributes"}`, false, false},
+		{`{"policy":{"n":[{"numeric":[">",5]}]}}`, true, false},
+		{`{"policy":{"colour":[{"exists":false}]}}`, false, true},
+		{`{"policy":{"status":["placed"]},"scope":"MessageBody"}`, true, false},
+		{`{"policy":{"status":["paid"]},"scope":"MessageBody"}`, false, false},
+	} {
+		data := json.RawMessage(row.filter)
+		m, err := rule.Compile(data)
+		if err != nil {
+			t.Errorf("%s: %v", row.filter, err)
+			continue
+		}
+		if a, b := m.Match(red), m.Match(bare); a != row.red || b != row.bare {
+			t.Errorf("%s: matches %v and %v, want %v and %v", row.filter, a, b, row.red, row.bare)
+		}
+		x := rule.NewIndex()
+		if all := row.filter == `{"policy":{}}`; x.Add(1, data) == all {
+			t.Errorf("%s: indexed %v", row.filter, !all)
+		} else if a, b := len(x.Match(red)) == 1, len(x.Match(bare)) == 1; !all && (a != row.red || b != row.bare) {
+			t.Errorf("%s: found %v and %v, want %v and %v", row.filter, a, b, row.red, row.bare)
 		}
 	}
 }

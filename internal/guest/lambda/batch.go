@@ -242,27 +242,8 @@ func (b batch) notification(dst []byte, it *invocation.Item) []byte {
 	}
 	dst = appendString(appendKey(dst, "Message"), body(it.Event))
 	dst = appendMember(dst, "Timestamp", arrived(it).UTC().Format("2006-01-02T15:04:05.000Z"))
-	dst = appendMember(dst, "SignatureVersion", "1")
-	dst = appendMember(dst, "Signature", unsigned)
-	host := "https://sns." + b.unit.Region + ".amazonaws.com/"
-	dst = appendMember(dst, "SigningCertUrl", host+"SimpleNotificationService-0000000000000000000000.pem")
-	dst = appendMember(dst, "UnsubscribeUrl", host+"?Action=Unsubscribe&SubscriptionArn="+topic+":"+label)
-	dst = append(appendKey(dst, "MessageAttributes"), '{')
-	for i, name := range slices.Sorted(maps.Keys(it.Attributes)) {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		a := it.Attributes[name]
-		dst = append(appendString(dst, name), ":{"...)
-		dst = appendMember(dst, "Type", a.Type)
-		if isBinary(a) {
-			dst = appendBytes(appendKey(dst, "Value"), a.Binary)
-		} else {
-			dst = appendMember(dst, "Value", a.Text)
-		}
-		dst = append(dst, '}')
-	}
-	return append(dst, `}}}`...)
+	dst = b.unsigned(dst, topic, label, "SigningCertUrl", "UnsubscribeUrl")
+	return append(topicAttributes(dst, it.Attributes), `}}`...)
 }
 
 // schedule appends the event of a scheduled rule (EventBridge user guide, "Creating a rule that runs on a schedule"), or that of a schedule
