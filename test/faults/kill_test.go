@@ -156,12 +156,12 @@ func plans(rounds, quota int) (all []*fault.Plan) {
 // and messages of a queue each end as a success or as a dead letter, and what is redriven then succeeds.
 func TestKill_AtEveryPointLosesNothing(t *testing.T) {
 	t.Parallel()
-	rounds, quota := 2, 100
+	rounds, quota := 4, 120
 	if testing.Short() {
 		rounds, quota = 1, 20
 	}
 	if *page != "" {
-		rounds, quota = 6, 150
+		rounds, quota = 8, 150
 	}
 	k := newSink(t)
 	flags := map[string]string{"data": filepath.Join(t.TempDir(), "data"), "egress": k.addr}
