@@ -68,6 +68,7 @@ type folder struct {
 
 	schedules map[scheduleKey]liveSchedule
 	q         queueFold
+	known     map[spot]bool // duplicates ahead, as the base tells of them: their firsts are not in the log any more
 }
 
 // load reads the Subscriptions and Schedules that stand.
@@ -94,6 +95,9 @@ func (f *folder) load(ctx context.Context) error {
 		return err
 	}
 	if err := f.loadSchedules(ctx); err != nil {
+		return err
+	}
+	if err := f.loadDrops(ctx); err != nil {
 		return err
 	}
 	return f.loadQueues(ctx)
@@ -263,6 +267,9 @@ func read[T any](it item, f func(T) error) error {
 
 // event drops a duplicate within the window, or makes a delivery for each Subscription that matches.
 func (f *folder) event(ctx context.Context, at did, now int64, e *event.Event) error {
+	if f.known[spot{at.Seq, at.Idx}] {
+		return f.x.exec(ctx, "INSERT OR IGNORE INTO dups(seq, idx) VALUES(?, ?)", int64(at.Seq), at.Idx)
+	}
 	h := hashEvent(e)
 	n, err := f.x.changed(ctx, `INSERT INTO events(h, seq, idx, at) VALUES(?, ?, ?, ?)
 		ON CONFLICT(h) DO UPDATE SET seq = excluded.seq, idx = excluded.idx, at = excluded.at WHERE excluded.at - at >= ?`,
@@ -271,6 +278,9 @@ func (f *folder) event(ctx context.Context, at did, now int64, e *event.Event) e
 		return err
 	}
 	if n == 0 {
+		if err := f.x.exec(ctx, "INSERT INTO drops(seq, idx, first) SELECT ?, ?, seq FROM events WHERE h = ?", int64(at.Seq), at.Idx, h[:]); err != nil {
+			return err
+		}
 		return f.x.exec(ctx, "INSERT INTO dups(seq, idx) VALUES(?, ?)", int64(at.Seq), at.Idx)
 	}
 	for _, s := range f.matched(e) {

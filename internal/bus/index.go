@@ -16,7 +16,7 @@ import (
 )
 
 // indexFormat rises with any change of the tables or of the fold: an index of another format is made again from the log.
-const indexFormat = 2
+const indexFormat = 3
 
 const schema = `
 CREATE TABLE meta(k TEXT PRIMARY KEY, v TEXT NOT NULL) WITHOUT ROWID;
@@ -182,6 +182,9 @@ func (x *index) create(ctx context.Context, logID string, first uint64, b *base)
 		if err := x.setSchedules(ctx, b.Seq, b.schedules); err != nil {
 			return err
 		}
+		if err := x.putDrops(ctx, b.drops); err != nil {
+			return err
+		}
 		if err := x.putBase(ctx, b); err != nil {
 			return err
 		}
@@ -289,15 +292,18 @@ func (x *index) one(ctx context.Context, dest []any, q string, args ...any) (fou
 	return err == nil, err
 }
 
-// base is what was purged from the head of a log: the Subscriptions, Schedules and queues that stood at Seq, the first block that is left.
+// base is what was purged from the head of a log: the Subscriptions, Schedules and queues that stood at Seq, the first block that is left, and which items
+// from there on are duplicates of some before.
 type base struct {
 	Seq    uint64      `json:"seq"`
 	Epoch  uint64      `json:"epoch"`
 	Subs   []baseSub   `json:"subs"`
 	Queues []baseQueue `json:"queues,omitempty"`
 	Parts  int         `json:"parts,omitempty"` // keys that hold the Schedules
+	Drops  int         `json:"drops,omitempty"` // keys that hold the duplicates
 
 	schedules []baseSchedule
+	drops     []baseDrop
 }
 
 type baseSub struct {
