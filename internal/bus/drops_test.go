@@ -95,7 +95,7 @@ func (b *bench) rows(t *testing.T, q string, first int) (out []did) {
 func TestBase_TellsDuplicatesOfWhatWasPurged(t *testing.T) {
 	t.Parallel()
 	cut := 0
-	for seed := range uint64(20) {
+	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		l := random(r)
 		live := l.folded(t, 1, nil)

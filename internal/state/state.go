@@ -217,7 +217,7 @@ const (
 )
 
 // mend is the hint for a store that does not work; the log of the server has the cause.
-const mend = "Its disk may be full or have failed, or a Cluster has no majority. Mend that and start ebb again; what was acknowledged is kept."
+const mend = "Its disk may be full or have failed, or a Cluster has no majority. Mend that; ebb then goes on by itself, and what was acknowledged is kept."
 
 // fault wraps an error of the store with the step and, where the cause is known, code and mend.
 func fault(step string, err error) error {
@@ -230,7 +230,7 @@ func fault(step string, err error) error {
 		return errs.New(errs.Unavailable, "%s: the store takes no calls: %w", step, err).
 			WithHint("%s", mend)
 	case errors.Is(err, natsgo.ErrConnectionClosed), errors.Is(err, natsgo.ErrConnectionDraining), errors.Is(err, natsgo.ErrDisconnected),
-		errors.Is(err, natsgo.ErrTimeout), errors.Is(err, natsgo.ErrConnectionReconnecting):
+		errors.Is(err, natsgo.ErrTimeout), errors.Is(err, natsgo.ErrConnectionReconnecting), errors.Is(err, natsgo.ErrReconnectBufExceeded):
 		return errs.New(errs.Unavailable, "%s: the store is not reachable: %w", step, err).WithHint("%s", mend)
 	}
 	return fmt.Errorf("%s: %w", step, err)
