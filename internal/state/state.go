@@ -229,8 +229,10 @@ func fault(step string, err error) error {
 	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrNoStreamResponse):
 		return errs.New(errs.Unavailable, "%s: the store takes no calls: %w", step, err).
 			WithHint("%s", mend)
+	case errors.Is(err, natsgo.ErrReconnectBufExceeded): // nothing is kept for a store that is gone
+		return errs.New(errs.Unavailable, "%s: the store takes no writes now", step).WithHint("%s", mend)
 	case errors.Is(err, natsgo.ErrConnectionClosed), errors.Is(err, natsgo.ErrConnectionDraining), errors.Is(err, natsgo.ErrDisconnected),
-		errors.Is(err, natsgo.ErrTimeout), errors.Is(err, natsgo.ErrConnectionReconnecting), errors.Is(err, natsgo.ErrReconnectBufExceeded):
+		errors.Is(err, natsgo.ErrTimeout), errors.Is(err, natsgo.ErrConnectionReconnecting):
 		return errs.New(errs.Unavailable, "%s: the store is not reachable: %w", step, err).WithHint("%s", mend)
 	}
 	return fmt.Errorf("%s: %w", step, err)
