@@ -33,6 +33,7 @@ type sender struct {
 	mu struct {
 		sync.Mutex
 		quota int
+		pace  time.Duration // between two of a caller
 		up    *node
 		round int
 		sent  map[string]int    // in the round, by way
@@ -77,8 +78,9 @@ func (s *sender) next(way string) string {
 // send tries one number on the server that is up.
 func (s *sender) send(ctx context.Context, way, number string) error {
 	s.mu.Lock()
-	n := s.mu.up
+	n, pace := s.mu.up, s.mu.pace
 	s.mu.Unlock()
+	time.Sleep(pace)
 	id := "-"
 	var err error
 	switch way {
