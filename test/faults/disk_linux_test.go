@@ -49,7 +49,7 @@ func TestDisk_FullRefusesAndLosesNothing(t *testing.T) {
 	s := newSender(1 << 30)
 	s.mu.pace = 10 * time.Millisecond
 	s.mu.wrong = map[string]error{}
-	s.begin(n, 0)
+	s.begin(0, n)
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -32,30 +32,34 @@ const (
 type sender struct {
 	mu struct {
 		sync.Mutex
-		quota int
-		pace  time.Duration // between two of a caller
-		up    *node
-		round int
-		sent  map[string]int    // in the round, by way
-		acked map[string]string // number → ID of its Invocation, or "-"
-		of    map[string]int    // number → round in which it was sent
-		error error             // the last refusal
-		wrong map[string]error  // refusals without the code Unavailable or a hint, by text
+		quota   int
+		pace    time.Duration // between two of a caller
+		up      []*node       // numbers go to one after the other
+		turn    int
+		round   int
+		sent    map[string]int    // in the round, by way
+		acked   map[string]string // number → ID of its Invocation, or "-"
+		of      map[string]int    // number → round in which it was sent
+		error   error             // the last refusal
+		refused []time.Time
+		newest  map[string]time.Time // when the last was acknowledged, by way
+		wrong   map[string]error     // refusals without the code Unavailable or a hint, by text
 	}
 }
 
 func newSender(quota int) *sender {
 	s := &sender{}
 	s.mu.quota = quota
+	s.mu.newest = map[string]time.Time{}
 	s.mu.sent, s.mu.acked, s.mu.of = map[string]int{}, map[string]string{}, map[string]int{}
 	return s
 }
 
 // begin lets a round's numbers out, to a server.
-func (s *sender) begin(n *node, round int) {
+func (s *sender) begin(round int, up ...*node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.up, s.mu.round = n, round
+	s.mu.up, s.mu.round = up, round
 	clear(s.mu.sent)
 }
 
@@ -63,7 +67,7 @@ func (s *sender) begin(n *node, round int) {
 func (s *sender) next(way string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mu.up == nil || s.mu.sent[way] >= s.mu.quota {
+	if len(s.mu.up) == 0 || s.mu.sent[way] >= s.mu.quota {
 		return ""
 	}
 	n := fmt.Sprintf("%s/%d/%d", way, s.mu.round, s.mu.sent[way])
@@ -78,7 +82,8 @@ func (s *sender) next(way string) string {
 // send tries one number on the server that is up.
 func (s *sender) send(ctx context.Context, way, number string) error {
 	s.mu.Lock()
-	n, pace := s.mu.up, s.mu.pace
+	s.mu.turn++
+	n, pace := s.mu.up[s.mu.turn%len(s.mu.up)], s.mu.pace
 	s.mu.Unlock()
 	time.Sleep(pace)
 	id := "-"
@@ -97,13 +102,14 @@ func (s *sender) send(ctx context.Context, way, number string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		s.mu.error = err
+		s.mu.error, s.mu.refused = err, append(s.mu.refused, time.Now())
 		if s.mu.wrong != nil && (errs.CodeOf(err) != errs.Unavailable || errs.HintOf(err) == "") {
 			s.mu.wrong[err.Error()] = err
 		}
 		return err
 	}
 	s.mu.acked[number] = id
+	s.mu.newest[way] = time.Now()
 	return nil
 }
 
@@ -194,7 +200,7 @@ func TestKill_AtEveryPointLosesNothing(t *testing.T) {
 	s.mu.Lock()
 	s.mu.quota = 0 // nothing new
 	s.mu.Unlock()
-	s.begin(n, len(all))
+	s.begin(len(all), n)
 	until(t, "all events of the rule are acknowledged", func() (bool, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -229,7 +235,7 @@ func round(t *testing.T, s *sender, k *sink, flags map[string]string, i int, p *
 	} else {
 		k.begin(i, 0, nil)
 	}
-	s.begin(n, i)
+	s.begin(i, n)
 	limit := time.After(patience)
 	for dies := false; !dies; {
 		if p.Point == string(bus.AtRedriving) { // one of the two, whichever has something

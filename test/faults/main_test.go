@@ -40,6 +40,10 @@ var page = flag.String("faults.page", "", "write the tables of this run into the
 const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
+	if text := os.Getenv(childNATS); text != "" {
+		fmt.Println("error", serveNATS(text))
+		os.Exit(1)
+	}
 	if flags := os.Getenv(childFlags); flags != "" {
 		if err := serve(flags, os.Getenv(childPlan)); err != nil {
 			fmt.Println("error", err)
@@ -52,10 +56,7 @@ func TestMain(m *testing.M) {
 
 // serve is the child: a server that dies where it is planned to, and with its parent.
 func serve(flags, plan string) error {
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		os.Exit(1)
-	}()
+	endWithParent()
 	p, err := fault.Parse(plan)
 	if err != nil {
 		return err
@@ -78,6 +79,14 @@ func serve(flags, plan string) error {
 	}
 	fmt.Println("ready", s.APIURL(), s.Token(), s.GatewayURL())
 	return errors.Join(s.Run(context.Background()), s.Close())
+}
+
+// endWithParent ends the process when the one that started it is gone.
+func endWithParent() {
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(1)
+	}()
 }
 
 // node is a server in a process of its own.

@@ -39,7 +39,10 @@ def hello(event, context):
     if "Records" in event:
         bad = [{"itemIdentifier": r["messageId"]} for r in event["Records"] if not tell(r["body"])]
         return {"batchItemFailures": bad}
-    n = event["detail"]["n"] if "detail" in event else event["n"]
+    if event.get("source") == "aws.events":
+        n = "slot/" + event["time"]
+    else:
+        n = event["detail"]["n"] if "detail" in event else event["n"]
     if not tell(n):
         raise Exception("told to fail")
     return {"n": n}
