@@ -238,6 +238,8 @@ func fault(step string, err error) error {
 	case errors.As(err, &api) && (api.ErrorCode == apiResources || api.ErrorCode == apiStorage || api.ErrorCode == apiStoreFailed):
 		return errs.New(errs.Unavailable, "%s: the store has no room: %w", step, err).
 			WithHint("Free some space on the disk of the data directory, or raise the store's limit, and try again.")
+	case errors.Is(err, natsgo.ErrReconnectBufExceeded): // nothing is kept for a store that is gone
+		return errs.New(errs.Unavailable, "%s: the store takes no writes now", step).WithHint("%s", mend)
 	case again(err), errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, natsgo.ErrConnectionClosed), errors.Is(err, natsgo.ErrConnectionDraining):
 		return errs.New(errs.Unavailable, "%s: the store does not answer: %w", step, err).WithHint("%s", mend)
 	}

@@ -554,6 +554,9 @@ func (b *Bus) selected(ctx context.Context, k kind, s Selection) error {
 		if _, err := p.log.append(ctx, []item{jsonItem(k, one)}); err != nil {
 			return err
 		}
+		if k == kindRedrive {
+			b.passes(AtRedriving)
+		}
 	}
 	return nil
 }

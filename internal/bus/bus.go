@@ -37,6 +37,9 @@ type Options struct {
 	Ended       Ended         // told of each delivery that ends; nil is not
 	Log         *slog.Logger  // nil drops it
 
+	// Passing is told of every passage of a Point, and may end the process there; nil in production.
+	Passing func(Point)
+
 	// Now is the clock of schedules alone; nil means the system's. It may jump: it is asked again every second or two.
 	Now func() time.Time
 

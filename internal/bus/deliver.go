@@ -297,7 +297,9 @@ func (o *owner) deliver(ctx context.Context, sub *liveSub, batch []*held) {
 		run, ds = append(run, h), append(ds, d)
 	}
 	if len(ds) > 0 {
+		o.b.passes(AtDequeued)
 		outs := o.b.opt.Deliver.Deliver(ctx, ds)
+		o.b.passes(AtEnded)
 		if len(outs) != len(ds) {
 			bad := errs.New(errs.Internal, "the target gave %d outcomes for %d deliveries", len(outs), len(ds))
 			outs = slices.Repeat([]Outcome{{Err: bad}}, len(ds))

@@ -37,13 +37,17 @@
 // cancel, a replay and its progress, a Schedule put, deleted or fired, the taking of the lease. State is a fold over the items: fold.go holds it, and takes no clock, no random
 // number and no setting but the window and MaxHops. Its result is the index, a SQLite file for each Partition (index.go), whose transactions hold
 // their position in the log. It is never synced for its own sake: what a power loss takes from it is folded again. What was purged
-// from the log's head is kept as a base (the Subscriptions and Schedules at that position) in the key-value bucket.
+// from the log's head is kept as a base (the Subscriptions, Schedules and queues at that position, and which items behind it are duplicates of what is gone) in the key-value bucket.
 //
 // A Partition is owned by one Node under a lease (lease.go). The new owner appends its epoch, folds up to it, and only then delivers;
 // outcomes of older epochs that stand behind it are ignored. An owner that cannot renew stops before others may take over; they wait
 // for the whole time to live on their own clocks, so clocks need not agree. One goroutine does all for a Partition (owner.go): folds, commits, and
 // hands what is due to a goroutine per running batch; that one appends the outcomes, and the slot is free when the fold has read them.
 // In an ordered Subscription only the head of each lane (subscription, partitionkey) is pending; others wait and are promoted by the head's end.
+//
+// A delivery that was under way when ebb was killed is delivered again, and that one is no attempt of its own: the Function did not fail, and AWS does not count what its
+// own side fails with either ("How Lambda handles errors and retries with asynchronous invocation": system errors go back to the queue for up to the maximum age). Nothing
+// is written when a delivery begins, which would cost a second sync for each. One that takes ebb down with it ends by its age. In a queue each receive counts, as in SQS.
 //
 // What is due is held in memory up to a bound for each Subscription; the rest stays in the index, and is taken up in order of due time. Event bodies
 // are read from the log when the memory for them is used up.
@@ -61,12 +65,12 @@
 // comes from the log alone. Sends and deletes of standard queues are only appended, by any Node; what needs a look at the state is asked of the owner,
 // which first reads what the asker has written of that queue. Dead letters are moved when a receive comes upon them: by one item within the Partition; to another one
 // they are sent first, under a name that makes a second sending a duplicate, and removed when they stand there. A purge gives the queue a new generation;
-// the old one's rows go little by little. The purge of the log's head keeps what queues hold, and never comes between a message and a duplicate of it that was dropped.
+// the old one's rows go little by little. The purge of the log's head keeps what queues hold.
 //
 // A topic is an item of the log, in the Partition of its key (topicfold.go): a name that may be published to. A publication is an event on the topic's channel
 // (topic.go), and what takes it are Subscriptions there. Those of a FIFO topic are all in the topic's Partition, where their dedup IDs, as the events' ids, meet.
 //
-// It does not yet: count a delivery that was under way when ebb was killed as an attempt; spread Partitions evenly over Nodes (who comes first takes
+// It does not yet: spread Partitions evenly over Nodes (who comes first takes
 // what is free); keep a second index warm on another Node, which has to fold what it lacks when it takes over; bound the calls of one Subscription over
 // all Partitions together; keep events and queues in logs of their own, so that the retention of events keeps the
 // blocks of messages that stand among them; take messages of 1 MiB, because a block has to fit into the servers' default payload.

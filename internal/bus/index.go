@@ -182,10 +182,7 @@ func (x *index) create(ctx context.Context, logID string, first uint64, b *base)
 		if err := x.setSchedules(ctx, b.Seq, b.schedules); err != nil {
 			return err
 		}
-		if err := errors.Join(x.putBase(ctx, b), x.setStreams(ctx, b)); err != nil {
-			return err
-		}
-		if err := x.setTopics(ctx, b); err != nil {
+		if err := errors.Join(x.putDrops(ctx, b.drops), x.putBase(ctx, b), x.setStreams(ctx, b), x.setTopics(ctx, b)); err != nil {
 			return err
 		}
 	}
@@ -292,7 +289,8 @@ func (x *index) one(ctx context.Context, dest []any, q string, args ...any) (fou
 	return err == nil, err
 }
 
-// base is what was purged from the head of a log: the Subscriptions, Schedules, queues, streams and topics that stood at Seq, the first block that is left.
+// base is what was purged from the head of a log: the Subscriptions, Schedules, queues, streams and topics that stood at Seq, the first block that is left,
+// and which items from there on are duplicates of some before.
 type base struct {
 	Seq    uint64      `json:"seq"`
 	Epoch  uint64      `json:"epoch"`
@@ -300,11 +298,13 @@ type base struct {
 	Queues []baseQueue `json:"queues,omitempty"`
 	Topics []baseTopic `json:"topics,omitempty"`
 	Parts  int         `json:"parts,omitempty"` // keys that hold the Schedules
+	Drops  int         `json:"drops,omitempty"` // keys that hold the duplicates
 
 	Streams int `json:"streams,omitempty"` // keys that hold one each
 
 	schedules []baseSchedule
 	streams   []baseStream
+	drops     []baseDrop
 }
 
 type baseSub struct {

@@ -266,7 +266,9 @@ func (p *poller) consume(ctx context.Context, msgs []Received) {
 	batch := p.batch(msgs)
 	retry := Retry{MinBackoff: 200 * time.Millisecond, MaxBackoff: 10 * time.Second}
 	for n := 1; ; n++ {
+		p.b.passes(AtDequeued)
 		v := p.c.Consume(ctx, batch)
+		p.b.passes(AtEnded)
 		if code := errs.CodeOf(v.Err); v.Err == nil || code != errs.Throttled && code != errs.Unavailable {
 			p.remove(ctx, done(msgs, v), until)
 			return

@@ -42,6 +42,7 @@ func (b *Bus) Publish(ctx context.Context, events ...*event.Event) ([]Receipt, e
 		if err != nil {
 			return nil, fmt.Errorf("publish: %w", err)
 		}
+		b.passes(AtAccepted)
 		return []Receipt{{p.num, at.seq, at.first, dup}}, nil
 	}
 	return b.publishMany(ctx, events)
@@ -91,6 +92,7 @@ func (b *Bus) publishMany(ctx context.Context, events []*event.Event) ([]Receipt
 			out[i].Seq, out[i].Item = at.seq, at.first+k
 		}
 	}
+	b.passes(AtAccepted)
 	for i, e := range events {
 		if out[i].Duplicate {
 			f := out[first[hashEvent(e)]]

@@ -25,12 +25,12 @@ func (b *Bus) readBase(ctx context.Context, p *partition) (*base, error) {
 	if err := json.Unmarshal(e.Value(), &out); err != nil {
 		return nil, errs.New(errs.Failed, "the base of partition %d of the event log cannot be read: %w", p.num, err)
 	}
-	return &out, errors.Join(b.readBaseSchedules(ctx, p, &out), b.readBaseStreams(ctx, p, &out))
+	return &out, errors.Join(b.readBaseSchedules(ctx, p, &out), b.readBaseStreams(ctx, p, &out), b.readBaseDrops(ctx, p, &out))
 }
 
 func (p *partition) baseKey() string { return "base." + strconv.Itoa(p.num) }
 
-// writeBase writes a base. Its Schedules may be more than one value of the bucket holds: they are in keys of their own, written before it and
+// writeBase writes a base. Its Schedules and duplicates may be more than one value of the bucket holds: they are in keys of their own, written before it and
 // named by its block, so that an old base is whole until the new one is there.
 func (o *owner) writeBase(ctx context.Context, b *base) error {
 	old, err := o.b.readBase(ctx, o.p)
@@ -63,14 +63,28 @@ func (o *owner) writeBase(ctx context.Context, b *base) error {
 			return err
 		}
 	}
+	for rest := b.drops; len(rest) > 0; b.Drops++ {
+		n := min(len(rest), maxDrops)
+		if err := put(o.p.baseDrops(b.Seq, b.Drops), rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
 	if err := put(o.p.baseKey(), b); err != nil {
 		return err
 	}
 	if old == nil || old.Seq == b.Seq {
 		return nil
 	}
+	var keys []string
 	for i := range old.Parts {
-		if err := o.b.kv.Purge(ctx, o.p.basePart(old.Seq, i)); err != nil {
+		keys = append(keys, o.p.basePart(old.Seq, i))
+	}
+	for i := range old.Drops {
+		keys = append(keys, o.p.baseDrops(old.Seq, i))
+	}
+	for _, key := range keys {
+		if err := o.b.kv.Purge(ctx, key); err != nil {
 			return fault("remove an old base of the event log", err)
 		}
 	}
@@ -185,6 +199,9 @@ func (o *owner) baseAt(ctx context.Context, floor uint64) (*base, error) {
 		return nil, err
 	}
 	if b.schedules, err = o.x.schedulesAt(ctx, floor); err != nil {
+		return nil, err
+	}
+	if b.drops, err = o.x.dropsAt(ctx, floor); err != nil {
 		return nil, err
 	}
 	if b.streams, err = o.streamsAt(ctx, floor); err != nil {

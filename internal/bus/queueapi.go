@@ -228,6 +228,7 @@ func (b *Bus) Send(ctx context.Context, name string, messages []Message) ([]Sent
 			k.wrote(at.seq)
 		}
 	}
+	b.passes(AtAccepted)
 	if k.spec.FIFO {
 		err = b.duplicates(ctx, name, heads, out)
 	}

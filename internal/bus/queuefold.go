@@ -31,8 +31,8 @@ CREATE INDEX free ON groups(gen, free);
 CREATE TABLE dedups(h BLOB PRIMARY KEY, seq INTEGER NOT NULL, idx INTEGER NOT NULL, at INTEGER NOT NULL, id TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX dedupseq ON dedups(seq);
 CREATE TABLE sends(h BLOB PRIMARY KEY, seq INTEGER NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID; -- blocks that held messages, lately
--- What was dropped because of an earlier item: a purge of the log must not come between them.
-CREATE TABLE drops(first INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(seq, first)) WITHOUT ROWID;
+-- What was dropped because of an earlier item; an idx of -1 is what a whole block says of queues. A base names those whose first it has not.
+CREATE TABLE drops(seq INTEGER NOT NULL, idx INTEGER NOT NULL, first INTEGER NOT NULL, PRIMARY KEY(seq, idx)) WITHOUT ROWID;
 `
 
 // liveQueue is a queue that stands, as the fold knows it.
@@ -151,6 +151,10 @@ func (f *folder) writtenTwice(ctx context.Context, at did, now int64) (bool, err
 	if f.q.asked {
 		return f.q.twice, nil
 	}
+	if f.known[spot{at.Seq, wholeBlock}] {
+		f.q.asked, f.q.twice = true, true
+		return true, nil
+	}
 	sum := sha256.Sum256(f.q.data)
 	n, err := f.x.changed(ctx, "INSERT OR IGNORE INTO sends(h, seq, at) VALUES(?, ?, ?)", sum[:16], int64(at.Seq), now)
 	if err != nil {
@@ -158,7 +162,7 @@ func (f *folder) writtenTwice(ctx context.Context, at did, now int64) (bool, err
 	}
 	f.q.asked, f.q.twice = true, n == 0
 	if f.q.twice {
-		err = f.x.exec(ctx, "INSERT OR IGNORE INTO drops(first, seq) SELECT seq, ? FROM sends WHERE h = ?", int64(at.Seq), sum[:16])
+		err = f.x.exec(ctx, "INSERT OR IGNORE INTO drops(seq, idx, first) SELECT ?, ?, seq FROM sends WHERE h = ?", int64(at.Seq), wholeBlock, sum[:16])
 	}
 	return f.q.twice, err
 }
@@ -249,6 +253,9 @@ func (f *folder) send(ctx context.Context, at did, now int64, it item) error {
 	if l == nil {
 		return nil // deleted meanwhile
 	}
+	if f.known[spot{at.Seq, at.Idx}] {
+		return nil
+	}
 	if h := l.dedupHash(&s); h != nil {
 		n, err := f.x.changed(ctx, `INSERT INTO dedups(h, seq, idx, at, id) VALUES(?, ?, ?, ?, ?)
 			ON CONFLICT(h) DO UPDATE SET seq = excluded.seq, idx = excluded.idx, at = excluded.at, id = excluded.id WHERE excluded.at - at >= ?`,
@@ -257,7 +264,7 @@ func (f *folder) send(ctx context.Context, at did, now int64, it item) error {
 			return err
 		}
 		if n == 0 {
-			return f.x.exec(ctx, "INSERT OR IGNORE INTO drops(first, seq) SELECT seq, ? FROM dedups WHERE h = ?", int64(at.Seq), h)
+			return f.x.exec(ctx, "INSERT OR IGNORE INTO drops(seq, idx, first) SELECT ?, ?, seq FROM dedups WHERE h = ?", int64(at.Seq), at.Idx, h)
 		}
 	}
 	sent, visible, grp := now, now+l.spec.Delay.Milliseconds(), ""

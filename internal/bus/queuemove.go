@@ -107,6 +107,11 @@ func (o *owner) moveMessages(ctx context.Context, q *liveQueue, to string, msgs 
 		}
 		s.Do, s.Entries = settleDrop, entries(there)
 	}
+	if dead {
+		o.b.passes(AtMoving)
+	} else {
+		o.b.passes(AtRedriving)
+	}
 	// Whoever asked finds it so.
 	if rerr := o.reachBlock(ctx, o.record([]item{jsonItem(kindSettled, s)})); err == nil {
 		err = rerr

@@ -1,9 +1,6 @@
 package bus
 
-import (
-	"context"
-	"math"
-)
+import "context"
 
 // baseQueue is a queue that stood where the log now begins.
 type baseQueue struct {
@@ -59,16 +56,7 @@ func (o *owner) queueFloor(ctx context.Context, least int64) (int64, error) {
 		}
 		least = min(least, v)
 	}
-	for { // what was dropped comes with that because of which it was
-		v := int64(math.MaxInt64)
-		if _, err := o.x.one(ctx, []any{&v}, "SELECT coalesce(min(first), ?) FROM drops WHERE seq >= ?", v, least); err != nil {
-			return 0, err
-		}
-		if v >= least {
-			return least, nil
-		}
-		least = v
-	}
+	return least, nil
 }
 
 // goneStep is how many rows of purged queues are removed at a time.

@@ -27,7 +27,7 @@ const startTimeout = 10 * time.Second
 // maxMemoryStore bounds streams kept in memory. ebb has none; the default is three quarters of the machine's memory.
 const maxMemoryStore = 64 << 20
 
-// room is how much must be free on the disk to start; JetStream turns itself off for good at the first failed write.
+// room is how much must be free on the disk to start; JetStream turns itself off at the first failed write.
 const room = 1 << 20
 
 func (c *Conn) embed(ctx context.Context, o Options) error {
@@ -48,38 +48,28 @@ func (c *Conn) embed(ctx context.Context, o Options) error {
 	if err := checkFormat(dir); err != nil {
 		return err
 	}
-	if err := checkRoom(dir); err != nil {
+	if err := checkRoom(dir, room); err != nil {
 		return err
 	}
 	found, err := inspect(ctx, dir)
 	if err != nil {
 		return err
 	}
-	log := &serverLog{log: o.Log, broken: make(chan error, 1)}
+	log := newServerLog(o.Log)
 	if err := c.start(ctx, o, log); err != nil {
+		return err
+	}
+	if err := c.dial(o); err != nil {
 		return err
 	}
 	if err := c.check(ctx, found, log); err != nil {
 		return err
 	}
-	c.watch(log)
+	c.watch(o, log)
 	return nil
 }
 
-// watch waits for the server to say that it cannot write. The server calls its log under its own locks, so that nothing can be
-// done there.
-func (c *Conn) watch(log *serverLog) {
-	c.stop = make(chan struct{})
-	c.wait.Go(func() {
-		select {
-		case err := <-log.broken:
-			c.fail(err)
-		case <-c.stop:
-		}
-	})
-}
-
-// start runs the server and connects to it in process.
+// start runs the server, and makes it the one that is connected to.
 func (c *Conn) start(ctx context.Context, o Options, log *serverLog) error {
 	srv, err := natsserver.NewServer(&natsserver.Options{
 		ServerName:             o.Name,
@@ -96,7 +86,7 @@ func (c *Conn) start(ctx context.Context, o Options, log *serverLog) error {
 	if err != nil {
 		return fmt.Errorf("make embedded nats server: %w", err)
 	}
-	c.srv = srv
+	c.srv.Store(srv)
 	srv.SetLoggerV2(log, false, false, false)
 	started := make(chan struct{})
 	go func() {
@@ -117,10 +107,17 @@ func (c *Conn) start(ctx context.Context, o Options, log *serverLog) error {
 	if !srv.ReadyForConnections(startTimeout) {
 		return errs.New(errs.Unavailable, "embedded nats server in %s did not start in %v", c.dir, startTimeout)
 	}
+	return nil
+}
+
+// dial connects to the server in process, and again to one that takes its place.
+func (c *Conn) dial(o Options) (err error) {
 	c.nc, err = natsgo.Connect("", append(clientOptions(o),
-		natsgo.InProcessServer(srv),
-		// When the server of this process is gone it does not come back: calls then fail at once instead of waiting.
-		natsgo.NoReconnect(),
+		natsgo.InProcessServer(door{c}),
+		natsgo.MaxReconnects(-1),
+		natsgo.ReconnectWait(healPause/4),
+		natsgo.ReconnectJitter(0, 0),
+		natsgo.ReconnectBufSize(-1), // while there is none, calls fail at once instead of waiting
 		// A pipe inside the process cannot go stale; no timer is needed to find out.
 		natsgo.PingInterval(time.Hour),
 	)...)
@@ -183,13 +180,13 @@ func diskError(dir, step string, err error) error {
 }
 
 // checkRoom tries to write a little: free space as reported does not count quotas.
-func checkRoom(dir string) error {
+func checkRoom(dir string, size int) error {
 	// The name is fixed, so that a crash leaves at most one; the lock keeps others away.
 	f, err := os.OpenFile(filepath.Join(dir, ".room"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return diskError(dir, "write to", err)
 	}
-	_, err = f.Write(make([]byte, room))
+	_, err = f.Write(make([]byte, size))
 	err = errors.Join(err, f.Close(), os.Remove(f.Name()))
 	if err != nil {
 		return diskError(dir, "write to", err)
@@ -205,6 +202,10 @@ type serverLog struct {
 		sync.Mutex
 		kept []string
 	}
+}
+
+func newServerLog(log *slog.Logger) *serverLog {
+	return &serverLog{log: log, broken: make(chan error, 1)}
 }
 
 func (l *serverLog) Noticef(string, ...any) {}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
 )
@@ -84,15 +85,26 @@ func lockDir(dir string) (*dirLock, error) {
 	if err != nil {
 		return nil, diskError(dir, "lock", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	holder := func() int {
+		buf := make([]byte, 32)
+		n, _ := f.ReadAt(buf, 0)
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(buf[:n])))
+		return pid
+	}
+	// A process that was killed while it started another leaves the lock with that one until it is executed, or has seen that its parent is gone.
+	for end := time.Now().Add(leftLock); errors.Is(err, syscall.EWOULDBLOCK) && gone(holder()) && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
 		defer f.Close()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, diskError(dir, "lock", err)
 		}
 		by := "another process"
-		buf := make([]byte, 32)
-		if n, _ := f.ReadAt(buf, 0); n > 0 {
-			by = "process " + strings.TrimSpace(string(buf[:n]))
+		if pid := holder(); pid > 0 {
+			by = "process " + strconv.Itoa(pid)
 		}
 		return nil, errs.New(errs.Conflict, "the store in %s is in use by %s", dir, by).
 			WithHint("Stop that one first, or choose another folder with --data.")
@@ -102,6 +114,12 @@ func lockDir(dir string) (*dirLock, error) {
 	_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	return &dirLock{f}, nil
 }
+
+// leftLock bounds the wait for a lock whose process is gone.
+const leftLock = 5 * time.Second
+
+// gone tells whether the process has ended.
+func gone(pid int) bool { return pid > 0 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
 func (l *dirLock) release() error {
 	// A program that is being started has the file too until it is executed: closing alone would leave it locked.

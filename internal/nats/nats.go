@@ -11,7 +11,7 @@
 //     the folder is changed then. A record torn by a crash at the very end of a file was never acknowledged, and is dropped.
 //  3. A folder is open in one process at a time, and one written by a newer ebb is refused untouched.
 //  4. The embedded server listens on no port.
-//  5. When the embedded store cannot write any more, calls on it fail at once, and Healthy says why.
+//  5. When the embedded store cannot write, calls on it fail at once, and Healthy says why. It goes on by itself when the disk takes writes again.
 //  6. Close is idempotent, and leaves no goroutine of the server's or the connection's.
 //
 // It creates no streams and knows nothing of what is stored. It cannot set how an external server
@@ -48,11 +48,11 @@ type Options struct {
 type Conn struct {
 	nc   *natsgo.Conn
 	js   jetstream.JetStream
-	srv  *natsserver.Server // nil for an external one
+	srv  atomic.Pointer[natsserver.Server] // nil for an external one
 	dir  string
 	lock *dirLock
 	once sync.Once
-	// broken is why the embedded store takes no more writes; set once.
+	// broken is why the embedded store takes no writes now.
 	broken atomic.Pointer[error]
 	stop   chan struct{}  // ends the watch for broken
 	wait   sync.WaitGroup // for it
@@ -146,21 +146,13 @@ func (c *Conn) Healthy() error {
 	switch {
 	case cause != nil:
 		return errs.New(errs.Unavailable, "the store in %s has stopped: %w", c.dir, *cause).
-			WithHint("Its disk is full or has failed. Mend that and start ebb again; what was acknowledged is kept.")
-	case c.srv != nil && !c.srv.JetStreamEnabled():
+			WithHint("Its disk is full or has failed. Mend that; it then goes on by itself, and what was acknowledged is kept.")
+	case c.srv.Load() != nil && !c.srv.Load().JetStreamEnabled():
 		return errs.New(errs.Unavailable, "the store in %s has stopped", c.dir)
 	case !c.nc.IsConnected():
 		return errs.New(errs.Unavailable, "the connection to NATS is lost")
 	}
 	return nil
-}
-
-// fail ends the connection after the server could not write. A stream that has met such an error answers nothing until it is
-// opened again: callers would wait for their deadlines.
-func (c *Conn) fail(cause error) {
-	if c.broken.CompareAndSwap(nil, &cause) && c.nc != nil {
-		c.nc.Close()
-	}
 }
 
 // Close ends the connection, and the embedded server where there is one. Further calls wait for the first.
@@ -174,10 +166,7 @@ func (c *Conn) Close() error {
 		if c.nc != nil {
 			c.nc.Close()
 		}
-		if c.srv != nil {
-			c.srv.Shutdown()
-			c.srv.WaitForShutdown()
-		}
+		c.end()
 		if c.lock != nil {
 			err = c.lock.release()
 		}

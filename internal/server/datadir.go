@@ -175,7 +175,8 @@ func lockData(dir string) (*dataLock, error) {
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	// A command that looks whether somebody is there holds it for an instant.
-	for try := 0; err != nil && try < 10; try++ {
+	// A process that was killed while it started another leaves the lock with that one until it is executed, or has seen that its parent is gone.
+	for try := 0; err != nil && (try < 10 || try < 500 && holderGone(dir)); try++ {
 		time.Sleep(10 * time.Millisecond)
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	}
@@ -189,6 +190,13 @@ func lockData(dir string) (*dataLock, error) {
 			WithHint("Use that one, stop it, or choose another data directory with --data DIR.")
 	}
 	return &dataLock{dir: dir, file: f}, nil
+}
+
+// holderGone says whether the process that announced itself has ended.
+func holderGone(dir string) bool {
+	var r RunFile
+	data, err := os.ReadFile(filepath.Join(dir, "server.json"))
+	return err == nil && json.Unmarshal(data, &r) == nil && r.PID > 0 && errors.Is(syscall.Kill(r.PID, 0), syscall.ESRCH)
 }
 
 // isLocked says whether some process holds the lock file.

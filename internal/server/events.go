@@ -54,7 +54,7 @@ type events struct {
 func (s *Server) openEvents(ctx context.Context) error {
 	o := bus.Options{
 		Dir: filepath.Join(s.o.Config.Data, "events"), Alone: s.o.Config.NATS == "", Log: s.o.Log, Deliver: deliverer{s},
-		Limits: event.Limits{Event: maxEvent}, Compile: rule.Compile, Index: rule.NewIndex, Ended: s.ended,
+		Limits: event.Limits{Event: maxEvent}, Compile: rule.Compile, Index: rule.NewIndex, Ended: s.ended, Passing: s.o.Passing,
 	}
 	s.events.alone = o.Alone
 	if !o.Alone {

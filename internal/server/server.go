@@ -27,6 +27,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/artifact"
+	"github.com/ebb-run/ebb/internal/bus"
 	"github.com/ebb-run/ebb/internal/config"
 	"github.com/ebb-run/ebb/internal/egress"
 	"github.com/ebb-run/ebb/internal/engine"
@@ -54,6 +55,7 @@ type Options struct {
 	Log     *slog.Logger
 	Env     func(string) (string, bool)
 	Access  func(gateway.Access) // told of every request; may be nil
+	Passing func(bus.Point)      // told of each message's way, and may end the process; for tests, else nil
 }
 
 // Server is one Node.

@@ -61,6 +61,9 @@ func TestStore_AFullDiskIsSaidAndLosesNothing(t *testing.T) {
 		t.Errorf("health: %v", err)
 	}
 	_ = c.Close()
+	if err := c.Healthy(); err == nil {
+		t.Error("a closed store is healthy")
+	}
 	if c, err := nats.Open(t.Context(), nats.Options{Dir: dir, MaxStore: 1 << 30}); errs.CodeOf(err) != errs.Unavailable || !strings.Contains(err.Error(), "disk is full") {
 		t.Errorf("opened on a full disk: %v", err)
 		_ = c.Close()
@@ -79,6 +82,63 @@ func TestStore_AFullDiskIsSaidAndLosesNothing(t *testing.T) {
 		t.Error("nothing was written")
 	}
 	put(t, s, stack, "goes on")
+}
+
+// What is open goes on by itself when there is room again, and knows what it was told.
+func TestStore_GoesOnWhenTheDiskHasRoomAgain(t *testing.T) {
+	t.Parallel()
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=16m"); err != nil {
+		t.Skipf("cannot mount a file system here: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	c, err := nats.Open(t.Context(), nats.Options{Dir: filepath.Join(disk, "nats"), MaxStore: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := state.Open(t.Context(), c.JetStream(), state.Options{Key: testKey, History: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var acked []string
+	for round := range 3 {
+		ballast := filepath.Join(disk, "ballast")
+		fill(t, ballast, 0)
+		for i := 0; ; i++ {
+			d := deployment(stack, fmt.Sprint(round, " ", i))
+			if err := s.Put(t.Context(), d); err != nil {
+				break
+			}
+			acked = append(acked, d.ID)
+		}
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+		limit := time.Now().Add(time.Minute)
+		for d := deployment(stack, fmt.Sprint("again ", round)); ; {
+			err := s.Put(t.Context(), d)
+			if err == nil {
+				acked = append(acked, d.ID)
+				break
+			}
+			if errs.CodeOf(err) != errs.Unavailable || errs.HintOf(err) == "" {
+				t.Errorf("got %v", err)
+			}
+			if time.Now().After(limit) {
+				t.Fatalf("round %d: it does not go on: %v", round, err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	if err := c.Healthy(); err != nil {
+		t.Error(err)
+	}
+	for _, id := range acked {
+		if _, err := s.Deployment(t.Context(), stack, id); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
 }
 
 // fill takes all room but the given number of bytes.

@@ -217,7 +217,7 @@ const (
 )
 
 // mend is the hint for a store that does not work; the log of the server has the cause.
-const mend = "Its disk may be full or have failed, or a Cluster has no majority. Mend that and start ebb again; what was acknowledged is kept."
+const mend = "Its disk may be full or have failed, or a Cluster has no majority. Mend that; ebb then goes on by itself, and what was acknowledged is kept."
 
 // fault wraps an error of the store with the step and, where the cause is known, code and mend.
 func fault(step string, err error) error {
@@ -229,6 +229,8 @@ func fault(step string, err error) error {
 	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrNoStreamResponse):
 		return errs.New(errs.Unavailable, "%s: the store takes no calls: %w", step, err).
 			WithHint("%s", mend)
+	case errors.Is(err, natsgo.ErrReconnectBufExceeded): // nothing is kept for a store that is gone
+		return errs.New(errs.Unavailable, "%s: the store takes no writes now", step).WithHint("%s", mend)
 	case errors.Is(err, natsgo.ErrConnectionClosed), errors.Is(err, natsgo.ErrConnectionDraining), errors.Is(err, natsgo.ErrDisconnected),
 		errors.Is(err, natsgo.ErrTimeout), errors.Is(err, natsgo.ErrConnectionReconnecting):
 		return errs.New(errs.Unavailable, "%s: the store is not reachable: %w", step, err).WithHint("%s", mend)
