@@ -119,6 +119,9 @@ func (b *bench) busFigures(ctx context.Context, p *busPeer, set func(string, flo
 		}
 		set(row.figure, got.rate)
 	}
+	if err := p.bus.Sync(ctx); err != nil { // what was published only is read, and no part of what follows
+		return err
+	}
 	poll, end := context.WithCancel(ctx)
 	p.wait.Go(func() { _ = p.bus.Poll(poll, bus.Mapping{Name: "jobs", Queue: "jobs", Batch: 10}, p) }) // its settings are right
 	defer end()

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -78,12 +77,33 @@ func (c *caller) answer() ([]byte, error) {
 			chunked = true
 		}
 	}
-	if chunked {
-		return nil, errors.New("a chunked answer")
-	}
-	body := make([]byte, max(length, 0))
-	if _, err := io.ReadFull(c.in, body); err != nil {
-		return nil, err
+	var body []byte
+	for {
+		if chunked {
+			line, err := c.in.ReadSlice('\n')
+			if err != nil {
+				return nil, err
+			}
+			size, err := strconv.ParseInt(strings.TrimSpace(string(line)), 16, 32)
+			if err != nil {
+				return nil, err
+			}
+			length = int(size)
+		}
+		at := len(body)
+		body = append(body, make([]byte, max(length, 0))...)
+		if _, err := io.ReadFull(c.in, body[at:]); err != nil {
+			return nil, err
+		}
+		if !chunked {
+			break
+		}
+		if _, err := c.in.Discard(2); err != nil {
+			return nil, err
+		}
+		if length == 0 {
+			break
+		}
 	}
 	if !ok {
 		return nil, fmt.Errorf("%s: %.300s", first, body)
@@ -137,12 +157,22 @@ func publishFor(callers int, d time.Duration, open func() (publisher, error)) (p
 	}
 	wg.Wait()
 	elapsed := time.Since(begun)
-	if err := errors.Join(failed...); err != nil {
+	if err := firstOf(failed); err != nil {
 		return published{}, err
 	}
 	every := slices.Concat(took...)
 	slices.Sort(every)
 	return published{float64(len(every)) / elapsed.Seconds(), every[len(every)/2], every[len(every)*99/100]}, nil
+}
+
+// firstOf gives the first error: of many callers all may have the same.
+func firstOf(all []error) error {
+	for _, err := range all {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // eventBody is about 256 bytes of data, in JSON.

@@ -306,12 +306,12 @@ func (e *redisEnd) ack() error {
 }
 
 // goaws in a pinned version; it is no part of ebb's build.
-const goawsModule = "github.com/Admiral-Piett/goaws/cmd/goaws@v0.5.4"
+const goawsModule = "github.com/Admiral-Piett/goaws/app/cmd@v0.4.4"
 
 // installGoAWS builds it into the cache once.
 func (b *bench) installGoAWS(ctx context.Context) (string, error) {
 	dir := filepath.Join(b.cache, "goaws-"+goawsModule[strings.LastIndexByte(goawsModule, '@')+1:])
-	program := filepath.Join(dir, "goaws")
+	program := filepath.Join(dir, "cmd") // as its folder is called
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}

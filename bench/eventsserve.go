@@ -116,6 +116,11 @@ func (b *bench) eventsServed(ctx context.Context, dir string, set func(string, f
 		}
 		set(row.figure, got.rate)
 	}
+	client := e.client()
+	defer client.CloseIdle()
+	if _, err := client.Subscriptions(ctx); err != nil { // when all is read that was published only, which is no part of what follows
+		return err
+	}
 	rate, err := e.singles(ctx, "single-", b.through(figSingle))
 	if err != nil {
 		return err
@@ -223,7 +228,7 @@ func flow(callers int, total int64, open func() (publisher, error)) error {
 		})
 	}
 	wg.Wait()
-	return errors.Join(failed...)
+	return firstOf(failed)
 }
 
 // singles publishes events one by one and gives the rate from the first publish to the end of the last handler.
@@ -258,7 +263,7 @@ func (e *tenEnd) publish(n int64) error {
 		b = append(strconv.AppendQuote(append(b, `{"body":`...), payload(10*n+k)), '}')
 	}
 	e.body = append(b, ']')
-	_, err := e.post("/v1/queues/bench-jobs/messages", "application/json", e.body)
+	_, err := e.post("/v1/queues/bench-jobs/messages/batch", "application/json", e.body)
 	return err
 }
 
