@@ -351,13 +351,13 @@ func (b *bench) queueUp(ctx context.Context, dir string, q *EventQueue) error {
 	client := e.client()
 	defer client.CloseIdle()
 	err = e.until(ctx, 10*time.Minute, func() (bool, error) {
-		list, _ := client.Subscriptions(ctx) // it gives up while there is much to read
+		list, _ := client.Subscriptions(ctx) // it gives up while there is much to read, and counts all
 		for _, s := range list {
 			if s.Pending+s.Done+s.Dead >= q.Events {
 				return true, nil
 			}
 		}
-		return false, nil
+		return false, e.pause(ctx, time.Now().Add(soon), time.Second)
 	})
 	if err != nil {
 		return err
