@@ -49,8 +49,9 @@ type EventFigure struct {
 // EventQueue is what a million queued events cost.
 type EventQueue struct {
 	Events   int     `json:"events"`
-	Rate     float64 `json:"rate"`    // at which they were published, events a second
-	Peak     float64 `json:"peakMiB"` // the largest resident set of ebb's process from its start to the last of them
+	Rate     float64 `json:"rate"`         // at which they were published, events a second
+	Peak     float64 `json:"peakMiB"`      // the largest resident set of ebb's process from its start to the last of them
+	Tenth    float64 `json:"tenthPeakMiB"` // the same when a tenth was queued
 	Ready    float64 `json:"readySeconds"`
 	First    float64 `json:"firstSeconds"`   // from the start of the process to the end of the first handler
 	Restart  float64 `json:"restartPeakMiB"` // resident set after the restart

@@ -89,11 +89,11 @@ func (r *report) printEvents(w io.Writer, markdown bool) {
 	}
 	table(w, markdown, rows)
 	if q := r.Queue; q != nil {
-		rows := [][]string{{"queued events", "published", "peak of memory", "on disk", "restart to ready", "to the end of the first handler", "memory then"}}
+		rows := [][]string{{"queued events", "published", "peak of memory (with a tenth)", "on disk", "restart to ready", "to the end of the first handler", "memory then"}}
 		if q.NotRun != "" {
 			rows = append(rows, []string{fmt.Sprint(q.Events), "not run: " + q.NotRun})
 		} else {
-			rows = append(rows, []string{fmt.Sprint(q.Events), fmt.Sprintf("%.0f/s", q.Rate), fmt.Sprintf("%.0f MiB", q.Peak), fmt.Sprintf("%d MiB", q.LogBytes>>20),
+			rows = append(rows, []string{fmt.Sprint(q.Events), fmt.Sprintf("%.0f/s", q.Rate), fmt.Sprintf("%.0f MiB (%.0f)", q.Peak, q.Tenth), fmt.Sprintf("%d MiB", q.LogBytes>>20),
 				fmt.Sprintf("%.2f s", q.Ready), fmt.Sprintf("%.2f s", q.First), fmt.Sprintf("%.0f MiB", q.Restart)})
 		}
 		table(w, markdown, rows)

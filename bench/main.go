@@ -89,12 +89,13 @@ func parse(args []string, usage io.Writer) (options, error) {
 	}
 	if o.quick {
 		o.repeats, o.duration, o.warm, o.starts = 2, 600*time.Millisecond, 400*time.Millisecond, min(o.starts, 10)
+		o.queued = min(o.queued, 100_000)
 	}
 	if o.cold && o.events {
 		return o, errors.New("either -cold or -events")
 	}
-	if o.queued < 0 || o.queued%100 != 0 {
-		return o, errors.New("-queued is a number of hundreds")
+	if o.queued < 0 || o.queued%1000 != 0 {
+		return o, errors.New("-queued is a number of thousands")
 	}
 	if o.starts < 1 || o.density < 0 {
 		return o, errors.New("-starts is at least 1, -density at least 0")
