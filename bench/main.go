@@ -39,6 +39,8 @@ type options struct {
 	cold     bool // only cold starts and density
 	starts   int
 	density  int
+	events   bool // only the event bus
+	queued   int
 }
 
 func main() {
@@ -63,7 +65,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.SetOutput(usage)
 	var only string
 	fs.BoolVar(&o.quick, "quick", false, "two short repeats, for a first impression (under two minutes)")
-	fs.StringVar(&only, "only", "", "contenders to measure, separated by commas; bare always runs (names: "+strings.Join(names(), ", ")+"); with -cold the handlers ("+strings.Join(handlerNames(), ", ")+")")
+	fs.StringVar(&only, "only", "", "contenders to measure, separated by commas; bare always runs (names: "+strings.Join(names(), ", ")+"); with -cold the handlers ("+strings.Join(handlerNames(), ", ")+"), with -events "+strings.Join(eventNames(), ", "))
 	fs.IntVar(&o.repeats, "repeats", 5, "how often each contender is started and measured")
 	fs.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "length of each measurement")
 	fs.DurationVar(&o.warm, "warm", time.Second, "length of the load before the first measurement")
@@ -77,6 +79,8 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.BoolVar(&o.cold, "cold", false, "only cold starts of sandboxed Instances, and the memory of many")
 	fs.IntVar(&o.starts, "starts", 50, "cold starts of each handler in each way, for -cold")
 	fs.IntVar(&o.density, "density", 200, "Instances whose memory is read, for -cold; 0 for none")
+	fs.BoolVar(&o.events, "events", false, "only the event bus and its peers")
+	fs.IntVar(&o.queued, "queued", 1_000_000, "events that are queued before a restart, for -events; 0 for none")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
@@ -85,6 +89,13 @@ func parse(args []string, usage io.Writer) (options, error) {
 	}
 	if o.quick {
 		o.repeats, o.duration, o.warm, o.starts = 2, 600*time.Millisecond, 400*time.Millisecond, min(o.starts, 10)
+		o.queued = min(o.queued, 100_000)
+	}
+	if o.cold && o.events {
+		return o, errors.New("either -cold or -events")
+	}
+	if o.queued < 0 || o.queued%1000 != 0 {
+		return o, errors.New("-queued is a number of thousands")
 	}
 	if o.starts < 1 || o.density < 0 {
 		return o, errors.New("-starts is at least 1, -density at least 0")
@@ -97,6 +108,9 @@ func parse(args []string, usage io.Writer) (options, error) {
 		known := names()
 		if o.cold {
 			known = handlerNames()
+		}
+		if o.events {
+			known = eventNames()
 		}
 		for _, n := range o.only {
 			if !slices.Contains(known, n) {
@@ -141,6 +155,12 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	if o.cold {
 		b.report.Starts = o.starts
 		if err := b.cold(ctx, out); err != nil || o.json == "" {
+			return err
+		}
+		return b.report.save(o.json)
+	}
+	if o.events {
+		if err := b.events(ctx, out); err != nil || o.json == "" {
 			return err
 		}
 		return b.report.save(o.json)

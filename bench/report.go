@@ -25,6 +25,8 @@ type report struct {
 	Starts  int               `json:"starts,omitempty"`
 	Cold    []*Cold           `json:"cold,omitempty"`
 	Density []Density         `json:"density,omitempty"`
+	Events  []*EventFigure    `json:"events,omitempty"`
+	Queue   *EventQueue       `json:"queue,omitempty"`
 	Targets []Target          `json:"targets"`
 
 	rows [][]string

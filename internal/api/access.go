@@ -58,6 +58,7 @@ func (s *Server) routes() []route {
 		{"GET /v1/schedules", identity.OpEvents, never, s.schedules},
 		{"GET /v1/queues", identity.OpEvents, never, s.queues},
 		{"POST /v1/queues/{name}/messages", identity.OpPublish, never, s.sendMessage},
+		{"POST /v1/queues/{name}/messages/batch", identity.OpPublish, never, s.sendMessages},
 		{"POST /v1/queues/{name}/purge", identity.OpReplay, never, s.purgeQueue},
 		{"POST /v1/queues/{name}/redrive", identity.OpReplay, never, s.redriveQueue},
 		{"GET /v1/streams", identity.OpEvents, never, s.streams},

@@ -98,6 +98,7 @@ var may = map[string]struct {
 	"GET /v1/schedules":                        {"admin deploy read", "", "403"},
 	"GET /v1/queues":                           {"admin deploy read", "", "403"},
 	"POST /v1/queues/{name}/messages":          {"admin deploy invoke", `{"body":"x"}`, "403"},
+	"POST /v1/queues/{name}/messages/batch":    {"admin deploy invoke", `[{"body":"x"}]`, "403"},
 	"POST /v1/queues/{name}/purge":             {"admin deploy", "{}", "403"},
 	"POST /v1/queues/{name}/redrive":           {"admin deploy", "{}", "403"},
 	"GET /v1/topics":                           {"admin deploy read", "", "403"},

@@ -89,6 +89,13 @@ func (b *backend) SendMessage(_ context.Context, queue string, m api.QueueMessag
 	return &api.SentMessage{ID: queue + " " + m.Body + " " + m.Group + " " + m.Dedup}, b.fault
 }
 
+func (b *backend) SendMessages(_ context.Context, queue string, all []api.QueueMessage) (out []api.SentMessage, _ error) {
+	for _, m := range all {
+		out = append(out, api.SentMessage{ID: queue + " " + m.Body})
+	}
+	return out, b.fault
+}
+
 func (b *backend) PurgeQueue(_ context.Context, queue string) error {
 	if queue == "none" {
 		return errs.New(errs.NotFound, "there is no queue none")
@@ -134,6 +141,14 @@ func TestQueues_AreListedSentToPurgedAndRedriven(t *testing.T) {
 	}
 	if got, err := n.client.SendMessage(ctx, "a.fifo", api.QueueMessage{Body: "<b>", Group: "g", Dedup: "d"}); err != nil || got.ID != "a.fifo <b> g d" {
 		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := n.client.SendMessages(ctx, "a", []api.QueueMessage{{Body: "1"}, {Body: "2"}}); err != nil || len(got) != 2 || got[1].ID != "a 2" {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{"[]", `[{"bdy":"x"}]`, "{}", "[" + strings.Repeat(`{"body":"x"},`, 1000) + `{"body":"x"}]`} {
+		if got := n.call(t, "POST", "/v1/queues/jobs/messages/batch", bad, nil); got.status != http.StatusBadRequest {
+			t.Errorf("%.20s: %+v", bad, got)
+		}
 	}
 	if k, err := n.client.RedriveQueue(ctx, "dead", "xy"); err != nil || k != 6 {
 		t.Errorf("%d, %v", k, err)

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/ebb-run/ebb/internal/errs"
 )
 
 // QueueInfo describes a queue.
@@ -31,6 +33,8 @@ type SentMessage struct {
 	ID        string `json:"id"`
 	Sequence  string `json:"sequence,omitempty"`
 	Duplicate bool   `json:"duplicate,omitempty"` // it was sent before, and dropped
+	Code      string `json:"code,omitempty"`      // of several: why this one is not sent, and then it has no ID
+	Error     string `json:"error,omitempty"`
 }
 
 // QueueBackend is what the control API needs for queues.
@@ -38,6 +42,8 @@ type QueueBackend interface {
 	Queues(ctx context.Context) ([]QueueInfo, error)
 	// SendMessage returns when the message is durable.
 	SendMessage(ctx context.Context, queue string, m QueueMessage) (*SentMessage, error)
+	// SendMessages does so with several at once, and has a result for each.
+	SendMessages(ctx context.Context, queue string, all []QueueMessage) ([]SentMessage, error)
 	PurgeQueue(ctx context.Context, queue string) error
 	// RedriveQueue moves a dead-letter queue's messages back to where they came from, or all to another queue, and tells how many.
 	RedriveQueue(ctx context.Context, queue, to string) (int, error)
@@ -62,6 +68,28 @@ func (s *Server) sendMessage(w http.ResponseWriter, r *http.Request) error {
 	}
 	// Whether it was accepted must not be left open by a caller that hangs up while the disk writes.
 	got, err := s.backend.SendMessage(context.WithoutCancel(r.Context()), r.PathValue("name"), m)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusAccepted, got)
+	return nil
+}
+
+// Bounds of a call that sends several messages.
+const (
+	maxMessages     = 1000
+	maxMessagesCall = 8 << 20
+)
+
+func (s *Server) sendMessages(w http.ResponseWriter, r *http.Request) error {
+	var all []QueueMessage
+	if err := readJSON(w, r, maxMessagesCall, &all); err != nil {
+		return err
+	}
+	if len(all) == 0 || len(all) > maxMessages {
+		return errs.New(errs.Invalid, "%d messages; one call takes 1 to %d", len(all), maxMessages)
+	}
+	got, err := s.backend.SendMessages(context.WithoutCancel(r.Context()), r.PathValue("name"), all)
 	if err != nil {
 		return err
 	}
@@ -105,6 +133,12 @@ func queuePath(name, rest string) string { return "/v1/queues/" + url.PathEscape
 func (c *Client) SendMessage(ctx context.Context, queue string, m QueueMessage) (*SentMessage, error) {
 	var out SentMessage
 	return &out, c.call(ctx, "POST", queuePath(queue, "/messages"), m, &out)
+}
+
+// SendMessages puts up to 1000 messages into a queue. The result of one that is not sent has a code.
+func (c *Client) SendMessages(ctx context.Context, queue string, all []QueueMessage) ([]SentMessage, error) {
+	var out []SentMessage
+	return out, c.call(ctx, "POST", queuePath(queue, "/messages/batch"), all, &out)
 }
 
 // PurgeQueue removes all messages of a queue.

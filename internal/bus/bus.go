@@ -183,6 +183,7 @@ func (b *Bus) open(ctx context.Context) error {
 			Duplicates:  time.Second, // message ids are not used
 			DenyDelete:  true,
 			Metadata:    map[string]string{metaFormat: strconv.Itoa(Format)},
+			AllowDirect: b.opt.Replicas == 1, // a copy that is behind would say that a block is not there
 		}
 		if b.opt.MaxLog > 0 {
 			cfg.MaxBytes = b.opt.MaxLog + b.opt.MaxLog/4 + 1<<20 // above it, room for outcomes
@@ -197,10 +198,11 @@ func (b *Bus) open(ctx context.Context) error {
 		if err != nil {
 			return fault(fmt.Sprintf("open partition %d of the event log", i), err)
 		}
-		if have := s.CachedInfo().Config; have.MaxBytes != cfg.MaxBytes {
-			have.MaxBytes = cfg.MaxBytes
+		have := s.CachedInfo().Config
+		if direct := have.Replicas <= 1; have.MaxBytes != cfg.MaxBytes || have.AllowDirect != direct {
+			have.MaxBytes, have.AllowDirect = cfg.MaxBytes, direct
 			if s, err = b.js.UpdateStream(ctx, have); err != nil {
-				return fault(fmt.Sprintf("set the limit of partition %d of the event log", i), err)
+				return fault(fmt.Sprintf("set up partition %d of the event log", i), err)
 			}
 		}
 		p := &partition{num: i, stream: s, log: newAppender(b.js, cfg.Subjects[0]), bodies: newBlocks(s)}

@@ -163,23 +163,33 @@ func (d *dispatcher) dispatch(ctx context.Context, now int64) (int64, error) {
 	next := int64(math.MaxInt64)
 	for _, l := range d.lanes {
 		if l.next <= now {
-			l.more = true
+			// Taken up when there is room, which the end of something running makes: until then there is nothing to wake up for.
+			l.more, l.next = true, math.MaxInt64
 		}
-		if l.more && len(l.ready) < maxReady/2 && l.running < l.sub.spec.Concurrency {
-			if err := d.refill(ctx, l, now); err != nil {
-				return 0, err
+		for again := true; again; {
+			if l.wants() {
+				if err := d.refill(ctx, l, now); err != nil {
+					return 0, err
+				}
 			}
-		}
-		for l.running < l.sub.spec.Concurrency && l.held-len(l.ready) < maxAhead {
-			batch := d.batch(l)
-			if len(batch) == 0 {
-				break
+			for l.running < l.sub.spec.Concurrency && l.held-len(l.ready) < maxAhead {
+				batch := d.batch(l)
+				if len(batch) == 0 {
+					break
+				}
+				d.run(ctx, l, batch)
 			}
-			d.run(ctx, l, batch)
+			// What was ready may have been cancelled meanwhile; a refill that leaves more behind has filled it.
+			again = l.running == 0 && l.wants()
 		}
 		next = min(next, l.next)
 	}
 	return next, nil
+}
+
+// wants tells whether due deliveries are to be taken up from the index.
+func (l *lane) wants() bool {
+	return l.more && len(l.ready) < maxReady/2 && l.running < l.sub.spec.Concurrency
 }
 
 // batch takes from the front of what is ready; of an ordered Subscription nothing whose key is running.

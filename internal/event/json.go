@@ -25,6 +25,22 @@ func ParseJSON(b []byte, limit int) (*Event, error) {
 	if !utf8.Valid(b) {
 		return nil, errs.New(errs.Invalid, "not a valid CloudEvent: the JSON is not valid UTF-8")
 	}
+	e, err := decodeOne(b)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.Validate(limit); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// decodeOne reads the only object of b.
+func decodeOne(b []byte) (*Event, error) {
+	if json.Valid(b) {
+		return decodeValid(bytes.TrimSpace(b))
+	}
+	// The decoder knows what is wrong.
 	dec := json.NewDecoder(bytes.NewReader(b))
 	e, err := decode(dec)
 	if err != nil {
@@ -33,10 +49,11 @@ func ParseJSON(b []byte, limit int) (*Event, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errs.New(errs.Invalid, "not a valid CloudEvent: more follows the event at byte %d", dec.InputOffset())
 	}
-	if err := e.Validate(limit); err != nil {
-		return nil, err
-	}
 	return e, nil
+}
+
+func errNoObject() error {
+	return errs.New(errs.Invalid, "not a valid CloudEvent: it is not a JSON object")
 }
 
 // ParseBatch reads a JSON array of Events. An error names the index of the wrong one; nothing of the batch is returned then.
@@ -48,29 +65,53 @@ func ParseBatch(b []byte, lim Limits) ([]*Event, error) {
 	if !utf8.Valid(b) {
 		return nil, errs.New(errs.Invalid, "not a valid batch of CloudEvents: the JSON is not valid UTF-8")
 	}
+	if text := bytes.TrimSpace(b); len(text) > 0 && text[0] == '[' && json.Valid(text) {
+		return validBatch(text, lim)
+	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
 		return nil, errs.New(errs.Invalid, "not a valid batch of CloudEvents: it is not a JSON array")
 	}
 	out := []*Event{}
 	for dec.More() {
-		if len(out) == lim.Events {
-			return nil, errs.New(errs.TooLarge, "the batch has more than %d events", lim.Events).WithHint("Send several batches.")
+		var err error
+		if out, err = oneMore(out, lim, func() (*Event, error) { return decode(dec) }); err != nil {
+			return nil, err
 		}
-		e, err := decode(dec)
-		if err == nil {
-			err = e.Validate(lim.Event)
-		}
-		if err != nil {
-			return nil, errs.New(errs.CodeOf(err), "event %d of the batch: %w", len(out), err)
-		}
-		out = append(out, e)
 	}
 	if _, err := dec.Token(); err != nil {
 		return nil, errs.New(errs.Invalid, "not a valid batch of CloudEvents: %w", err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errs.New(errs.Invalid, "not a valid batch of CloudEvents: more follows it at byte %d", dec.InputOffset())
+	}
+	return out, nil
+}
+
+// oneMore adds an Event to a batch.
+func oneMore(out []*Event, lim Limits, read func() (*Event, error)) ([]*Event, error) {
+	if len(out) == lim.Events {
+		return nil, errs.New(errs.TooLarge, "the batch has more than %d events", lim.Events).WithHint("Send several batches.")
+	}
+	e, err := read()
+	if err == nil {
+		err = e.Validate(lim.Event)
+	}
+	if err != nil {
+		return nil, errs.New(errs.CodeOf(err), "event %d of the batch: %w", len(out), err)
+	}
+	return append(out, e), nil
+}
+
+// validBatch reads an array that is valid JSON.
+func validBatch(b []byte, lim Limits) ([]*Event, error) {
+	out := []*Event{}
+	err := elements(b, func(raw []byte) (err error) {
+		out, err = oneMore(out, lim, func() (*Event, error) { return decodeValid(raw) })
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return out, nil
 }
@@ -82,12 +123,9 @@ func decode(dec *json.Decoder) (*Event, error) {
 		return nil, errs.New(errs.Invalid, "not a valid CloudEvent: not JSON: %w", err)
 	}
 	if t != json.Delim('{') {
-		return nil, errs.New(errs.Invalid, "not a valid CloudEvent: it is not a JSON object")
+		return nil, errNoObject()
 	}
-	e := &Event{}
-	var p problems
-	var data, data64 json.RawMessage
-	seen := map[string]bool{}
+	m := newMembers()
 	for dec.More() {
 		t, err := dec.Token()
 		if err != nil {
@@ -98,30 +136,49 @@ func decode(dec *json.Decoder) (*Event, error) {
 		if err := dec.Decode(&raw); err != nil {
 			return nil, errs.New(errs.Invalid, "not a valid CloudEvent: not JSON: %w", err)
 		}
-		if seen[name] {
-			p.add("%q stands there twice", clip(name))
-			continue
-		}
-		seen[name] = true
-		switch {
-		case name == "data":
-			data = raw
-		case name == "data_base64":
-			data64 = raw
-		case string(raw) == "null": // as if it were absent
-			seen[name] = name != "specversion"
-		default:
-			e.member(name, raw, &p)
-		}
+		m.take(name, raw)
 	}
 	if _, err := dec.Token(); err != nil {
 		return nil, errs.New(errs.Invalid, "not a valid CloudEvent: not JSON: %w", err)
 	}
-	if !seen["specversion"] {
-		p.add("attribute \"specversion\" is missing")
+	return m.event()
+}
+
+// members gathers those of one object.
+type members struct {
+	e            *Event
+	p            problems
+	data, data64 json.RawMessage
+	seen         map[string]bool
+}
+
+func newMembers() *members { return &members{e: &Event{}, seen: make(map[string]bool, 8)} }
+
+// take takes a member and its value, which is valid JSON without white space around it.
+func (m *members) take(name string, raw json.RawMessage) {
+	if m.seen[name] {
+		m.p.add("%q stands there twice", clip(name))
+		return
 	}
-	e.payload(data, data64, &p)
-	return e, p.err()
+	m.seen[name] = true
+	switch {
+	case name == "data":
+		m.data = raw
+	case name == "data_base64":
+		m.data64 = raw
+	case string(raw) == "null": // as if it were absent
+		m.seen[name] = name != "specversion"
+	default:
+		m.e.member(name, raw, &m.p)
+	}
+}
+
+func (m *members) event() (*Event, error) {
+	if !m.seen["specversion"] {
+		m.p.add("attribute \"specversion\" is missing")
+	}
+	m.e.payload(m.data, m.data64, &m.p)
+	return m.e, m.p.err()
 }
 
 // member sets an attribute from its JSON value.
@@ -132,8 +189,8 @@ func (e *Event) member(name string, raw json.RawMessage, p *problems) {
 	}
 	switch raw[0] {
 	case '"':
-		var s string
-		if err := json.Unmarshal(raw, &s); err != nil {
+		s, err := unquote(raw)
+		if err != nil {
 			p.add("attribute %q: %v", clip(name), err)
 			return
 		}

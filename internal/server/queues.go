@@ -493,7 +493,7 @@ func (s *Server) Queues(ctx context.Context) ([]api.QueueInfo, error) {
 
 // SendMessage puts a message into a queue.
 func (s *Server) SendMessage(ctx context.Context, queue string, m api.QueueMessage) (*api.SentMessage, error) {
-	sent, err := s.events.bus.Send(ctx, tenant+"/"+queue, []bus.Message{{Body: []byte(m.Body), Group: m.Group, Dedup: m.Dedup}})
+	sent, err := s.send(ctx, queue, []api.QueueMessage{m})
 	if err != nil {
 		return nil, err
 	}
@@ -501,6 +501,31 @@ func (s *Server) SendMessage(ctx context.Context, queue string, m api.QueueMessa
 		return nil, sent[0].Err
 	}
 	return &api.SentMessage{ID: sent[0].ID, Sequence: sent[0].Sequence, Duplicate: sent[0].Duplicate}, nil
+}
+
+// SendMessages puts messages into a queue.
+func (s *Server) SendMessages(ctx context.Context, queue string, all []api.QueueMessage) ([]api.SentMessage, error) {
+	sent, err := s.send(ctx, queue, all)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.SentMessage, len(sent))
+	for i, v := range sent {
+		if v.Err != nil {
+			out[i] = api.SentMessage{Code: string(errs.CodeOf(v.Err)), Error: v.Err.Error()}
+			continue
+		}
+		out[i] = api.SentMessage{ID: v.ID, Sequence: v.Sequence, Duplicate: v.Duplicate}
+	}
+	return out, nil
+}
+
+func (s *Server) send(ctx context.Context, queue string, all []api.QueueMessage) ([]bus.Sent, error) {
+	msgs := make([]bus.Message, len(all))
+	for i, m := range all {
+		msgs[i] = bus.Message{Body: []byte(m.Body), Group: m.Group, Dedup: m.Dedup}
+	}
+	return s.events.bus.Send(ctx, tenant+"/"+queue, msgs)
 }
 
 // PurgeQueue removes all messages of a queue.

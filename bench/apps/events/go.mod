@@ -1,0 +1,5 @@
+module bench.ebb.run/events
+
+go 1.26.0
+
+require github.com/aws/aws-lambda-go v1.55.1
