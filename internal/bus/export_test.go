@@ -84,3 +84,17 @@ func Lag(b *Bus, mapping, stream string) (int, error) {
 	}
 	return n, nil
 }
+
+// RetainStream gives a stream a retention that may be shorter than may be asked for.
+func RetainStream(b *Bus, name string, d time.Duration) {
+	ctx := context.Background()
+	k, err := b.stream(ctx, name, true)
+	if err != nil {
+		panic(err)
+	}
+	s := k.State.Stream
+	s.Retention = d
+	if err := b.changeStream(ctx, k.Key, jsonItem(kindStreamPut, streamPut{Stream: s, Nonce: nonce()})); err != nil {
+		panic(err)
+	}
+}

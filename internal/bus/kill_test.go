@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 		if os.Getenv(childQueues) != "" {
 			use = useQueues
 		}
+		if os.Getenv(childStreams) != "" {
+			use = useStreams
+		}
 		if err := use(dir, os.Getenv(childRound)); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
