@@ -153,10 +153,11 @@ func (s *Server) declaredGraph(g *graph, d *state.Deployment) {
 	}
 	list, _ := s.mappings(d)
 	for _, m := range list {
-		from := g.at(nodeQueue, bareQueue(m.Queue))
+		kind, name := nodeQueue, m.Queue
 		if m.stream != nil {
-			from = g.at(nodeStream, bareQueue(m.stream.Stream))
+			kind, name = nodeStream, m.stream.Stream
 		}
+		from := g.at(kind, bareQueue(name))
 		g.edge(api.GraphEdge{From: from, To: g.at(nodeFunction, m.function), Kind: "mapping", Declared: true})
 	}
 	for i := range d.App.Functions {
