@@ -51,7 +51,7 @@ type TraceNode struct {
 	Redriven    int                 `json:"redriven,omitempty"`
 	Replay      string              `json:"replay,omitempty"`
 	Delivery    string              `json:"delivery,omitempty"`
-	Together    int                 `json:"together,omitempty"` // messages that it took
+	Together    int                 `json:"together,omitempty"`  // messages that it took
 	Elsewhere   bool                `json:"elsewhere,omitempty"` // what it caused is shown at another place of the tree
 	Subscribed  string              `json:"subscription,omitempty"`
 	PublishedBy string              `json:"publishedBy,omitempty"` // event, message: a function's full name

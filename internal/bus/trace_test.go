@@ -24,7 +24,7 @@ func TestParseTrace_TakesWhatTraceContextAllows(t *testing.T) {
 		"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more": true, "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01": true,
 		"": false, parentText + "-more": false, parentText + "x": false, "ff" + parentText[2:]: false, parentText[:54]: false,
 		"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.more": false,
-		strings.ToUpper(parentText): false, "00-00000000000000000000000000000000-00f067aa0ba902b7-01": false, "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01": false,
+		strings.ToUpper(parentText):                                    false, "00-00000000000000000000000000000000-00f067aa0ba902b7-01": false, "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01": false,
 		"00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01": false, "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01": false,
 	} {
 		got, ok := bus.ParseTrace(text)

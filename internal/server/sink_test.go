@@ -301,4 +301,3 @@ func TestSink_TakesTenThousandEventsInBoundedMemory(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
-
