@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -196,7 +197,14 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		}
 		o.withEvents(ctx, r.Statuses)
 	case q.Event != nil:
-		r.Statuses, err = o.statuses(ctx, "(d.eseq, d.eidx) = (SELECT seq, idx FROM events WHERE h = ?)", []any{q.Event}, 1000, false)
+		var at spot
+		err = o.x.db.QueryRowContext(ctx, "SELECT seq, idx FROM events WHERE h = ?", q.Event).Scan(&at.seq, &at.idx)
+		if errors.Is(err, sql.ErrNoRows) {
+			return r, nil
+		}
+		if err == nil {
+			r.Statuses, err = o.deliveriesOf(ctx, at)
+		}
 		o.withEvents(ctx, r.Statuses)
 	case q.Query != nil:
 		r.Statuses, err = o.list(ctx, *q.Query)
@@ -291,6 +299,11 @@ func (o *owner) statuses(ctx context.Context, where string, args []any, limit in
 		out = append(out, s)
 	}
 	return out, rows.Err()
+}
+
+// deliveriesOf gives the deliveries of an event, replayed ones included. Both parts of the condition have an index.
+func (o *owner) deliveriesOf(ctx context.Context, e spot) ([]Status, error) {
+	return o.statuses(ctx, "d.seq = ?1 AND d.idx = ?2 OR d.eseq = ?1 AND d.eidx = ?2 AND d.seq <> d.eseq", []any{int64(e.seq), e.idx}, 1000, false)
 }
 
 // withEvents adds source and id of the events, where the log still has them.

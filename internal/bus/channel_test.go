@@ -50,6 +50,9 @@ func TestReplay_KeepsToTheChannel(t *testing.T) {
 	w := start(t, t.TempDir(), bus.Options{Deliver: &r})
 	w.publish(t, newEvent("x"), on(newEvent("y"), "one", "a"), on(newEvent("z"), "one", "b"))
 	w.subscribe(t, bus.Subscription{Name: "s", Channel: "one", Subject: "a"})
+	if err := w.Sync(t.Context()); err != nil { // a replay asks the index
+		t.Fatal(err)
+	}
 	_, err := w.Replay(t.Context(), bus.Replay{Subscription: "s", From: time.Now().Add(-time.Hour)})
 	if err != nil {
 		t.Fatal(err)

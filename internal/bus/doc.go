@@ -11,7 +11,8 @@
 //     delivery ends as a dead letter with a cause, or is cancelled on request. Nothing else ends a delivery.
 //  3. A second event with the same channel, source and id (and the same partitionkey) within the window is not delivered.
 //  4. In an ordered Subscription the deliveries of one partitionkey run one after the other, in the order of the log, and never two at once.
-//  5. The index is derived from the log alone: deleted, damaged or of an old format, it is made again, and comes out the same.
+//  5. The index is derived from the log alone: deleted, damaged or of an old format, it is made again, and comes out the same; the counts of Flows for
+//     the day whose beginning was purged are less then.
 //  6. A target that is slow or fails holds up only its own Subscription. Memory is bounded whatever is queued: publishers wait, then are refused.
 //  7. A slot of a Schedule publishes at most one event: across restarts, Nodes, clocks that jump, and puts of the same Schedule. A slot that is not missed
 //     publishes exactly one; what becomes of missed ones is the Schedule's policy.
@@ -69,6 +70,10 @@
 //
 // A topic is an item of the log, in the Partition of its key (topicfold.go): a name that may be published to. A publication is an event on the topic's channel
 // (topic.go), and what takes it are Subscriptions there. Those of a FIFO topic are all in the topic's Partition, where their dedup IDs, as the events' ids, meet.
+//
+// What belongs together is found by a table of trace IDs and of ids (trace.go): each event, message and Work (an Invocation beside the bus) has a row or two
+// in it, and bodies stay in the log. An event without a traceparent begins a trace that follows from its channel, source and id. Who publishes what to whom is counted
+// by block and kept by day (flow.go).
 //
 // It does not yet: spread Partitions evenly over Nodes (who comes first takes
 // what is free); keep a second index warm on another Node, which has to fold what it lacks when it takes over; bound the calls of one Subscription over

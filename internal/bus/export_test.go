@@ -98,3 +98,22 @@ func RetainStream(b *Bus, name string, d time.Duration) {
 		panic(err)
 	}
 }
+
+// Rows counts the rows of a table of the index, over the Partitions that this Node owns.
+func Rows(ctx context.Context, b *Bus, table string) (int, error) {
+	all := 0
+	for _, p := range b.parts {
+		p.mu.Lock()
+		own := p.mu.own
+		p.mu.Unlock()
+		if own == nil {
+			continue
+		}
+		n := 0
+		if err := own.x.db.QueryRowContext(ctx, "SELECT count(*) FROM "+table).Scan(&n); err != nil {
+			return 0, err
+		}
+		all += n
+	}
+	return all, nil
+}

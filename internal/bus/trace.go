@@ -478,8 +478,7 @@ func (o *owner) tracedEvent(ctx context.Context, s spot, e *event.Event, f *Trac
 	default:
 		f.At = e.Time
 	}
-	where := "(d.seq, d.idx) = (?1, ?2) OR (d.seq, d.idx, d.sub) IN (SELECT seq, idx, sub FROM deliveries WHERE eseq = ?1 AND eidx = ?2 AND seq <> eseq)"
-	list, err := o.statuses(ctx, where, []any{int64(s.seq), s.idx}, 1000, false)
+	list, err := o.deliveriesOf(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -279,13 +279,19 @@ func TestTrace_GoesWithTheEvents(t *testing.T) {
 	t.Parallel()
 	w := start(t, t.TempDir(), bus.Sweep(bus.Options{Deliver: &target{}, Retention: 300 * time.Millisecond, DedupWindow: 100 * time.Millisecond}, 50*time.Millisecond))
 	w.publish(t, newEvent("old"))
+	published := 1
 	until(t, "the purge", func() (bool, error) {
 		w.publish(t, newEvent(fmt.Sprint("new", time.Now().UnixNano())))
+		published++
 		if err := w.Sync(t.Context()); err != nil {
 			return false, err
 		}
 		got, err := w.Find(t.Context(), "old")
-		return len(got) == 0, err
+		if err != nil || len(got) > 0 {
+			return false, err
+		}
+		rows, err := bus.Rows(t.Context(), w.Bus, "found")
+		return rows < published, err
 	})
 	all, _, err := w.Trace(t.Context(), bus.TraceOf(newEvent("old")))
 	if err != nil || len(all) != 0 {

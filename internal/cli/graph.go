@@ -91,7 +91,7 @@ func (c *command) graphText(w io.Writer, g *api.GraphInfo) {
 		}
 		fmt.Fprintln(w, c.paint(bold, title))
 		for _, n := range group.nodes {
-			fmt.Fprintln(w, "  "+nodeText(&n))
+			fmt.Fprintln(w, "  "+oneLine(nodeText(&n)))
 			for _, e := range g.Edges {
 				if e.From != n.ID {
 					continue
@@ -106,7 +106,7 @@ func (c *command) graphText(w io.Writer, g *api.GraphInfo) {
 				if !e.Declared {
 					line += "  not declared"
 				}
-				fmt.Fprintln(w, line)
+				fmt.Fprintln(w, oneLine(line))
 			}
 		}
 	}
@@ -147,13 +147,7 @@ func seenText(e *api.GraphEdge) string {
 // graphDot writes Graphviz's language: what was not seen is dashed, what is not declared is grey.
 func graphDot(w io.Writer, g *api.GraphInfo) {
 	quote := func(s string) string {
-		s = strings.Map(func(r rune) rune {
-			if r < ' ' || r == 0x7f {
-				return ' '
-			}
-			return r
-		}, s)
-		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(oneLine(s)) + `"`
 	}
 	shapes := map[string]string{"function": "box", "bus": "hexagon", "queue": "cylinder", "schedule": "oval", "outside": "plaintext"}
 	fmt.Fprintln(w, "digraph ebb {\n  rankdir=LR;\n  node [fontname=\"sans-serif\"];\n  edge [fontname=\"sans-serif\", fontsize=10];")
@@ -192,10 +186,8 @@ func graphMermaid(w io.Writer, g *api.GraphInfo) {
 	// Entities stand for what would end a text.
 	quote := func(s string) string {
 		var b strings.Builder
-		for _, r := range s {
+		for _, r := range oneLine(s) {
 			switch {
-			case r < ' ' || r == 0x7f:
-				b.WriteByte(' ')
 			case strings.ContainsRune("\"#<>&;`\\", r):
 				fmt.Fprintf(&b, "#%d;", r)
 			default:

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -106,14 +107,19 @@ func (c *command) printTrace(t *api.TraceInfo) {
 	}
 }
 
-// line writes a line; text that does not fit is cut.
-func (p *treePrinter) line(lead, text string, col color) {
-	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+// oneLine keeps text of functions and events from doing anything to a terminal.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
-	}, text)
+	}, s)
+}
+
+// line writes a line; text that does not fit is cut.
+func (p *treePrinter) line(lead, text string, col color) {
+	text = oneLine(text)
 	if room := max(treeWidth-utf8.RuneCountInString(lead), 20); p.cut && utf8.RuneCountInString(text) > room {
 		text = string([]rune(text)[:room-1]) + "…"
 	}

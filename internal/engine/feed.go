@@ -58,6 +58,9 @@ func (f *feed) begin(inv *invocation.Invocation, first bool) {
 	defer f.mu.Unlock()
 	f.flushLocked()
 	f.changeLocked(Busy)
+	if f.unit.Given != nil {
+		f.unit.Given(f.id, inv)
+	}
 	if first {
 		f.obs.InvocationStarted(f.unit, f.id, inv)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -191,6 +192,43 @@ func TestInvoke_UnseenIsTriedOnAnotherInstance(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestUnit_IsToldWhichInstanceGetsAnInvocation(t *testing.T) {
+	t.Parallel()
+	bubble(t, engine.Options{}, func(t *testing.T, l *lab) {
+		type given struct{ instance, id string }
+		var mu sync.Mutex
+		var told []given
+		had := map[string]bool{}
+		var left atomic.Int64
+		left.Store(2)
+		p := &fake.Program{Handle: func(g *fake.Guest, inv *invocation.Invocation) fake.Answer {
+			mu.Lock()
+			defer mu.Unlock()
+			if last := told[len(told)-1]; last.id != inv.ID {
+				t.Errorf("%s runs, told was %s", inv.ID, last.id)
+			}
+			if left.Add(-1) >= 0 {
+				return fake.Answer{Err: guest.ErrUnseen}
+			}
+			return fake.Answer{Body: "ok"}
+		}}
+		u := l.unit("f", "1", p)
+		u.Given = func(instance string, inv *invocation.Invocation) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, given{instance, inv.ID})
+			had[instance] = true
+		}
+		u.Env = func(instance string) []string { return []string{"AT=" + instance} }
+		l.deploy(u)
+		r := l.invoke(background, "f")
+		l.good(r)
+		if len(told) != 3 || len(had) != 3 || told[2] != (given{l.report(r.id).Instance, r.id}) {
+			t.Errorf("%v", told)
+		}
+	})
 }
 
 func TestInstance_ThatDiesIdleIsNeverHandedOut(t *testing.T) {

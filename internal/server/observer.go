@@ -52,7 +52,6 @@ func record(u *engine.Unit, instance, id, kind string, at time.Time, text string
 
 // InvocationStarted writes the START line.
 func (o *observer) InvocationStarted(u *engine.Unit, instance string, inv *invocation.Invocation) {
-	o.sink.began(instance, inv)
 	version := inv.Qualifier
 	if version == "" {
 		version = "$LATEST"
