@@ -29,7 +29,8 @@ type TraceNode struct {
 	ID   string    `json:"id"`
 	At   time.Time `json:"at,omitzero"` // published, sent, accepted or begun
 
-	Bus    string `json:"bus,omitempty"` // event
+	Bus    string `json:"bus,omitempty"`   // event
+	Topic  string `json:"topic,omitempty"` // event: a message that was published to it
 	Type   string `json:"type,omitempty"`
 	Source string `json:"source,omitempty"`
 

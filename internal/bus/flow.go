@@ -14,7 +14,7 @@ type Flow struct {
 	From string    `json:"from,omitempty"` // the extension Publisher of the events; empty for those that came from outside
 	Over string    `json:"over"`           // a channel, or OverQueue and a queue's key
 	Type string    `json:"type,omitempty"` // of the events; "*" where there are too many
-	To   string    `json:"to,omitempty"`   // a Subscription's name, who took messages, or OverQueue and the queue that has dead letters; empty for what nobody took
+	To   string    `json:"to,omitempty"`   // a Subscription's name, who took messages, or OverQueue and the queue that has dead letters; empty for what was published or sent, whoever took it
 	N    int       `json:"n"`
 	Last time.Time `json:"last"`
 }
@@ -69,9 +69,7 @@ func (f *folder) flow(now int64, k flowKey, n int) {
 // flowOfEvent counts an event for each that takes it.
 func (f *folder) flowOfEvent(now int64, e *event.Event, to []*liveSub) {
 	k := flowKey{From: e.Extension(Publisher), Over: e.Extension(Channel), Type: e.Type}
-	if len(to) == 0 {
-		f.flow(now, k, 1)
-	}
+	f.flow(now, k, 1) // what was published; then to whom it goes
 	for _, s := range to {
 		k.To = s.spec.Name
 		f.flow(now, k, 1)

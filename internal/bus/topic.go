@@ -49,11 +49,11 @@ const (
 
 // Limits of topics, those of SNS where it has one: Amazon SNS API reference, CreateTopic and Publish.
 const (
-	MaxPublication = 256 << 10 // bytes of message and attributes
-	maxTopicName   = 256
-	maxSubject     = 100 // characters
-	publishType    = "run.ebb.notification"
-	publishSource  = "/topics/"
+	MaxPublication   = 256 << 10 // bytes of message and attributes
+	maxTopicName     = 256
+	maxSubject       = 100                    // characters
+	NotificationType = "run.ebb.notification" // type of the events that publications are
+	publishSource    = "/topics/"
 )
 
 // validate tells what is wrong with the settings.
@@ -87,7 +87,8 @@ type Publication struct {
 	Dedup      string // FIFO: a second publication with it within the window is accepted and dropped
 	Trace      string // trace context, as the publisher gave it
 	// Cause is the event because of which this is published, or nil: what is published counts as caused by it.
-	Cause *event.Event
+	Cause             *event.Event
+	Parent, Publisher string // as the extensions of an event
 }
 
 // size is what counts against MaxPublication.
@@ -198,7 +199,7 @@ func (p *Publication) dedup(t *Topic) string {
 
 // event makes the event that a publication to the topic is. In a FIFO topic its id follows from the dedup ID, so that the fold drops a second one.
 func (k *knownTopic) event(p *Publication) *event.Event {
-	e := &event.Event{ID: p.ID, Source: publishSource + k.spec.Name, Type: publishType, Subject: p.Subject, Time: time.Now().UTC(),
+	e := &event.Event{ID: p.ID, Source: publishSource + k.spec.Name, Type: NotificationType, Subject: p.Subject, Time: time.Now().UTC(),
 		DataContentType: "text/plain; charset=utf-8", Data: p.Message}
 	if json.Valid(p.Message) {
 		e.DataContentType = "application/json"
@@ -228,6 +229,10 @@ func (k *knownTopic) event(p *Publication) *event.Event {
 	SetAttributes(e, p.Attributes)
 	if p.Cause != nil {
 		Caused(e, p.Cause)
+	}
+	if p.Publisher != "" {
+		e.SetExtension(Parent, p.Parent)
+		e.SetExtension(Publisher, p.Publisher)
 	}
 	e.SetExtension(Channel, TopicChannel(k.spec.Key()))
 	return e

@@ -232,7 +232,7 @@ func TestFlows_CountWhoPublishesWhatToWhom(t *testing.T) {
 		}
 		got = append(got, fmt.Sprintf("%s|%s|%s|%s %d", f.From, f.Over, f.Type, f.To, f.N))
 	}
-	want := []string{"|||a 2", "|queue:default/q|| 1", "|queue:default/q||fn2 2", "|queue:default/q||queue:default/dead 2", "fn|||a 5", "fn|queue:default/q|| 1"}
+	want := []string{"||| 2", "|||a 2", "|queue:default/q|| 1", "|queue:default/q||fn2 2", "|queue:default/q||queue:default/dead 2", "fn||| 5", "fn|||a 5", "fn|queue:default/q|| 1"}
 	for i := range got {
 		got[i] = strings.Replace(got[i], "|"+newEvent("x").Type+"|", "||", 1)
 	}

@@ -161,6 +161,9 @@ func (p *treePrinter) title(n *api.TraceNode) (string, color) {
 	switch n.Kind {
 	case api.TraceEvent:
 		s := "event " + n.Type + "  from " + n.Source
+		if n.Topic != "" {
+			return "message to topic " + n.Topic, ""
+		}
 		if n.Bus != "" && n.Bus != "default" {
 			s += "  on " + n.Bus
 		}

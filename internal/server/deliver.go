@@ -232,7 +232,7 @@ func (d deliverer) message(t *target, v *bus.Delivery) (bus.Message, error) {
 	if err != nil {
 		return bus.Message{}, err
 	}
-	m := bus.Message{ID: delivered("message", v), Body: body, Trace: v.Event.Extension("traceparent")}
+	m := bus.Message{ID: delivered("message", v), Body: body, Trace: bus.TraceContext(v.Event), Hops: bus.HopsOf(v.Event), Parent: t.invocation(v), Publisher: v.Subscription}
 	if t.Raw || t.Bare {
 		m.Attributes = bus.Attributes(v.Event)
 	}
@@ -282,7 +282,7 @@ func (d deliverer) publish(ctx context.Context, t *target, v *bus.Delivery) erro
 	if err != nil {
 		return err
 	}
-	p := bus.Publication{Message: body, Trace: v.Event.Extension("traceparent"), Cause: v.Event}
+	p := bus.Publication{Message: body, Trace: bus.TraceContext(v.Event), Cause: v.Event, Parent: t.invocation(v), Publisher: v.Subscription}
 	if t.Raw {
 		p.Attributes = bus.Attributes(v.Event)
 	}

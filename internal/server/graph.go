@@ -277,8 +277,8 @@ func ruleLabel(filter json.RawMessage) string {
 
 // seen adds what went one way.
 func (g *graph) seen(f bus.Flow, places map[string]string) {
-	from := outside
-	if f.From != "" {
+	from, bySub := outside, places[f.From] != "" // a Subscription is an edge itself
+	if f.From != "" && !bySub {
 		from = g.at(nodeFunction, f.From)
 	}
 	to := places[f.To]
@@ -291,6 +291,9 @@ func (g *graph) seen(f bus.Flow, places map[string]string) {
 		}
 		if f.To != "" {
 			g.edge(api.GraphEdge{From: q, To: g.at(nodeFunction, f.To), Kind: "mapping", N: f.N, Last: f.Last})
+			return
+		}
+		if bySub {
 			return
 		}
 		g.out(from)
@@ -313,11 +316,21 @@ func (g *graph) seen(f bus.Flow, places map[string]string) {
 		if at == "" {
 			return
 		}
-		g.out(from)
-		g.edge(api.GraphEdge{From: from, To: at, Kind: "publishes", Label: f.Type, N: f.N, Last: f.Last})
-		if !g.fill(f) && to != "" { // by a rule that was changed since
-			g.edge(api.GraphEdge{From: at, To: to, Kind: "delivers", Label: f.Type, N: f.N, Last: f.Last})
+		if f.To != "" {
+			if !g.fill(f) && to != "" { // by a rule that was changed since
+				g.edge(api.GraphEdge{From: at, To: to, Kind: "delivers", Label: f.Type, N: f.N, Last: f.Last})
+			}
+			return
 		}
+		if bySub {
+			return
+		}
+		g.out(from)
+		label := f.Type
+		if label == bus.NotificationType {
+			label = "" // every message to a topic is one
+		}
+		g.edge(api.GraphEdge{From: from, To: at, Kind: "publishes", Label: label, N: f.N, Last: f.Last})
 	}
 }
 

@@ -185,9 +185,13 @@ func (t *tree) event(f *bus.Traced) (*branch, string) {
 	}
 	n := api.TraceNode{Kind: api.TraceEvent, ID: e.ID, At: f.At, Type: e.Type, Source: e.Source, PublishedBy: e.Extensions[bus.Publisher]}
 	mode := "event"
-	if onBus {
+	topic, toTopic := strings.CutPrefix(channel, bus.TopicChannel(tenant+"/"))
+	switch {
+	case onBus:
 		n.Bus = name
-	} else if channel == scheduleChannel {
+	case toTopic:
+		n.Topic, mode = topic, "topic"
+	case channel == scheduleChannel:
 		mode = "schedule"
 	}
 	b := t.add(n)

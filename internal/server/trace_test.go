@@ -98,14 +98,15 @@ func TestGraph_TellsWhatIsDeclaredAndWhatWasSeen(t *testing.T) {
 	g.by["rule"] = g.edge(api.GraphEdge{From: g.at(nodeBus, "default"), To: bill, Kind: "rule", Label: "order", Declared: true})
 	g.edge(api.GraphEdge{From: bill, To: g.at(nodeFunction, "sorry"), Kind: "onFailure", Declared: true})
 	g.edge(api.GraphEdge{From: g.at(nodeQueue, "jobs"), To: bill, Kind: "mapping", Declared: true})
-	functions := map[string]string{"rule": "bill", "later": "mail", asyncName("sorry"): "sorry"}
+	places := map[string]string{"rule": bill, "later": g.at(nodeFunction, "mail"), asyncName("sorry"): g.at(nodeFunction, "sorry"), "to jobs": g.at(nodeQueue, "jobs")}
 	for _, f := range []bus.Flow{
+		{From: "place", Over: busChannel("default"), Type: "order", N: 2, Last: at}, {Over: busChannel("default"), Type: "order", N: 2, Last: at},
 		{From: "place", Over: busChannel("default"), Type: "order", To: "rule", N: 2, Last: at}, {Over: busChannel("default"), Type: "order", To: "rule", N: 1, Last: at},
 		{Over: busChannel("default"), Type: "order", To: "later", N: 1}, {From: "place", Over: busChannel("own"), Type: "x", N: 5}, {Over: asyncChannel, To: asyncName("sorry"), N: 1},
 		{From: "bill", Over: asyncChannel, To: asyncName("sorry"), N: 7}, {Over: bus.OverQueue + "default/jobs", To: "bill", N: 3}, {From: "place", Over: bus.OverQueue + "default/jobs", N: 4},
-		{Over: bus.OverQueue + "default/jobs", To: bus.OverQueue + "default/dead", N: 1}, {Over: "something/else", To: "x", N: 9},
+		{Over: bus.OverQueue + "default/jobs", To: bus.OverQueue + "default/dead", N: 1}, {Over: "something/else", To: "x", N: 9}, {From: "to jobs", Over: bus.OverQueue + "default/jobs", N: 3},
 	} {
-		g.seen(f, functions)
+		g.seen(f, places)
 	}
 	info := g.info("")
 	var got []string
