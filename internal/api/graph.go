@@ -27,11 +27,13 @@ type GraphNode struct {
 type GraphEdge struct {
 	From     string    `json:"from"` // ID of a node
 	To       string    `json:"to"`
-	Kind     string    `json:"kind"` // "rule", "mapping", "schedule", "onSuccess", "onFailure", "deadLetters", "publishes", "sends", "invokes"
+	Kind     string    `json:"kind"` // "rule", "mapping", "schedule", "onSuccess", "onFailure", "deadLetters", "subscription", "publishes", "delivers", "sends", "invokes"
 	Label    string    `json:"label,omitempty"`
 	Declared bool      `json:"declared"`
 	N        int       `json:"n,omitempty"` // how many went there, as long as the event log is kept
 	Last     time.Time `json:"last,omitzero"`
+
+	Uncounted bool `json:"uncounted,omitempty"` // nobody counts what goes there: N says nothing
 }
 
 func (s *Server) graph(w http.ResponseWriter, r *http.Request) error {

@@ -100,7 +100,7 @@ func (c *command) graphText(w io.Writer, g *api.GraphInfo) {
 				switch {
 				case e.N > 0:
 					line += fmt.Sprintf("  %s, last %s", times(e.N), e.Last.Local().Format(time.DateTime))
-				default:
+				case !e.Uncounted:
 					line += "  not seen"
 				}
 				if !e.Declared {
@@ -170,7 +170,7 @@ func graphDot(w io.Writer, g *api.GraphInfo) {
 	}
 	for _, e := range g.Edges {
 		style := ""
-		if e.N == 0 {
+		if e.N == 0 && !e.Uncounted {
 			style += ", style=dashed"
 		}
 		if !e.Declared {
@@ -221,7 +221,7 @@ func graphMermaid(w io.Writer, g *api.GraphInfo) {
 	}
 	for _, e := range g.Edges {
 		arrow := "-->"
-		if e.N == 0 {
+		if e.N == 0 && !e.Uncounted {
 			arrow = "-.->"
 		}
 		fmt.Fprintf(w, "  %s %s|%s| %s\n", ids[e.From], arrow, quote(seenText(&e)), ids[e.To])

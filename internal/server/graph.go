@@ -65,7 +65,7 @@ func (g *graph) at(kind, name string) string {
 func (g *graph) edge(e api.GraphEdge) edgeKey {
 	k := edgeKey{e.From, e.To, e.Kind, e.Label}
 	old := g.edges[k]
-	e.Declared, e.N = e.Declared || old.Declared, e.N+old.N
+	e.Declared, e.Uncounted, e.N = e.Declared || old.Declared, e.Uncounted || old.Uncounted, e.N+old.N
 	if old.Last.After(e.Last) {
 		e.Last = old.Last
 	}
@@ -158,7 +158,7 @@ func (s *Server) declaredGraph(g *graph, d *state.Deployment) {
 			kind, name = nodeStream, m.stream.Stream
 		}
 		from := g.at(kind, bareQueue(name))
-		g.edge(api.GraphEdge{From: from, To: g.at(nodeFunction, m.function), Kind: "mapping", Declared: true})
+		g.edge(api.GraphEdge{From: from, To: g.at(nodeFunction, m.function), Kind: "mapping", Declared: true, Uncounted: kind == nodeStream})
 	}
 	for i := range d.App.Functions {
 		f := &d.App.Functions[i]
