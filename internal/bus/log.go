@@ -48,12 +48,18 @@ func (b *blocks) items(ctx context.Context, seq uint64) ([]item, error) {
 	if items, err = parseBlock(m.Data); err != nil {
 		return nil, err
 	}
+	b.keep(seq, items, len(m.Data))
+	return items, nil
+}
+
+// keep has a block at hand for who reads it soon.
+func (b *blocks) keep(seq uint64, items []item, size int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if _, ok := b.mu.recent[seq]; !ok {
 		b.mu.recent[seq] = items
 		b.mu.order = append(b.mu.order, seq)
-		b.mu.size += len(m.Data)
+		b.mu.size += size
 	}
 	for b.mu.size > maxBlocks && len(b.mu.order) > 1 {
 		old := b.mu.order[0]
@@ -64,7 +70,6 @@ func (b *blocks) items(ctx context.Context, seq uint64) ([]item, error) {
 		b.mu.order = b.mu.order[1:]
 	}
 	b.mu.size = max(b.mu.size, 0)
-	return items, nil
 }
 
 // event reads one event.

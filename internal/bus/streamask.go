@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
@@ -248,7 +249,8 @@ func (p *partition) read(ctx context.Context, v *shardView, rows []row, from pos
 // streamHub tells those who poll streams what is new. But for sweep and again, which are the owner's goroutine's, it may be used by any.
 type streamHub struct {
 	sweep bool
-	again int64 // ms; when there is more to sweep
+	again int64        // ms; when there is more to sweep
+	turns atomic.Int64 // how often streams or mappings changed
 	mu    struct {
 		sync.Mutex
 		all    map[chan struct{}]bool
@@ -319,6 +321,13 @@ func (h *streamHub) followShard(k shardKey) (c chan struct{}, leave func()) {
 	}
 }
 
+// polled tells whether shards are polled here.
+func (h *streamHub) polled() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.mu.shards) > 0
+}
+
 func tell(all map[chan struct{}]bool) {
 	for c := range all {
 		select {
@@ -336,6 +345,7 @@ func (h *streamHub) take(out *streamEffects) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if out.changed {
+		h.turns.Add(1)
 		tell(h.mu.all)
 		for _, all := range h.mu.shards {
 			tell(all)
