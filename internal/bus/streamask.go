@@ -183,6 +183,7 @@ const ahead = 8
 type shardView struct {
 	key string // of the stream
 	shard
+	hashes bool // their hash keys are wanted
 }
 
 // read gives the records of rows from a place on, up to limit and bytes but at least one, the place behind the last, and when the first came that was left.
@@ -237,8 +238,12 @@ func (p *partition) read(ctx context.Context, v *shardView, rows []row, from pos
 			}
 			bytes -= len(rec.data) + len(rec.key)
 			// A copy: a record must not keep its whole block in memory.
-			out = append(out, GotRecord{Record: Record{Data: slices.Clone(rec.data), Key: string(rec.key), HashKey: rec.hash.String(), ID: string(rec.id), Type: string(rec.kind)},
-				Sequence: at.sequence(), Arrived: time.UnixMilli(r.At).UTC(), at: at})
+			got := GotRecord{Record: Record{Data: slices.Clone(rec.data), Key: string(rec.key), ID: string(rec.id), Type: string(rec.kind)},
+				Sequence: at.sequence(), Arrived: time.UnixMilli(r.At).UTC(), at: at}
+			if v.hashes {
+				got.HashKey = rec.hash.String()
+			}
+			out = append(out, got)
 			next = at + 1
 		}
 		next = max(next, posOf(r.Seq+1, 0))

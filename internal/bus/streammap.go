@@ -90,7 +90,7 @@ func (b *Bus) PollStream(ctx context.Context, m StreamMapping, c Consumer) error
 				pause(ctx, time.Second) // the index could not be read
 			}
 		} else {
-			pause(ctx, 50*time.Millisecond)
+			pause(ctx, 200*time.Millisecond)
 		}
 	}
 	return nil

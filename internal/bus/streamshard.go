@@ -84,7 +84,7 @@ func (p *shardPoll) refresh() error {
 	}
 	p.state = all[0].State
 	if h := p.state.shard(p.n); h != nil {
-		p.view = shardView{all[0].Key, *h}
+		p.view = shardView{all[0].Key, *h, false}
 	}
 	return nil
 }
@@ -322,7 +322,8 @@ type streamPart struct {
 	recs  []GotRecord
 	tries int // that count as such
 	calls int
-	err   error // of the last
+	waits int   // of calls in which nothing ran
+	err   error // of the last call
 }
 
 // run consumes records until all are done or given up, or polling ends.
@@ -341,8 +342,8 @@ func (b *streamBatch) run(recs []GotRecord) {
 		v := b.c.Consume(b.o.ctx, b.batch(&b.stream, b.n, p.recs))
 		p.err = v.Err
 		if code := errs.CodeOf(v.Err); v.Err != nil && (code == errs.Throttled || code == errs.Unavailable) { // nothing of it ran
-			p.calls++
-			b.rest(p, retry.backoff(p.calls))
+			p.waits++
+			b.rest(p, retry.backoff(p.waits))
 			continue
 		}
 		first := len(p.recs)
@@ -362,7 +363,7 @@ func (b *streamBatch) run(recs []GotRecord) {
 		if b.m.Bisect && (first > 0 || len(p.recs) > 1) {
 			if first == 0 { // a half is a Batch of its own; splitting is no try
 				half := (len(p.recs) + 1) / 2
-				parts = append([]streamPart{{p.recs[:half], p.tries, p.calls, p.err}, {p.recs[half:], p.tries, p.calls, p.err}}, parts[1:]...)
+				parts = append([]streamPart{{recs: p.recs[:half], tries: p.tries, calls: p.calls, err: p.err}, {recs: p.recs[half:], tries: p.tries, calls: p.calls, err: p.err}}, parts[1:]...)
 			}
 			continue
 		}
