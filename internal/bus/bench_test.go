@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/bus"
 	"github.com/ebb-run/ebb/internal/event"
+	"github.com/ebb-run/ebb/internal/invocation"
 )
 
 // BenchmarkPublish measures durable publishes of one event of about 256 bytes each.
@@ -141,4 +143,54 @@ func BenchmarkQueue(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkStream puts records from several goroutines, one at a time, which a mapping consumes in Batches of 100.
+func BenchmarkStream(b *testing.B) {
+	for _, callers := range []int{1, 64} {
+		for _, shards := range []int{1, 4} {
+			b.Run(fmt.Sprintf("callers=%d/shards=%d", callers, shards), func(b *testing.B) {
+				w := start(b, b.TempDir(), bus.Options{})
+				w.stream(b, bus.Stream{Name: "s", Shards: shards})
+				var got atomic.Int64
+				done := make(chan struct{})
+				ctx, cancel := context.WithCancel(context.Background())
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					_ = w.PollStream(ctx, bus.StreamMapping{Name: "m", Stream: "s", Start: bus.Start{From: bus.TrimHorizon}}, counter(func(n int) {
+						if got.Add(int64(n)) == int64(b.N) {
+							close(done)
+						}
+					}))
+				})
+				b.ResetTimer()
+				var next atomic.Int64
+				var puts sync.WaitGroup
+				for range callers {
+					puts.Go(func() {
+						for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+							if _, err := w.PutRecords(context.Background(), "s", []bus.Record{{Key: fmt.Sprint(i), Data: make([]byte, 200)}}); err != nil {
+								b.Error(err)
+							}
+						}
+					})
+				}
+				puts.Wait()
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "puts/s")
+				<-done
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
+				b.StopTimer()
+				cancel()
+				wg.Wait()
+			})
+		}
+	}
+}
+
+// counter is a Consumer that counts.
+type counter func(n int)
+
+func (c counter) Consume(_ context.Context, b *invocation.Batch) invocation.Verdict {
+	c(len(b.Items))
+	return invocation.Verdict{}
 }

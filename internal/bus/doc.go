@@ -2,7 +2,7 @@
 // delivered to each matching Subscription until they succeed or rest as dead letters, and can be asked about.
 //
 // Main type: [Bus], made by [Open] over JetStream. Publish, Subscribe, PutSchedule, Redrive, Cancel and Replay only append to the log; Run owns
-// Partitions, and delivers. Queues (PutQueue, Send, Receive, DeleteMessages, …) are in the same log; Poll feeds a [Consumer] from one.
+// Partitions, and delivers. Queues (PutQueue, Send, Receive, DeleteMessages, …) are in the same log; Poll feeds a [Consumer] from one. So are streams (PutStream, PutRecords, Iterator, GetRecords), and PollStream does the same from one.
 //
 // Guarantees:
 //
@@ -24,6 +24,10 @@
 //     with a dedup ID within the window is not received.
 //  12. PublishTopic returns a publication without an error after it is durable, and only where the topic stands; it then is delivered as any event.
 //     In a FIFO topic a second one with a dedup ID within the window is not delivered.
+//  13. PutRecords returns a record without an error after it is durable. It is in its shard, once per put, until the stream's retention has passed or the stream is deleted; those of
+//     one partition key stand in the order in which they were put, over splits and merges too, and sequence numbers rise with it.
+//  14. A StreamMapping consumes every record that its filter keeps, or tells that it was given up. Those of a partition key are consumed in their order, and by one call
+//     at a time; after a kill some come again, none is passed over. Who lost the lease cannot move a checkpoint.
 //
 // # Design
 //
@@ -75,7 +79,12 @@
 // in it, and bodies stay in the log. An event without a traceparent begins a trace that follows from its channel, source and id. Who publishes what to whom is counted
 // by block and kept by day (flow.go).
 //
-// It does not yet: spread Partitions evenly over Nodes (who comes first takes
+// A stream lives in one Partition too, with all its shards. A record is an item; it is in the shard that is open for its hash at that place of the log. The index has a row for each block
+// and shard, and the retention is looked at when they are read; rows behind it are swept, and then the log's head may go. Splits and merges close shards and open others, in one item
+// (streamfold.go). A StreamMapping is polled by the owner of the Partition (streammap.go, streamshard.go): each shard, after those before it, by a goroutine that reads ahead up to a bound, hands
+// Batches to Parallel lanes by partition key, and writes as checkpoint the place before which all is done. A base keeps these places.
+//
+// It does not yet: spread the shards of one stream over Partitions; spread Partitions evenly over Nodes (who comes first takes
 // what is free); keep a second index warm on another Node, which has to fold what it lacks when it takes over; bound the calls of one Subscription over
 // all Partitions together; keep events and queues in logs of their own, so that the retention of events keeps the
 // blocks of messages that stand among them; take messages of 1 MiB, because a block has to fit into the servers' default payload.

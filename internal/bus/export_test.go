@@ -76,7 +76,7 @@ func Lag(b *Bus, mapping, stream string) (int, error) {
 		if err != nil {
 			return -1, err
 		}
-		recs, _, _, err := p.read(ctx, &shardView{info.Key, *h}, rows, next, MaxGet, MaxGetBytes)
+		recs, _, _, err := p.read(ctx, &shardView{info.Key, *h, false}, rows, next, MaxGet, MaxGetBytes)
 		if err != nil {
 			return -1, err
 		}

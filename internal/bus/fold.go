@@ -62,7 +62,8 @@ type folder struct {
 	compile Compile
 	subs    map[string]*liveSub
 	reading map[reading]*room
-	index   func() Index // nil: none
+	index   func() Index                             // nil: none
+	held    func(seq uint64, items []item, size int) // told of blocks with records of streams; or nil
 	warn    func(text string, args ...any)
 	out     effects
 
@@ -211,7 +212,7 @@ func (f *folder) block(ctx context.Context, seq uint64, at time.Time, data []byt
 			return fmt.Errorf("block %d, item %d: %w", seq, i, err)
 		}
 	}
-	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at)), f.flushFlows(ctx, ms(at))); err != nil {
+	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at), items, len(data)), f.flushFlows(ctx, ms(at))); err != nil {
 		return fmt.Errorf("block %d: %w", seq, err)
 	}
 	f.x.applied = seq

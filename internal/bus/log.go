@@ -83,7 +83,21 @@ func (b *blocks) fetch(ctx context.Context, seq uint64, f *fetch) {
 	if f.err != nil {
 		return
 	}
-	b.mu.recent[seq] = f.items
+	b.keepLocked(seq, f.items, size)
+}
+
+// keep has a block at hand for who reads it soon.
+func (b *blocks) keep(seq uint64, items []item, size int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.keepLocked(seq, items, size)
+}
+
+func (b *blocks) keepLocked(seq uint64, items []item, size int) {
+	if _, ok := b.mu.recent[seq]; ok {
+		return
+	}
+	b.mu.recent[seq] = items
 	b.mu.order = append(b.mu.order, seq)
 	b.mu.size += size
 	for b.mu.size > maxBlocks && len(b.mu.order) > 1 {

@@ -122,6 +122,11 @@ func (o *owner) open(ctx context.Context) error {
 	}
 	o.fold = &folder{x: o.x, window: o.b.opt.DedupWindow.Milliseconds(), maxHops: o.b.opt.MaxHops, compile: o.b.compile, index: o.b.opt.Index,
 		warn: func(text string, args ...any) { o.b.opt.Log.Warn(text, args...) }}
+	o.fold.held = func(seq uint64, items []item, size int) {
+		if o.caught && o.s.polled() {
+			o.p.bodies.keep(seq, items, size)
+		}
+	}
 	if err := o.fold.load(ctx); err != nil {
 		return errors.Join(indexError(err), o.x.close())
 	}

@@ -111,7 +111,7 @@ type PutResult struct {
 
 // GotRecord is a record as a shard has it. Its data are shared and must not be changed.
 type GotRecord struct {
-	Record   // HashKey is always set
+	Record   // GetRecords sets HashKey always; a Consumer has none
 	Sequence string
 	Arrived  time.Time
 	at       pos

@@ -420,7 +420,7 @@ func (b *Bus) GetRecords(ctx context.Context, iter string, g Get) (Got, error) {
 	}
 	out := Got{Shard: shardName(it.shard)}
 	var left int64
-	out.Records, it.next, left, err = p.read(ctx, &shardView{info.Key, *h}, r.Stream.Rows, it.next, g.Records, g.Bytes)
+	out.Records, it.next, left, err = p.read(ctx, &shardView{info.Key, *h, true}, r.Stream.Rows, it.next, g.Records, g.Bytes)
 	if err != nil && len(out.Records) == 0 {
 		return Got{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
@@ -182,6 +183,7 @@ const ahead = 8
 type shardView struct {
 	key string // of the stream
 	shard
+	hashes bool // their hash keys are wanted
 }
 
 // read gives the records of rows from a place on, up to limit and bytes but at least one, the place behind the last, and when the first came that was left.
@@ -236,8 +238,12 @@ func (p *partition) read(ctx context.Context, v *shardView, rows []row, from pos
 			}
 			bytes -= len(rec.data) + len(rec.key)
 			// A copy: a record must not keep its whole block in memory.
-			out = append(out, GotRecord{Record: Record{Data: slices.Clone(rec.data), Key: string(rec.key), HashKey: rec.hash.String(), ID: string(rec.id), Type: string(rec.kind)},
-				Sequence: at.sequence(), Arrived: time.UnixMilli(r.At).UTC(), at: at})
+			got := GotRecord{Record: Record{Data: slices.Clone(rec.data), Key: string(rec.key), ID: string(rec.id), Type: string(rec.kind)},
+				Sequence: at.sequence(), Arrived: time.UnixMilli(r.At).UTC(), at: at}
+			if v.hashes {
+				got.HashKey = rec.hash.String()
+			}
+			out = append(out, got)
 			next = at + 1
 		}
 		next = max(next, posOf(r.Seq+1, 0))
@@ -248,7 +254,8 @@ func (p *partition) read(ctx context.Context, v *shardView, rows []row, from pos
 // streamHub tells those who poll streams what is new. But for sweep and again, which are the owner's goroutine's, it may be used by any.
 type streamHub struct {
 	sweep bool
-	again int64 // ms; when there is more to sweep
+	again int64        // ms; when there is more to sweep
+	turns atomic.Int64 // how often streams or mappings changed
 	mu    struct {
 		sync.Mutex
 		all    map[chan struct{}]bool
@@ -319,6 +326,13 @@ func (h *streamHub) followShard(k shardKey) (c chan struct{}, leave func()) {
 	}
 }
 
+// polled tells whether shards are polled here.
+func (h *streamHub) polled() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.mu.shards) > 0
+}
+
 func tell(all map[chan struct{}]bool) {
 	for c := range all {
 		select {
@@ -336,6 +350,7 @@ func (h *streamHub) take(out *streamEffects) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if out.changed {
+		h.turns.Add(1)
 		tell(h.mu.all)
 		for _, all := range h.mu.shards {
 			tell(all)

@@ -113,7 +113,10 @@ func (f *folder) record(it item) error {
 }
 
 // flushStreams writes what a block has of records.
-func (f *folder) flushStreams(ctx context.Context, seq uint64, now int64) error {
+func (f *folder) flushStreams(ctx context.Context, seq uint64, now int64, items []item, size int) error {
+	if len(f.s.block) > 0 && f.held != nil {
+		f.held(seq, items, size)
+	}
 	for k, p := range f.s.block {
 		if err := f.x.exec(ctx, "INSERT INTO records(stream, shard, seq, n, bytes, at) VALUES(?, ?, ?, ?, ?, ?)", k.stream, k.shard, int64(seq), p.n, p.bytes, now); err != nil {
 			return err

@@ -90,7 +90,7 @@ func (b *Bus) PollStream(ctx context.Context, m StreamMapping, c Consumer) error
 				pause(ctx, time.Second) // the index could not be read
 			}
 		} else {
-			pause(ctx, 50*time.Millisecond)
+			pause(ctx, 200*time.Millisecond)
 		}
 	}
 	return nil
@@ -149,7 +149,7 @@ func (s *streamPoller) run(ctx context.Context) {
 	defer free()
 	word, leave := s.o.s.follow()
 	defer leave()
-	for ctx.Err() == nil {
+	for missed := false; ctx.Err() == nil; {
 		info, start, err := s.look(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -175,6 +175,10 @@ func (s *streamPoller) run(ctx context.Context) {
 			}
 		}
 		if info == nil || start.gen == 0 {
+			if !missed {
+				missed = true
+				s.o.b.opt.Log.Warn("a stream is not polled; it is not there yet", "mapping", s.m.Name, "stream", s.m.Stream)
+			}
 			select {
 			case <-word:
 			case <-ctx.Done():

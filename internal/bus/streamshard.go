@@ -19,16 +19,18 @@ type shardPoll struct {
 
 	state  streamState
 	view   shardView
-	cursor pos // the next record to be read
+	turn   int64 // of the hub, when they were read
+	cursor pos   // the next record to be read
 	lanes  []*streamLane
 	order  []pos        // of records that are read and not done, rising
 	done   map[pos]bool // those that are all the same
 	held   int          // bytes of what is read and not done
 	sizes  map[pos]int
 	ended  chan laneNews
-	wrote  chan pos // a checkpoint that was written; 0 where it was not
-	kept   pos      // the last checkpoint that was written
-	writes bool     // one is under way
+	wrote  chan pos  // a checkpoint that was written; 0 where it was not
+	kept   pos       // the last checkpoint that was written
+	writes bool      // one is under way
+	last   time.Time // when one was begun
 	wait   sync.WaitGroup
 }
 
@@ -71,13 +73,18 @@ func (s *streamPoller) shard(ctx context.Context, id int64, start begun, n int) 
 
 // refresh reads the shard's state: it may have been closed.
 func (p *shardPoll) refresh() error {
+	turn := p.o.s.turns.Load()
+	if turn == p.turn && p.view.key != "" {
+		return nil
+	}
+	p.turn = turn
 	all, err := p.o.streamInfos(p.ctx, "id = ?", []any{p.id})
 	if err != nil || len(all) == 0 {
 		return err
 	}
 	p.state = all[0].State
 	if h := p.state.shard(p.n); h != nil {
-		p.view = shardView{all[0].Key, *h}
+		p.view = shardView{all[0].Key, *h, false}
 	}
 	return nil
 }
@@ -98,8 +105,7 @@ func (p *shardPoll) loop(word <-chan struct{}) bool {
 			}
 			fresh, end = more, !more && p.view.End != 0
 		}
-		wait := p.dispatch()
-		p.keep(end)
+		wait := min(p.dispatch(), p.keep(end))
 		if end && p.kept >= p.view.End {
 			return true
 		}
@@ -242,13 +248,19 @@ func (p *shardPoll) checkpoint(next pos) []item {
 	return []item{jsonItem(kindCheckpoint, checkpoint{Do: pointMove, Mapping: p.m.Name, Stream: p.id, Epoch: p.o.epoch, Gen: p.start.gen, Shard: p.n, Next: next})}
 }
 
-// keep writes a checkpoint when there is something new and none is under way. What is done meanwhile is in the next one.
-func (p *shardPoll) keep(end bool) {
+// keepEvery is how often the checkpoint of a shard is written at most: each costs a sync, and one that is late only lets more come twice after a kill.
+const keepEvery = 100 * time.Millisecond
+
+// keep writes a checkpoint when there is something new and none is under way, and tells when to look again. What is done meanwhile is in the next one.
+func (p *shardPoll) keep(end bool) time.Duration {
 	next := p.next(end)
 	if p.writes || next <= p.kept {
-		return
+		return time.Hour
 	}
-	p.writes = true
+	if left := keepEvery - time.Since(p.last); left > 0 && (p.view.End == 0 || next < p.view.End) {
+		return left
+	}
+	p.writes, p.last = true, time.Now()
 	items := p.checkpoint(next)
 	p.wait.Go(func() {
 		at, err := p.o.p.log.append(p.ctx, items)
@@ -264,6 +276,7 @@ func (p *shardPoll) keep(end bool) {
 		}
 		p.wrote <- next
 	})
+	return time.Hour
 }
 
 // finish waits for what runs, and keeps what it did.
@@ -291,7 +304,9 @@ func (p *shardPoll) finish() {
 		}
 	}
 	if next := p.next(false); next > p.kept {
-		p.o.record(p.checkpoint(next))
+		if seq := p.o.record(p.checkpoint(next)); seq > 0 { // who polls next looks into the index
+			_ = p.o.reachBlock(context.Background(), seq) // an error says that it is another owner's
+		}
 	}
 }
 
@@ -307,7 +322,8 @@ type streamPart struct {
 	recs  []GotRecord
 	tries int // that count as such
 	calls int
-	err   error // of the last
+	waits int   // of calls in which nothing ran
+	err   error // of the last call
 }
 
 // run consumes records until all are done or given up, or polling ends.
@@ -326,8 +342,8 @@ func (b *streamBatch) run(recs []GotRecord) {
 		v := b.c.Consume(b.o.ctx, b.batch(&b.stream, b.n, p.recs))
 		p.err = v.Err
 		if code := errs.CodeOf(v.Err); v.Err != nil && (code == errs.Throttled || code == errs.Unavailable) { // nothing of it ran
-			p.calls++
-			b.rest(p, retry.backoff(p.calls))
+			p.waits++
+			b.rest(p, retry.backoff(p.waits))
 			continue
 		}
 		first := len(p.recs)
@@ -347,7 +363,7 @@ func (b *streamBatch) run(recs []GotRecord) {
 		if b.m.Bisect && (first > 0 || len(p.recs) > 1) {
 			if first == 0 { // a half is a Batch of its own; splitting is no try
 				half := (len(p.recs) + 1) / 2
-				parts = append([]streamPart{{p.recs[:half], p.tries, p.calls, p.err}, {p.recs[half:], p.tries, p.calls, p.err}}, parts[1:]...)
+				parts = append([]streamPart{{recs: p.recs[:half], tries: p.tries, calls: p.calls, err: p.err}, {recs: p.recs[half:], tries: p.tries, calls: p.calls, err: p.err}}, parts[1:]...)
 			}
 			continue
 		}

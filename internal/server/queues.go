@@ -192,6 +192,7 @@ type mapping struct {
 
 	stream *bus.StreamMapping // of a stream; nil: of a queue
 	last   lastRuns           // of a stream
+	lacks  string             // what of it is not active, though it runs
 }
 
 // mappingOf reads an event source mapping.
@@ -460,6 +461,9 @@ func (s *Server) mappings(d *state.Deployment) (list []*mapping, faults []string
 		if err != nil {
 			faults = append(faults, fmt.Sprintf("%s trigger of function %s: %v", t.Kind, t.Function, err))
 			return
+		}
+		if m.lacks != "" {
+			faults = append(faults, fmt.Sprintf("%s trigger of function %s: %s", t.Kind, t.Function, m.lacks))
 		}
 		list = append(list, m)
 	})

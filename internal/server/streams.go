@@ -239,10 +239,11 @@ func (s *Server) streamMappingOf(d *state.Deployment, t *app.Trigger, name strin
 	}
 	to := p.DestinationConfig.OnFailure.Destination
 	if to != "" {
-		if !strings.Contains(to, ":sqs:") {
-			return nil, errs.New(errs.Unsupported, "its on-failure destination %s is declared, not yet active: queues are", to)
+		if strings.Contains(to, ":sqs:") {
+			sm.Failed = s.lost(m, tenant+"/"+lastPart(to))
+		} else {
+			m.lacks = fmt.Sprintf("its on-failure destination %s is declared, not yet active: queues are", to)
 		}
-		sm.Failed = s.lost(m, tenant+"/"+lastPart(to))
 	}
 	data, err := json.Marshal(struct {
 		Mapping  bus.StreamMapping
