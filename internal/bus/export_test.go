@@ -42,3 +42,9 @@ func Retain(b *Bus, name string, d time.Duration) {
 		panic(err)
 	}
 }
+
+// Wall sets the clock of all but schedules.
+func Wall(o Options, f func() time.Time) Options {
+	o.wall = f
+	return o
+}

@@ -141,7 +141,7 @@ func (g *giver) accept(a any) {
 			}
 			l := g.lane(a.key)
 			l.seen = cursor{}
-			l.dirty, l.keep = true, ms(time.Now())+keepDead.Milliseconds()
+			l.dirty, l.keep = true, ms(g.o.now())+keepDead.Milliseconds()
 		}
 		select {
 		case a = <-g.in:
@@ -244,7 +244,7 @@ func (g *giver) giveBack(gen int64, msgs []given) {
 	if len(msgs) == 0 {
 		return
 	}
-	items := []item{jsonItem(kindSettled, settled{Gen: gen, Do: settleVisibility, At: ms(time.Now()), Entries: entries(msgs)})}
+	items := []item{jsonItem(kindSettled, settled{Gen: gen, Do: settleVisibility, At: ms(g.o.now()), Entries: entries(msgs)})}
 	g.o.wait.Go(func() { g.o.record(items) })
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
 )
@@ -39,7 +38,7 @@ func (g *giver) move(a *moving) {
 		return
 	}
 	var msgs []given
-	now := ms(time.Now())
+	now := ms(g.o.now())
 	where, args := "visible <= ? ORDER BY visible, seq, idx LIMIT ?", []any{q.gen, now, a.max + g.marked[q.gen]}
 	if len(a.ids) > 0 {
 		ids, _ := json.Marshal(a.ids) // strings encode
