@@ -3,13 +3,14 @@
 # make bench  - the side-by-side benchmarks; prints a table
 # make dist   - static binaries for Linux and macOS in dist/
 # make docs   - writes the generated reference pages
+# make fault-table - runs the fault tests at length and writes docs/reliability.md
 # make isolation-table - runs the hostile guests, as root, and writes docs/isolation.md
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: build check fmt vet static darwin race test deps runsc bench dist docs isolation-table
+.PHONY: build check fmt vet static darwin race test deps runsc bench dist docs isolation-table fault-table
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/ebb ./cmd/ebb
@@ -61,3 +62,7 @@ isolation-table:
 	go test -count 1 -short ./internal/sandbox/process -run 'TestDriver_Conforms' -args -sandboxtest.table $(CURDIR)/docs/isolation.md -sandboxtest.include $(CURDIR)/bin/strong.verdicts
 	go test -count 1 ./test -run 'TestGuests_Hostile' -args -guests.page $(CURDIR)/docs/isolation.md
 	go test -count 1 ./test -run 'TestBuilds_HostileScriptsReachNothing' -args -builds.table $(CURDIR)/docs/isolation.md
+
+# Kills servers, their stores and what leads them, and writes what became of each event into docs/reliability.md.
+fault-table:
+	go test -count 1 -timeout 30m ./test/faults -args -faults.page $(CURDIR)/docs/reliability.md

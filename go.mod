@@ -3,6 +3,7 @@ module github.com/ebb-run/ebb
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/bmatcuk/doublestar/v4 v4.10.4
 	github.com/caddyserver/certmagic v0.25.6
 	github.com/evanw/esbuild v0.28.2

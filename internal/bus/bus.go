@@ -43,9 +43,10 @@ type Options struct {
 	// Now is the clock of schedules alone; nil means the system's. It may jump: it is asked again every second or two.
 	Now func() time.Time
 
-	check       time.Duration // the longest between two looks at Now; 0 means 2 s
-	sweepQueues time.Duration // between looks for messages that have expired; 0 means 30 s
-	sendsKept   time.Duration // how long a block of messages is told from one that was written twice; 0 means 2 minutes
+	wall        func() time.Time // the clock of all but schedules; nil means the system's
+	check       time.Duration    // the longest between two looks at Now; 0 means 2 s
+	sweepQueues time.Duration    // between looks for messages that have expired; 0 means 30 s
+	sendsKept   time.Duration    // how long a block of messages is told from one that was written twice; 0 means 2 minutes
 
 	sweep time.Duration // between removals of what is old; 0 means a fiftieth of the retention, between a minute and an hour
 }
@@ -94,6 +95,9 @@ func (o Options) orDefaults() Options {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.wall == nil {
+		o.wall = time.Now
 	}
 	if o.check <= 0 {
 		o.check = 2 * time.Second

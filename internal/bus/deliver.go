@@ -216,6 +216,9 @@ func (d *dispatcher) batch(l *lane) []*held {
 	return out
 }
 
+// farAhead is how much later than its longest backoff a delivery may be due; what is due later was written by a clock that was ahead, and is due now.
+const farAhead = time.Minute
+
 // refill takes up due deliveries from the index.
 func (d *dispatcher) refill(ctx context.Context, l *lane, now int64) error {
 	// What is held is pending in the index too, and has to be passed over.
@@ -224,7 +227,18 @@ func (d *dispatcher) refill(ctx context.Context, l *lane, now int64) error {
 	if err != nil {
 		return err
 	}
-	l.more = len(rows) == limit
+	far := now + l.sub.spec.Retry.MaxBackoff.Milliseconds() + farAhead.Milliseconds()
+	next, err := d.o.fold.nextDue(ctx, l.sub.id, now)
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 && next > far && next < math.MaxInt64 {
+		if rows, err = d.o.fold.due(ctx, l.sub.id, math.MaxInt64, limit); err != nil {
+			return err
+		}
+		next = math.MaxInt64
+	}
+	l.more, l.next = len(rows) == limit, next
 	for _, f := range rows {
 		switch {
 		case d.held[f.did] != nil:
@@ -234,14 +248,12 @@ func (d *dispatcher) refill(ctx context.Context, l *lane, now int64) error {
 			d.hold(l, f)
 		}
 	}
-	next, err := d.o.fold.nextDue(ctx, l.sub.id, now)
-	l.next = next
-	return err
+	return nil
 }
 
 // run starts one call of Deliver.
 func (d *dispatcher) run(ctx context.Context, l *lane, batch []*held) {
-	start := time.Now()
+	start := d.o.now()
 	ctx, cancel := context.WithTimeoutCause(ctx, l.sub.spec.Deadline, errs.New(errs.Timeout, "the subscription's deadline of %v has passed", l.sub.spec.Deadline))
 	for _, h := range batch {
 		h.running, h.cancel, h.alone = true, cancel, len(batch) == 1
@@ -278,7 +290,7 @@ func (d *dispatcher) finish(f finished) {
 
 // deliver runs one batch and appends its outcomes, again and again until they are durable or the owner stops.
 func (o *owner) deliver(ctx context.Context, sub *liveSub, batch []*held) {
-	now := time.Now()
+	now := o.now()
 	var items [][]item
 	var run []*held
 	var ds []*Delivery
@@ -395,7 +407,7 @@ func (o *owner) conclude(sub *liveSub, h *held, d *Delivery, start time.Time, ou
 
 // ended makes the record of an attempt, and decides what comes next.
 func (o *owner) ended(sub *liveSub, h *held, start time.Time, out Outcome, cause Cause) outcome {
-	now := time.Now()
+	now := o.now()
 	r := outcome{did: h.did, Run: h.runs + 1, Epoch: o.epoch, State: Done, Start: ms(start), Took: now.Sub(start).Microseconds()}
 	if len(out.Result) <= maxResult && json.Valid(out.Result) {
 		r.Result = out.Result

@@ -57,6 +57,8 @@
 // What is due is held in memory up to a bound for each Subscription; the rest stays in the index, and is taken up in order of due time. Event bodies
 // are read from the log when the memory for them is used up.
 //
+// What waits, a delivery for its next attempt or a message for its visibility, goes by the owner's own time (owner.now), which does not go back with the system's clock.
+//
 // A Schedule is an item of the log, in the Partition of its Tenant and name. The owner of that has a heap of what is due next, and one timer
 // (clock.go). When a slot is due it appends a fired item, which carries the event; the fold publishes the event only if its slot is newer than all that this
 // Schedule has fired, and was fired by the put that stands (schedulefold.go). So it is the order of the log that decides, never a clock: who fires may fire again
@@ -69,7 +71,7 @@
 // answers when the fold has read it, in which it may be refused: the message was deleted meanwhile, or the lease is another's. So grants need no lock, and order
 // comes from the log alone. Sends and deletes of standard queues are only appended, by any Node; what needs a look at the state is asked of the owner,
 // which first reads what the asker has written of that queue. Dead letters are moved when a receive comes upon them: by one item within the Partition; to another one
-// they are sent first, under a name that makes a second sending a duplicate, and removed when they stand there. A purge gives the queue a new generation;
+// they are sent first, under a name that makes a second sending a duplicate, and removed when they stand there; until that is known nobody receives them. A purge gives the queue a new generation;
 // the old one's rows go little by little. The purge of the log's head keeps what queues hold.
 //
 // A topic is an item of the log, in the Partition of its key (topicfold.go): a name that may be published to. A publication is an event on the topic's channel

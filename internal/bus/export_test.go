@@ -117,3 +117,20 @@ func Rows(ctx context.Context, b *Bus, table string) (int, error) {
 	}
 	return all, nil
 }
+
+// Wall sets the clock of all but schedules.
+func Wall(o Options, f func() time.Time) Options {
+	o.wall = f
+	return o
+}
+
+// Apart gives names of two queues, beginning with those given, that are in different Partitions.
+func Apart(b *Bus, one, two string) (string, string) {
+	for b.partitionOfQueue(queueKey("", one)) == b.partitionOfQueue(queueKey("", two)) {
+		two += "x"
+	}
+	return one, two
+}
+
+// LeaseKey is where the lease of a queue's Partition is.
+func LeaseKey(b *Bus, queue string) string { return b.partitionOfQueue(queueKey("", queue)).leaseKey() }

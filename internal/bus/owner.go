@@ -37,6 +37,8 @@ type owner struct {
 	caught   bool            // its own lease was folded: everything of earlier owners was
 	replays  map[string]bool // that are being read
 	clock    *clock
+	began    time.Time // by the clock that goes on evenly
+	anchor   time.Time // what the other one said then
 }
 
 // Pause ends the handing out of deliveries, for good; those that run go on, and their outcomes are recorded.
@@ -58,6 +60,7 @@ func (o *owner) stopping() bool { return o.ctx.Err() != nil }
 func (b *Bus) serve(ctx context.Context, p *partition, epoch uint64) (err error) {
 	ctx, stop := context.WithCancel(ctx)
 	o := &owner{b: b, p: p, ctx: ctx, epoch: epoch, blocks: p.bodies, finished: make(chan finished, 64), failed: make(chan error, 1), asked: make(chan struct{}, 16), replays: map[string]bool{}}
+	o.began, o.anchor = time.Now(), b.opt.wall()
 	if err := o.open(ctx); err != nil {
 		stop()
 		return err
@@ -92,6 +95,16 @@ func (b *Bus) serve(ctx context.Context, p *partition, epoch uint64) (err error)
 		}
 	})
 	return o.loop(ctx, msgs)
+}
+
+// now is the time for what waits: deliveries, and messages that are invisible. A clock that is put back does not hold them up while this Node owns the
+// Partition; one that is put ahead, as after a machine has slept, is followed.
+func (o *owner) now() time.Time {
+	even := o.anchor.Add(time.Since(o.began))
+	if w := o.b.opt.wall(); w.After(even) {
+		return w
+	}
+	return even
 }
 
 // fail makes the loop return.
@@ -230,7 +243,7 @@ func (o *owner) work(ctx context.Context, timer *time.Timer) error {
 	if !o.caught || ctx.Err() != nil {
 		return nil
 	}
-	now := time.Now()
+	now := o.now()
 	next, err := o.q.work(ctx, ms(now))
 	if err != nil {
 		return indexError(err)
@@ -304,7 +317,7 @@ func (o *owner) apply() error {
 		// Everything that is due is in the index; nothing of it is in memory yet.
 		out = &effects{subs: true, replays: true, queues: queueEffects{changed: true}, streams: streamEffects{changed: true}}
 	}
-	o.d.take(out, ms(time.Now()))
+	o.d.take(out, ms(o.now()))
 	o.clock.take(out)
 	o.q.take(&out.queues)
 	o.s.take(&out.streams)

@@ -180,7 +180,7 @@ func (o *owner) queueStates(ctx context.Context, where string, args []any) ([]qu
 
 func (o *owner) countQueue(ctx context.Context, s *queueState) error {
 	if _, err := o.readOne(ctx, []any{&s.InFlight, &s.Delayed}, "SELECT coalesce(sum(receives > 0), 0), coalesce(sum(receives = 0), 0) FROM messages WHERE gen = ? AND visible > ?",
-		s.Gen, ms(time.Now())); err != nil {
+		s.Gen, ms(o.now())); err != nil {
 		return err
 	}
 	_, err := o.readOne(ctx, []any{&s.Oldest}, "SELECT sent FROM messages WHERE gen = ? ORDER BY sent LIMIT 1", s.Gen)
@@ -202,7 +202,7 @@ func (o *owner) firsts(ctx context.Context, q *queueQuestion, s *queueState, r *
 
 // settleAsked deletes messages or changes when they are visible, after a look at whether the receipts still hold.
 func (o *owner) settleAsked(ctx context.Context, q *queueQuestion, s *queueState, r *queueReply) error {
-	now := ms(time.Now())
+	now := ms(o.now())
 	byTime := map[int64][]entry{}
 	for _, c := range q.Changes {
 		rc, err := parseReceipt(c.Receipt)
@@ -382,7 +382,7 @@ func (o *owner) give(ctx context.Context, q giveQuestion) giveReply {
 	}
 	var req any
 	mv := &moving{key: q.Key, to: q.To, ids: q.IDs, max: q.Max, done: make(chan moved, 1)}
-	rc := &receiving{key: q.Key, max: q.Max, vis: q.Vis, until: ms(time.Now()) + q.Wait, done: make(chan receivedNow, 1)}
+	rc := &receiving{key: q.Key, max: q.Max, vis: q.Vis, until: ms(o.now()) + q.Wait, done: make(chan receivedNow, 1)}
 	if req = rc; q.Move {
 		req = mv
 	}

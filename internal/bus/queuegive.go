@@ -70,11 +70,12 @@ type moved struct {
 	err error
 }
 
-// freed gives back the marks of messages that were not moved; their queue then keeps them for a while.
+// freed gives back the marks of messages that were not moved.
 type freed struct {
 	key  string
 	msgs []given
 	gen  int64
+	keep bool // there is nowhere to move them to: their queue gives them to receivers for a while
 }
 
 // qlane is one queue, as the owner's goroutine knows it.
@@ -141,7 +142,9 @@ func (g *giver) accept(a any) {
 			}
 			l := g.lane(a.key)
 			l.seen = cursor{}
-			l.dirty, l.keep = true, ms(time.Now())+keepDead.Milliseconds()
+			if l.dirty = true; a.keep {
+				l.keep = ms(g.o.now()) + keepDead.Milliseconds()
+			}
 		}
 		select {
 		case a = <-g.in:
@@ -244,7 +247,7 @@ func (g *giver) giveBack(gen int64, msgs []given) {
 	if len(msgs) == 0 {
 		return
 	}
-	items := []item{jsonItem(kindSettled, settled{Gen: gen, Do: settleVisibility, At: ms(time.Now()), Entries: entries(msgs)})}
+	items := []item{jsonItem(kindSettled, settled{Gen: gen, Do: settleVisibility, At: ms(g.o.now()), Entries: entries(msgs)})}
 	g.o.wait.Go(func() { g.o.record(items) })
 }
 

@@ -17,10 +17,14 @@ import (
 
 	"github.com/ebb-run/ebb/internal/bus"
 	"github.com/ebb-run/ebb/internal/nats"
+	"github.com/ebb-run/ebb/internal/testkit/fault"
 )
 
 // childQueues in the environment makes the child of the kill tests one that uses queues.
 const childQueues = "EBB_BUS_KILL_QUEUES"
+
+// childPlan in the environment says at which point it ends itself.
+const childPlan = "EBB_BUS_KILL_PLAN"
 
 // killQueues are a queue, a FIFO queue and their dead-letter queues.
 var killQueues = []bus.Queue{
@@ -36,7 +40,13 @@ func useQueues(dir, round string) error {
 	if err != nil {
 		return err
 	}
-	b, err := bus.Open(ctx, conn.JetStream(), killOptions(dir, nil))
+	plan, err := fault.Parse(os.Getenv(childPlan))
+	if err != nil {
+		return err
+	}
+	o := killOptions(dir, nil)
+	o.Passing = func(p bus.Point) { plan.Pass(string(p)) }
+	b, err := bus.Open(ctx, conn.JetStream(), o)
 	if err != nil {
 		return err
 	}
@@ -112,8 +122,13 @@ type tally struct {
 
 func (y *tally) round(t *testing.T, dir string, round int) {
 	t.Helper()
+	var plan fault.Plan
+	wait := time.Duration(100+rand.IntN(900)) * time.Millisecond
+	if round%3 == 2 { // between the sending of dead letters to another Partition and their removal
+		plan, wait = fault.Plan{Point: string(bus.AtMoving), Nth: 1}, time.Minute
+	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childDir+"="+dir, fmt.Sprintf("%s=%d", childRound, round), childQueues+"=1")
+	cmd.Env = append(os.Environ(), childDir+"="+dir, fmt.Sprintf("%s=%d", childRound, round), childQueues+"=1", childPlan+"="+plan.String())
 	cmd.Stderr = os.Stderr
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
@@ -139,10 +154,11 @@ func (y *tally) round(t *testing.T, dir string, round int) {
 		f := strings.Fields(line)
 		switch {
 		case f[0] == "ready":
-			time.AfterFunc(time.Duration(100+rand.IntN(900))*time.Millisecond, func() {
+			timer := time.AfterFunc(wait, func() {
 				killed.Store(true)
 				_ = cmd.Process.Kill()
 			})
+			defer timer.Stop()
 		case f[0] == "sent":
 			y.sent[f[1]] = true
 		case f[0] == "deleted":
@@ -157,9 +173,35 @@ func (y *tally) round(t *testing.T, dir string, round int) {
 		}
 	}
 	_ = cmd.Wait()
-	if !killed.Load() {
-		t.Fatalf("round %d: the child ended by itself", round)
+	if killed.Load() == (plan.Point != "") || !strings.Contains(cmd.ProcessState.String(), "killed") {
+		t.Fatalf("round %d: the child ended with %v", round, cmd.ProcessState)
 	}
+}
+
+// stands counts where messages stand, and the dead letters among them.
+func stands(t *testing.T, w *world) (there map[string]int, dead int, _ error) {
+	t.Helper()
+	there = map[string]int{}
+	for _, q := range killQueues {
+		after := ""
+		for {
+			page, err := w.PeekQueue(t.Context(), q.Name, after, 1000)
+			if err != nil {
+				return nil, 0, err
+			}
+			if len(page) == 0 {
+				break
+			}
+			for _, m := range page {
+				there[string(m.Body)]++
+				if m.DeadFrom != "" {
+					dead++
+				}
+			}
+			after = page[len(page)-1].Receipt
+		}
+	}
+	return there, dead, nil
 }
 
 // Killed at any moment, every acknowledged send ends as a deletion, as a dead letter, or is still there, once; and what was deleted does not come back.
@@ -181,26 +223,24 @@ func TestQueue_LosesNothingToKill(t *testing.T) {
 	}
 	w := start(t, dir, killOptions(dir, nil))
 	until(t, "sync", func() (bool, error) { return true, w.Sync(t.Context()) })
-	there, dead := map[string]int{}, 0
-	for _, q := range killQueues {
-		after := ""
-		for {
-			page, err := w.PeekQueue(t.Context(), q.Name, after, 1000)
-			if err != nil {
-				t.Fatal(err)
+	var there map[string]int
+	dead := 0
+	until(t, "all moves have ended", func() (_ bool, err error) { // which go on when somebody receives
+		for _, q := range killQueues[2:] {
+			if _, err := w.Receive(t.Context(), q.Name, bus.Receive{Max: 1000}); err != nil {
+				return false, err
 			}
-			if len(page) == 0 {
-				break
-			}
-			for _, m := range page {
-				there[string(m.Body)]++
-				if m.DeadFrom != "" {
-					dead++
-				}
-			}
-			after = page[len(page)-1].Receipt
 		}
-	}
+		if there, dead, err = stands(t, w); err != nil {
+			return false, err
+		}
+		for _, n := range there {
+			if n > 1 {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
 	again := 0
 	for id := range y.sent {
 		// A deletion whose answer the kill took away is known by its message having been received.

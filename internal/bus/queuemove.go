@@ -12,8 +12,12 @@ import (
 	"github.com/ebb-run/ebb/internal/errs"
 )
 
-// maxMove is how many messages one step moves.
-const maxMove = 500
+const (
+	// maxMove is how many messages one step moves.
+	maxMove = 500
+	// moveAgain is the wait before a move is tried again whose target's owner did not answer.
+	moveAgain = 200 * time.Millisecond
+)
 
 // partitionOfQueue chooses the Partition that a queue lives in.
 func (b *Bus) partitionOfQueue(key string) *partition {
@@ -39,7 +43,7 @@ func (g *giver) move(a *moving) {
 		return
 	}
 	var msgs []given
-	now := ms(time.Now())
+	now := ms(g.o.now())
 	where, args := "visible <= ? ORDER BY visible, seq, idx LIMIT ?", []any{q.gen, now, a.max + g.marked[q.gen]}
 	if len(a.ids) > 0 {
 		ids, _ := json.Marshal(a.ids) // strings encode
@@ -84,15 +88,21 @@ func (g *giver) move(a *moving) {
 // after a crash a duplicate, and removed when they stand there.
 func (o *owner) moveMessages(ctx context.Context, q *liveQueue, to string, msgs []given, dead bool) (int, error) {
 	s := settled{Gen: q.gen, Do: settleMove, Epoch: o.epoch, To: to, Dead: dead, Entries: entries(msgs)}
-	free := func(msgs []given) {
+	free := func(msgs []given, err error) {
+		keep := true
+		switch errs.CodeOf(err) {
+		case errs.Unavailable, errs.Throttled, errs.Timeout: // they may stand there already: nobody is to have them besides
+			keep = false
+			pause(o.ctx, moveAgain)
+		}
 		select {
-		case o.q.in <- freed{key: q.key, gen: q.gen, msgs: msgs}:
+		case o.q.in <- freed{key: q.key, gen: q.gen, msgs: msgs, keep: keep}:
 		case <-o.ctx.Done():
 		}
 	}
 	err := o.canMove(ctx, q, to)
 	if err != nil {
-		free(msgs)
+		free(msgs, err)
 		return 0, err
 	}
 	if o.b.partitionOfQueue(to) != o.p {
@@ -100,7 +110,7 @@ func (o *owner) moveMessages(ctx context.Context, q *liveQueue, to string, msgs 
 		if there, err = o.sendAcross(ctx, q, to, msgs, dead); err != nil {
 			free(slices.DeleteFunc(slices.Clone(msgs), func(m given) bool {
 				return slices.ContainsFunc(there, func(t given) bool { return t.entry == m.entry })
-			}))
+			}), err)
 		}
 		if len(there) == 0 {
 			return 0, err
