@@ -230,12 +230,14 @@ func TestPublishTopic_NewTopicHasNewDuplicates(t *testing.T) {
 	w := start(t, t.TempDir(), bus.Options{Deliver: &r})
 	tp := bus.Topic{Name: "t.fifo", FIFO: true, ContentDedup: true}
 	name := w.topic(t, tp)
-	w.note(t, "t.fifo", "g::a", "g::a", "g::b")
+	first := w.note(t, "t.fifo", "g::a", "g::a", "g::b")[0].ID
 	w.states(t, name, map[bus.State]int{bus.Done: 2})
 	if err := w.PutTopic(t.Context(), tp); err != nil { // the same topic still
 		t.Fatal(err)
 	}
-	w.note(t, "t.fifo", "g::a")
+	if again := w.note(t, "t.fifo", "g::a")[0].ID; again != first {
+		t.Error("a topic whose settings are put again has another number")
+	}
 	if err := w.DeleteTopic(t.Context(), "t.fifo"); err != nil {
 		t.Fatal(err)
 	}
