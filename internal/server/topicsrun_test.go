@@ -67,12 +67,15 @@ func (e *endpoint) got() []string {
 	return slices.Clone(e.bodies)
 }
 
+// patience bounds waits; an invocation that is tried again comes after a minute.
+const patience = 3 * time.Minute
+
 // eventually asks until the answer is right.
 func eventually(t *testing.T, n *node, what string, ok func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) { // there is nothing to wait on but the answer
+	for limit := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) { // there is nothing to wait on but the answer
 		if time.Now().After(limit) {
-			t.Fatalf("%s: not within a minute\n%s", what, n.log)
+			t.Fatalf("%s: not within %v\n%s", what, patience, n.log)
 		}
 	}
 }
