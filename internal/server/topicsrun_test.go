@@ -283,7 +283,7 @@ func TestRules_DeliverToQueuesAndTopics(t *testing.T) {
 			map[string]any{"Id": "5", "Arn": "arn:aws:states:us-east-1:1:stateMachine:x"},
 		}}),
 		resource("Off", "AWS::Events::Rule", map[string]any{"State": "DISABLED", "EventPattern": map[string]any{"source": []any{"s"}}, "Targets": []any{map[string]any{"Id": "1", "Arn": app.Attr("Q", "Arn")}}}),
-		resource("Tick", "AWS::Events::Rule", map[string]any{"ScheduleExpression": "rate(1 minute)", "Targets": []any{map[string]any{"Id": "1", "Arn": app.Attr("Q", "Arn"), "Input": `{"tick":1}`}}}),
+		resource("Tick", "AWS::Events::Rule", map[string]any{"ScheduleExpression": "rate(7 days)", "Targets": []any{map[string]any{"Id": "1", "Arn": app.Attr("Q", "Arn"), "Input": `{"tick":1}`}}}),
 	}
 	d, err := n.deploy(t, a, tree)
 	if err != nil {
