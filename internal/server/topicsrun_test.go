@@ -199,6 +199,18 @@ func TestTopics_FanOutPastBrokenTargets(t *testing.T) {
 	if codes["200"] != many || codes["403"] != many || codes["404"] != many {
 		t.Errorf("error codes of dead letters: %v", codes)
 	}
+	faults := map[string]string{"/hook": "", bad.URL: "exhausted: " + bad.URL + " answered 503", "169.254": "refused: ", "nothere": "refused: there is no queue"}
+	list, err := n.client.TopicSubscriptions(t.Context(), "news")
+	if err != nil || len(list) != 7 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	for _, sub := range list {
+		for part, fault := range faults {
+			if strings.Contains(sub.Endpoint, part) && (!strings.HasPrefix(sub.Fault, fault) || fault == "" && sub.Fault != "") {
+				t.Errorf("%s: %q, want %q", sub.Endpoint, sub.Fault, fault)
+			}
+		}
+	}
 	if k := len(bad.got()); k < 2*many { // a crash would add to it, nothing takes away
 		t.Errorf("the broken endpoint was asked %d times, want %d", k, 2*many)
 	}
