@@ -326,7 +326,7 @@ func TestRules_DeliverToQueuesAndTopics(t *testing.T) {
 	if !strings.Contains(string(m.Body), `"id":"one"`) || m.Attributes["ERROR_CODE"].Text != "RESOURCE_NOT_FOUND" || !strings.HasSuffix(m.Attributes["TARGET_ARN"].Text, ":nothere") || !strings.HasSuffix(m.Attributes["RULE_ARN"].Text, ":rule/Rule") {
 		t.Errorf("the dead letter is %s %v", m.Body, m.Attributes)
 	}
-	if list, err := n.client.Schedules(t.Context(), 1); err != nil || len(list) != 1 || list[0].Function != "queue q" {
+	if list, err := n.client.Schedules(t.Context(), 1); err != nil || len(list) != 1 || list[0].Target != "queue q" {
 		t.Errorf("schedules %+v, %v", list, err)
 	}
 }
