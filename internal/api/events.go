@@ -73,6 +73,7 @@ type ReplayInfo struct {
 type ScheduleInfo struct {
 	Name       string      `json:"name"`
 	Function   string      `json:"function,omitempty"`
+	Target     string      `json:"target,omitempty"` // of what runs no function: "queue jobs"
 	Expression string      `json:"expression"`
 	Zone       string      `json:"zone,omitempty"` // empty means UTC
 	Disabled   bool        `json:"disabled,omitempty"`

@@ -50,6 +50,7 @@ type TopicSubscription struct {
 	Pending     int             `json:"pending"`          // deliveries that have not ended
 	Done        int             `json:"done"`
 	Dead        int             `json:"dead"`
+	Fault       string          `json:"fault,omitempty"` // why the newest of the dead is
 }
 
 // TopicBackend is what the control API needs for topics.

@@ -230,12 +230,14 @@ func TestPublishTopic_NewTopicHasNewDuplicates(t *testing.T) {
 	w := start(t, t.TempDir(), bus.Options{Deliver: &r})
 	tp := bus.Topic{Name: "t.fifo", FIFO: true, ContentDedup: true}
 	name := w.topic(t, tp)
-	w.note(t, "t.fifo", "g::a", "g::a", "g::b")
+	first := w.note(t, "t.fifo", "g::a", "g::a", "g::b")[0].ID
 	w.states(t, name, map[bus.State]int{bus.Done: 2})
 	if err := w.PutTopic(t.Context(), tp); err != nil { // the same topic still
 		t.Fatal(err)
 	}
-	w.note(t, "t.fifo", "g::a")
+	if again := w.note(t, "t.fifo", "g::a")[0].ID; again != first {
+		t.Error("a topic whose settings are put again has another number")
+	}
 	if err := w.DeleteTopic(t.Context(), "t.fifo"); err != nil {
 		t.Fatal(err)
 	}
@@ -327,5 +329,32 @@ func TestTopics_SurviveThePurgeOfTheLog(t *testing.T) {
 	}
 	if again := w.note(t, "stays.fifo", "g:d:x")[0].ID; again != id {
 		t.Error("the topic has another number")
+	}
+}
+
+func TestTopics_WorkFromANodeThatIsNotTheOwner(t *testing.T) {
+	t.Parallel()
+	owner, other := pair(t)
+	for _, tp := range []bus.Topic{{Name: "a"}, {Name: "b"}, {Name: "c.fifo", FIFO: true}} {
+		if err := other.PutTopic(t.Context(), tp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if here, there := owner.topicNames(t), other.topicNames(t); len(here) != 3 || !slices.Equal(here, there) {
+		t.Errorf("%v and %v", here, there)
+	}
+	if first, second := owner.note(t, "c.fifo", "g:d:x")[0].ID, other.note(t, "c.fifo", "g:d:x")[0].ID; first != second {
+		t.Errorf("two nodes tell one publication as %s and %s", first, second)
+	}
+	other.note(t, "a", "x", "y")
+	if err := owner.DeleteTopic(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the other node knows", func() (bool, error) {
+		_, err := other.PublishTopic(t.Context(), "a", bus.Publication{Message: []byte("z")})
+		return errs.CodeOf(err) == errs.NotFound, nil
+	})
+	if _, err := other.Topic(t.Context(), "nothere"); errs.CodeOf(err) != errs.NotFound {
+		t.Errorf("%v", err)
 	}
 }

@@ -45,7 +45,7 @@ func (c *command) schedules() *cobra.Command {
 			return nil
 		}
 		w := tabwriter.NewWriter(c.Stdout, 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, "SCHEDULE\tFUNCTION\tEXPRESSION\tZONE\tLAST\tNEXT")
+		fmt.Fprintln(w, "SCHEDULE\tTARGET\tEXPRESSION\tZONE\tLAST\tNEXT")
 		for _, s := range list {
 			zone, last := s.Zone, ""
 			if zone == "" {
@@ -61,7 +61,7 @@ func (c *command) schedules() *cobra.Command {
 			if len(s.Next) > 0 {
 				first = s.Next[0].Local().Format(time.DateTime)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.Function, s.Expression, zone, last, first)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.Function+s.Target, s.Expression, zone, last, first)
 			for _, at := range s.Next[min(1, len(s.Next)):] {
 				fmt.Fprintf(w, "\t\t\t\t\t%s\n", at.Local().Format(time.DateTime))
 			}

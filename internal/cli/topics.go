@@ -152,9 +152,9 @@ func (c *command) topicsSubscriptions() *cobra.Command {
 			return nil
 		}
 		w := tabwriter.NewWriter(c.Stdout, 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, "PROTOCOL\tENDPOINT\tPENDING\tDONE\tDEAD\tDEAD LETTERS\tFILTER")
+		fmt.Fprintln(w, "PROTOCOL\tENDPOINT\tPENDING\tDONE\tDEAD\tDEAD LETTERS\tFILTER\tLAST FAULT")
 		for _, s := range list {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", s.Protocol, s.Endpoint, s.Pending, s.Done, s.Dead, s.DeadLetters, legible(s.Filter))
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Protocol, s.Endpoint, s.Pending, s.Done, s.Dead, s.DeadLetters, legible(s.Filter), s.Fault)
 		}
 		return w.Flush()
 	}

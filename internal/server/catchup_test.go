@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -59,4 +60,34 @@ func TestRun_CatchesUpWithTriggersThatWereNotRegistered(t *testing.T) {
 			t.Fatalf("after a restart the trigger is not registered\n%s", n.log)
 		}
 	}
+}
+
+// So it does with topics and subscriptions of an app without triggers.
+func TestRun_CatchesUpWithTopicsThatWereNotRegistered(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	n := open(t, dir)
+	a, tree := shop("shop", "dev", says("one"))
+	a.Resources = []app.Resource{
+		resource("T", "AWS::SNS::Topic", map[string]any{"TopicName": "t"}), resource("Q", "AWS::SQS::Queue", map[string]any{"QueueName": "q"}),
+		resource("S", "AWS::SNS::Subscription", map[string]any{"Protocol": "sqs", "Endpoint": app.Attr("Q", "Arn"), "TopicArn": app.Attr("T", "Ref")}),
+	}
+	if d, err := n.deploy(t, a, tree); err != nil || len(d.Warnings) > 0 {
+		t.Fatal(d, err)
+	}
+	name := "trigger/default/shop/dev/S/queue"
+	if rule(t, n, name) == nil {
+		t.Fatal("a deploy does not register its subscription")
+	}
+	if err := errors.Join(server.LoseSubscription(t.Context(), n.Server, name), server.LoseTopic(t.Context(), n.Server, "t")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, n, "the subscription is lost", func() bool { return rule(t, n, name) == nil })
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n = open(t, dir)
+	eventually(t, n, "the subscription is registered", func() bool { return rule(t, n, name) != nil })
+	n.note(t, "t", api.TopicMessage{Message: "x"})
+	eventually(t, n, "the queue has the message", func() bool { return len(inQueue(t, n, "q")) == 1 })
 }

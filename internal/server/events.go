@@ -275,10 +275,9 @@ func (s *Server) forgetEvents(ctx context.Context, k state.StackKey, was *servin
 			return err
 		}
 	}
-	if was.declared > 0 {
-		if err := errors.Join(s.dropQueues(ctx, k), s.dropTopics(ctx, k)); err != nil {
-			return err
-		}
+	// Those too that an earlier Deployment declared and the last one did not.
+	if err := errors.Join(s.dropQueues(ctx, k), s.dropTopics(ctx, k)); err != nil {
+		return err
 	}
 	if was.streams > 0 {
 		if err := s.dropStreams(ctx, k); err != nil {
@@ -342,7 +341,11 @@ func (s *Server) takesAsync(ctx context.Context, full string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.subscribe(ctx, s.async(d, f)); err != nil {
+	sub := s.async(d, f)
+	for _, fault := range s.reachAll(ctx, d, []bus.Subscription{sub}) { // its deploy may have been killed before the bus followed it
+		s.o.Log.Warn("a destination cannot be told", "function", full, "because", fault)
+	}
+	if err := s.subscribe(ctx, sub); err != nil {
 		return err
 	}
 	ev.mu.Lock()

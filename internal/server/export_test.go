@@ -28,3 +28,8 @@ func LoseSubscription(ctx context.Context, s *Server, name string) error {
 func Peek(ctx context.Context, s *Server, queue, after string) ([]bus.Received, error) {
 	return s.events.bus.PeekQueue(ctx, tenant+"/"+queue, after, 1000)
 }
+
+// LoseTopic takes a topic out of the bus without the Server's knowledge.
+func LoseTopic(ctx context.Context, s *Server, name string) error {
+	return s.events.bus.DeleteTopic(ctx, tenant+"/"+name)
+}

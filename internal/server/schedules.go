@@ -195,16 +195,19 @@ func (s *Server) Schedules(ctx context.Context, next int) ([]api.ScheduleInfo, e
 	if err != nil {
 		return nil, err
 	}
-	functions := map[string]string{}
+	targets := map[string]target{}
 	for _, sub := range subs {
 		if t, ok := targetIn(sub); ok {
-			functions[sub.Name] = t.String()
+			targets[sub.Name] = t
 		}
 	}
 	out := []api.ScheduleInfo{}
 	for _, st := range list {
 		info := api.ScheduleInfo{
-			Name: strings.TrimPrefix(st.Name, "trigger/"+tenant+"/"), Function: functions[st.Name], Expression: st.Expression, Zone: st.Zone, Disabled: st.Disabled, Last: st.Last,
+			Name: strings.TrimPrefix(st.Name, "trigger/"+tenant+"/"), Function: targets[st.Name].Function, Expression: st.Expression, Zone: st.Zone, Disabled: st.Disabled, Last: st.Last,
+		}
+		if to := targets[st.Name]; to.Function == "" {
+			info.Target = to.String()
 		}
 		zone, err := time.LoadLocation(st.Zone)
 		if err != nil { // of another machine's list of zones

@@ -477,6 +477,11 @@ func (s *Server) TopicSubscriptions(ctx context.Context, topic string) ([]api.To
 		if t.Dead != nil {
 			info.DeadLetters = t.Dead.Queue
 		}
+		if info.Dead > 0 {
+			if info.Fault, err = s.fault(ctx, sub.Name); err != nil {
+				return nil, err
+			}
+		}
 		var f rule.Filter
 		if len(sub.Filter) > 0 && json.Unmarshal(sub.Filter, &f) == nil {
 			info.Filter, info.Scope = f.Policy, string(f.Scope)
@@ -484,4 +489,18 @@ func (s *Server) TopicSubscriptions(ctx context.Context, topic string) ([]api.To
 		out = append(out, info)
 	}
 	return out, nil
+}
+
+// fault tells why a Subscription's newest dead letter is one.
+func (s *Server) fault(ctx context.Context, name string) (string, error) {
+	dead := bus.Dead
+	list, err := s.events.bus.List(ctx, bus.Query{Subscription: name, State: &dead, Newest: true, Limit: 1})
+	if err != nil || len(list) == 0 {
+		return "", err
+	}
+	text := string(list[0].Cause)
+	if n := len(list[0].Attempts); n > 0 && list[0].Attempts[n-1].Error != "" {
+		text += ": " + list[0].Attempts[n-1].Error
+	}
+	return text, nil
 }

@@ -115,6 +115,73 @@ func TestTriggers_SubscribeFunctionsToTopics(t *testing.T) {
 	}
 }
 
+func TestRules_ReadTargetsAsTemplatesWriteThem(t *testing.T) {
+	t.Parallel()
+	const jobs = "arn:aws:sqs:us-east-1:1:jobs"
+	pattern := map[string]any{"source": []any{"s"}}
+	rule := func(id string, properties map[string]any) app.Resource {
+		return app.Resource{ID: id, Kind: app.Foreign, Type: "AWS::Events::Rule", Properties: properties}
+	}
+	to := func(more map[string]any) map[string]any {
+		target := map[string]any{"Id": "1", "Arn": jobs}
+		for k, v := range more {
+			target[k] = v
+		}
+		return map[string]any{"EventPattern": pattern, "Targets": []any{target}}
+	}
+	s, d := declaring(t, &app.App{Resources: []app.Resource{
+		rule("Good", to(map[string]any{"RetryPolicy": map[string]any{"MaximumRetryAttempts": "4", "MaximumEventAgeInSeconds": 120}, "DeadLetterConfig": map[string]any{"Arn": jobs}})),
+		rule("Own", to(map[string]any{"Arn": "arn:aws:lambda:us-east-1:1:function:shop-dev-work"})), // its Trigger stands for it
+		rule("Retries", to(map[string]any{"RetryPolicy": map[string]any{"MaximumRetryAttempts": 186}})),
+		rule("Age", to(map[string]any{"RetryPolicy": map[string]any{"MaximumEventAgeInSeconds": 59}})),
+		rule("Dead", to(map[string]any{"DeadLetterConfig": map[string]any{"Arn": "arn:aws:sns:us-east-1:1:t"}})),
+		rule("Fifo", to(map[string]any{"Arn": jobs + ".fifo"})),
+		rule("FifoTopic", to(map[string]any{"Arn": "arn:aws:sns:us-east-1:1:t.fifo"})),
+		rule("Foreign", to(map[string]any{"Arn": "arn:aws:lambda:us-east-1:1:function:other"})),
+		rule("Path", to(map[string]any{"InputPath": "detail"})),
+		rule("Nothing", to(map[string]any{"Arn": "jobs"})),
+		{ID: "Night", Kind: app.Foreign, Type: "AWS::Scheduler::Schedule", Properties: map[string]any{"ScheduleExpression": "cron(0 3 * * ? *)", "ScheduleExpressionTimezone": "Europe/Zurich",
+			"FlexibleTimeWindow": map[string]any{"Mode": "OFF"}, "Target": map[string]any{"Arn": jobs, "Input": `{"a":1}`, "RetryPolicy": map[string]any{"MaximumRetryAttempts": 0}}}},
+	}, Triggers: []app.Trigger{
+		{ID: "F", Function: "work", Kind: "eventBridge", Enabled: true, Settings: map[string]any{"EventPattern": pattern, "DeadLetterConfig": map[string]any{"Arn": jobs}, "RetryPolicy": map[string]any{"MaximumRetryAttempts": 9}}},
+		{ID: "B", Function: "work", Kind: "eventBridge", Enabled: true, Settings: map[string]any{"EventPattern": pattern, "DeadLetterConfig": map[string]any{"Arn": "x"}}},
+	}})
+	w := s.triggers(d)
+	want := map[string]string{"Retries": "MaximumRetryAttempts is", "Age": "MaximumEventAgeInSeconds", "Dead": "is no queue", "Fifo": "SqsParameters", "FifoTopic": "FIFO topic",
+		"Foreign": "none of this app", "Path": "InputPath", "Nothing": "its target"}
+	for id, says := range want {
+		found := false
+		for _, fault := range w.faults {
+			found = found || strings.HasPrefix(fault, "rule "+id+":") && strings.Contains(fault, says)
+		}
+		if !found {
+			t.Errorf("no fault of %s says %q in %q", id, says, w.faults)
+		}
+	}
+	if len(w.faults) != len(want)+1 || len(w.subs) != 3 || len(w.timed) != 1 {
+		t.Fatalf("%d faults %q, %d subscriptions, %d schedules", len(w.faults), w.faults, len(w.subs), len(w.timed))
+	}
+	for _, sub := range w.subs {
+		got, _ := targetIn(sub)
+		switch {
+		case strings.HasSuffix(sub.Name, "/Good/queue"):
+			if sub.Retry.Attempts != 5 || sub.Retry.MaxAge != 2*time.Minute || got.Dead == nil || got.Dead.Queue != "jobs" || got.Queue != "jobs" {
+				t.Errorf("%+v %+v", sub, got)
+			}
+		case strings.HasSuffix(sub.Name, "/F/work"): // its own settings count for its failures
+			if sub.Retry.Attempts != 3 || got.Dead == nil || got.Function != "shop-dev-work" {
+				t.Errorf("%+v %+v", sub, got)
+			}
+		case strings.HasSuffix(sub.Name, "/Night/queue"):
+			if sub.Retry.Attempts != 1 || got.Group != "default" || got.Input == nil || w.timed[0].schedule.Zone != "Europe/Zurich" || !w.timed[0].schedule.AtOnce {
+				t.Errorf("%+v %+v %+v", sub, got, w.timed[0].schedule)
+			}
+		default:
+			t.Errorf("%+v", sub)
+		}
+	}
+}
+
 // post asks an endpoint once, and gives the code of what comes of it.
 func post(t *testing.T, s *Server, url string) errs.Code {
 	t.Helper()

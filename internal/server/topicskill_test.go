@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// publishForever publishes to a standard and a FIFO topic from several goroutines, and prints what was acknowledged after it was.
+// publishForever publishes to a standard and a FIFO topic from several goroutines, and invokes a function; it prints what was acknowledged after it was.
 func publishForever(dir, round string) error {
 	cfg, err := config.Load(config.Sources{Flags: map[string]string{"listen": "127.0.0.1:0", "data": dir}})
 	if err != nil {
@@ -72,8 +73,22 @@ func publishForever(dir, round string) error {
 			}()
 		}
 	}
+	go func() {
+		for {
+			got, err := client.InvokeAsync(ctx, "hello", []byte("{}"), "")
+			if err != nil {
+				failed <- err
+				return
+			}
+			_, _ = os.Stdout.WriteString("ack " + invoked + got.ID + "\n")
+			time.Sleep(5 * time.Millisecond) // so that they are run meanwhile
+		}
+	}()
 	return <-failed
 }
+
+// invoked begins what is acknowledged of invocations.
+const invoked = "invocation "
 
 // killOnce runs the child until it is killed, and collects what was acknowledged.
 func killOnce(t *testing.T, dir string, round int, acked map[string]bool) {
@@ -119,7 +134,8 @@ func killOnce(t *testing.T, dir string, round int, acked map[string]bool) {
 	}
 }
 
-// Killed at any moment, every publication that was acknowledged arrives in the queue; in the FIFO queue once, and in order.
+// Killed at any moment, every publication that was acknowledged arrives in the queue; in the FIFO queue once, and in order. So does what is told of each
+// invocation that was acknowledged.
 func TestTopics_LoseNothingToKill(t *testing.T) {
 	t.Parallel()
 	rounds := 8
@@ -139,6 +155,8 @@ func TestTopics_LoseNothingToKill(t *testing.T) {
 		a.Resources = append(a.Resources, resource("Q"+id, "AWS::SQS::Queue", queue), resource("T"+id, "AWS::SNS::Topic", topic),
 			resource("S"+id, "AWS::SNS::Subscription", map[string]any{"Protocol": "sqs", "Endpoint": app.Attr("Q"+id, "Arn"), "TopicArn": app.Attr("T"+id, "Ref"), "RawMessageDelivery": true}))
 	}
+	a.Resources = append(a.Resources, resource("Told", "AWS::SQS::Queue", map[string]any{"QueueName": "told"}))
+	a.Functions[0].Async = &app.Async{OnSuccess: app.Attr("Told", "Arn")}
 	if d, err := n.deploy(t, a, tree); err != nil || len(d.Warnings) > 0 {
 		t.Fatal(d, err)
 	}
@@ -191,6 +209,15 @@ func TestTopics_LoseNothingToKill(t *testing.T) {
 				t.Errorf("%s is in the FIFO queue %d times", body, there[body])
 			}
 		}
+	}
+	for _, m := range inQueue(t, n, "told") {
+		var record struct {
+			RequestContext struct{ RequestID string }
+		}
+		if err := json.Unmarshal(m.Body, &record); err != nil {
+			t.Fatal(err)
+		}
+		there[invoked+record.RequestContext.RequestID]++
 	}
 	twice := 0
 	for id := range acked {
