@@ -44,7 +44,7 @@
 // In an ordered Subscription only the head of each lane (subscription, partitionkey) is pending; others wait and are promoted by the head's end.
 //
 // What is due is held in memory up to a bound for each Subscription; the rest stays in the index, and is taken up in order of due time. Event bodies
-// are read from the log when the memory for them is used up.
+// are read from the log when the memory for them is used up, a block once for all that wait for it.
 //
 // A Schedule is an item of the log, in the Partition of its Tenant and name. The owner of that has a heap of what is due next, and one timer
 // (clock.go). When a slot is due it appends a fired item, which carries the event; the fold publishes the event only if its slot is newer than all that this
