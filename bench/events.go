@@ -23,6 +23,10 @@ const (
 	figMost    = "publish256"
 	figSingle  = "single" // events a second from their publishers to the end of their handler, one at a time
 	figTens    = "tens"   // the same in batches of ten
+	// Processor time for each of their events, in seconds: of server and handlers, and of the client where all are one process.
+	figMostCPU   = "publish256CPU"
+	figSingleCPU = "singleCPU"
+	figTensCPU   = "tensCPU"
 )
 
 // Contenders that are ebb. The bus alone says what HTTP, sandboxes and functions add.
@@ -161,20 +165,10 @@ func (b *bench) eventsSetUp(ctx context.Context) error {
 func (p broker) measure(b *bench, ctx context.Context, dir string, set func(string, float64)) error {
 	steps := []func(r running) error{
 		func(r running) error { return p.latency(b, r, set) },
-		func(r running) error {
-			got, err := publishFor(fewCallers, b.o.duration, r.publisher)
-			set(figEight, got.rate)
-			return err
-		},
-		func(r running) error {
-			got, err := publishFor(mostCallers, b.o.duration, r.publisher)
-			set(figMost, got.rate)
-			return err
-		},
-		func(r running) error {
-			return through(r, b.through(figSingle), 1, func(v float64) { set(figSingle, v) })
-		},
-		func(r running) error { return through(r, b.through(figTens), 10, func(v float64) { set(figTens, v) }) },
+		func(r running) error { return publishing(r, fewCallers, b.o.duration, figEight, "", set) },
+		func(r running) error { return publishing(r, mostCallers, b.o.duration, figMost, figMostCPU, set) },
+		func(r running) error { return through(r, b.through(figSingle), 1, figSingle, figSingleCPU, set) },
+		func(r running) error { return through(r, b.through(figTens), 10, figTens, figTensCPU, set) },
 	}
 	for i, step := range steps {
 		r, err := p.start(ctx, b, filepath.Join(dir, fmt.Sprint(i)))
@@ -186,6 +180,23 @@ func (p broker) measure(b *bench, ctx context.Context, dir string, set func(stri
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// publishing measures durable publishes.
+func publishing(r interface {
+	publisher() (publisher, error)
+	cpu() float64
+}, callers int, d time.Duration, figure, cpu string, set func(string, float64)) error {
+	before := r.cpu()
+	got, err := publishFor(callers, d, r.publisher)
+	if err != nil {
+		return err
+	}
+	set(figure, got.rate)
+	if cpu != "" {
+		set(cpu, (r.cpu()-before)/float64(got.n))
 	}
 	return nil
 }
@@ -272,7 +283,8 @@ func setLatency(all []time.Duration, set func(string, float64)) {
 }
 
 // through publishes total messages and consumes them meanwhile, and gives the rate from the first publish to the last acknowledgement.
-func through(r running, total, batch int, set func(float64)) error {
+func through(r running, total, batch int, figure, cpu string, set func(string, float64)) error {
+	before := r.cpu()
 	var sent, done atomic.Int64
 	var wg sync.WaitGroup
 	failed := make(chan error, senders+takers)
@@ -295,7 +307,8 @@ func through(r running, total, batch int, set func(float64)) error {
 					return
 				}
 				if now := done.Add(int64(len(got))); now >= int64(total) && now-int64(len(got)) < int64(total) {
-					set(float64(total) / time.Since(begun).Seconds())
+					set(figure, float64(total)/time.Since(begun).Seconds())
+					set(cpu, (r.cpu()-before)/float64(total))
 				}
 			}
 		})

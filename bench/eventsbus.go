@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -87,6 +88,15 @@ func (e *busEnd) publish(n int64) error {
 
 func (e *busEnd) close() {}
 
+// busQuiet publishes what nobody takes.
+type busQuiet struct{ p *busPeer }
+
+func (q busQuiet) cpu() float64 { return taken(os.Getpid()) }
+
+func (q busQuiet) publisher() (publisher, error) {
+	return &busEnd{p: q.p, prefix: strconv.FormatInt(time.Now().UnixNano(), 36)}, nil
+}
+
 // eventsBus takes all figures of the bus alone.
 func (b *bench) eventsBus(ctx context.Context, dir string, set func(string, float64)) error {
 	p, err := openBus(ctx, dir)
@@ -109,15 +119,12 @@ func (b *bench) busFigures(ctx context.Context, p *busPeer, set func(string, flo
 	if err := b.busLatency(p, set); err != nil {
 		return err
 	}
-	for _, row := range []struct {
-		figure  string
-		callers int
-	}{{figEight, fewCallers}, {figMost, mostCallers}} {
-		got, err := publishFor(row.callers, b.o.duration, func() (publisher, error) { return &busEnd{p: p, prefix: row.figure}, nil })
-		if err != nil {
-			return err
-		}
-		set(row.figure, got.rate)
+	quiet := busQuiet{p}
+	if err := publishing(quiet, fewCallers, b.o.duration, figEight, "", set); err != nil {
+		return err
+	}
+	if err := publishing(quiet, mostCallers, b.o.duration, figMost, figMostCPU, set); err != nil {
+		return err
 	}
 	if err := p.bus.Sync(ctx); err != nil { // what was published only is read, and no part of what follows
 		return err
@@ -126,10 +133,10 @@ func (b *bench) busFigures(ctx context.Context, p *busPeer, set func(string, flo
 	p.wait.Go(func() { _ = p.bus.Poll(poll, bus.Mapping{Name: "jobs", Queue: "jobs", Batch: 10}, p) }) // its settings are right
 	defer end()
 	for _, row := range []struct {
-		figure string
-		end    busEnd
-	}{{figSingle, busEnd{p: p, channel: "single"}}, {figTens, busEnd{p: p, queue: "jobs"}}} {
-		total := b.through(row.figure)
+		figure, cpu string
+		end         busEnd
+	}{{figSingle, figSingleCPU, busEnd{p: p, channel: "single"}}, {figTens, figTensCPU, busEnd{p: p, queue: "jobs"}}} {
+		total, before := b.through(row.figure), taken(os.Getpid())
 		p.done.Store(0)
 		begun := time.Now()
 		if err := flow(senders, int64(total), func() (publisher, error) { return &row.end, nil }); err != nil {
@@ -142,6 +149,7 @@ func (b *bench) busFigures(ctx context.Context, p *busPeer, set func(string, flo
 			time.Sleep(time.Millisecond)
 		}
 		set(row.figure, float64(total)/time.Since(begun).Seconds())
+		set(row.cpu, (taken(os.Getpid())-before)/float64(total))
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ type broker struct {
 type running interface {
 	publisher() (publisher, error)
 	consumer() (consumer, error)
+	cpu() float64 // processor time so far, in seconds
 	stop()
 }
 
@@ -106,6 +107,8 @@ func (p *natsPeer) stop() {
 	p.srv.Shutdown()
 	p.srv.WaitForShutdown()
 }
+
+func (p *natsPeer) cpu() float64 { return taken(os.Getpid()) }
 
 func (p *natsPeer) publisher() (publisher, error) { return &natsEnd{p: p}, nil }
 
@@ -188,6 +191,7 @@ func startRedis(ctx context.Context, b *bench, dir string) (running, error) {
 }
 
 func (p *redisPeer) stop()                         { p.s.stop() }
+func (p *redisPeer) cpu() float64                  { return taken(p.s.cmd.Process.Pid) }
 func (p *redisPeer) publisher() (publisher, error) { return dialRedis(p.addr) }
 func (p *redisPeer) consumer() (consumer, error)   { return dialRedis(p.addr) }
 
@@ -369,6 +373,7 @@ func startGoAWS(ctx context.Context, b *bench, dir string) (running, error) {
 }
 
 func (p *goawsPeer) stop()                         { p.s.stop() }
+func (p *goawsPeer) cpu() float64                  { return taken(p.s.cmd.Process.Pid) }
 func (p *goawsPeer) publisher() (publisher, error) { return p.end() }
 func (p *goawsPeer) consumer() (consumer, error)   { return p.end() }
 

@@ -3,11 +3,15 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 )
 
 func figureText(figure string, v float64) string {
 	if figure == figLatency || figure == figWorst {
 		return fmt.Sprintf("%.2f ms", v*1e3)
+	}
+	if strings.HasSuffix(figure, "CPU") {
+		return fmt.Sprintf("%.0f µs", v*1e6)
 	}
 	return fmt.Sprintf("%.0f/s", v)
 }
@@ -75,14 +79,14 @@ func (r *report) printEvents(w io.Writer, markdown bool) {
 		repeats = max(repeats, len(f.Values))
 	}
 	fmt.Fprintf(w, "\n%s, %s; events of about 256 bytes; median of %d repeats (spread); other programs took %.0f %% of the processors meanwhile\n\n", r.Date, r.Machine, repeats, r.Others*100)
-	rows := [][]string{{"contender", "publish to handler, p50", "p99", "publishes, 8 callers", "256 callers", "to handlers, singly", "in tens"}}
+	rows := [][]string{{"contender", "publish to handler, p50", "p99", "publishes, 8 callers", "256 callers", "CPU each", "to handlers, singly", "CPU each", "in tens", "CPU each"}}
 	for _, c := range eventContenders() {
 		if why := r.NotRun[c.name]; why != "" {
 			rows = append(rows, []string{c.what, "not run: " + why})
 			continue
 		}
 		row := []string{c.what}
-		for _, figure := range []string{figLatency, figWorst, figEight, figMost, figSingle, figTens} {
+		for _, figure := range []string{figLatency, figWorst, figEight, figMost, figMostCPU, figSingle, figSingleCPU, figTens, figTensCPU} {
 			row = append(row, r.figure(c.name, figure).text())
 		}
 		rows = append(rows, row)

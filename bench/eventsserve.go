@@ -106,31 +106,45 @@ func (b *bench) eventsServed(ctx context.Context, dir string, set func(string, f
 	if err := b.servedLatency(ctx, e, set); err != nil {
 		return err
 	}
-	for _, row := range []struct {
-		figure  string
-		callers int
-	}{{figEight, fewCallers}, {figMost, mostCallers}} {
-		got, err := publishFor(row.callers, b.o.duration, e.publishing(row.figure+"-", "bench.quiet"))
-		if err != nil {
-			return err
-		}
-		set(row.figure, got.rate)
+	quiet := eventQuiet{e}
+	if err := publishing(quiet, fewCallers, b.o.duration, figEight, "", set); err != nil {
+		return err
+	}
+	if err := publishing(quiet, mostCallers, b.o.duration, figMost, figMostCPU, set); err != nil {
+		return err
 	}
 	client := e.client()
 	defer client.CloseIdle()
 	if _, err := client.Subscriptions(ctx); err != nil { // when all is read that was published only, which is no part of what follows
 		return err
 	}
-	rate, err := e.singles(ctx, "single-", b.through(figSingle))
+	before := e.cpu()
+	total := b.through(figSingle)
+	rate, err := e.singles(ctx, "single-", total)
 	if err != nil {
 		return err
 	}
 	set(figSingle, rate)
-	if rate, err = e.tens(ctx, b.through(figTens)); err != nil {
+	set(figSingleCPU, (e.cpu()-before)/float64(total))
+	before, total = e.cpu(), b.through(figTens)
+	if rate, err = e.tens(ctx, total); err != nil {
 		return err
 	}
 	set(figTens, rate)
+	set(figTensCPU, (e.cpu()-before)/float64(total))
 	return nil
+}
+
+func (e *eventServer) cpu() float64 {
+	host, guests := e.processors()
+	return host + guests
+}
+
+// eventQuiet publishes what nobody takes.
+type eventQuiet struct{ *eventServer }
+
+func (q eventQuiet) publisher() (publisher, error) {
+	return q.publishing(strconv.FormatInt(time.Now().UnixNano(), 36)+"-", "bench.quiet")()
 }
 
 // servedLatency measures from the call of publish to what the handler says of its start.

@@ -55,7 +55,7 @@
 // is written when a delivery begins, which would cost a second sync for each. One that takes ebb down with it ends by its age. In a queue each receive counts, as in SQS.
 //
 // What is due is held in memory up to a bound for each Subscription; the rest stays in the index, and is taken up in order of due time. Event bodies
-// are read from the log when the memory for them is used up.
+// are read from the log when the memory for them is used up, a block once for all that wait for it.
 //
 // What waits, a delivery for its next attempt or a message for its visibility, goes by the owner's own time (owner.now), which does not go back with the system's clock.
 //

@@ -54,11 +54,16 @@ func valueEnd(b []byte, i int) int {
 }
 
 // unquote gives the text of a JSON string of valid UTF-8.
-func unquote(raw []byte) (s string, err error) {
+func unquote(raw []byte) (string, error) {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw[1 : len(raw)-1]), nil
 	}
-	return s, json.Unmarshal(raw, &s)
+	return unquoteEscapes(raw)
+}
+
+func unquoteEscapes(raw []byte) (s string, err error) {
+	err = json.Unmarshal(raw, &s)
+	return s, err
 }
 
 // decodeValid reads what decode reads, from a value that is valid JSON.
