@@ -205,6 +205,20 @@ func TestTrace_HasAllOfItAndComesOutTheSameFromTheLog(t *testing.T) {
 		}
 	}
 	before := dump(t, w, root)
+	// A Node that owns nothing asks the one that does.
+	other, err := bus.Open(t.Context(), w.conn.JetStream(), bus.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if far := dump(t, &world{Bus: other}, root); far != before {
+		t.Errorf("another node says\n%s\nwant\n%s", far, before)
+	}
+	if got, err := other.Find(t.Context(), "m1"); err != nil || len(got) != 1 || got[0] != root {
+		t.Errorf("to another node m1 leads to %v, %v", got, err)
+	}
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
 	w.stop()
 	if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil {
 		t.Fatal(err)
