@@ -312,3 +312,28 @@ func TestTrace_GoesWithTheEvents(t *testing.T) {
 		t.Errorf("%v, %v", all, err)
 	}
 }
+
+func TestTrace_HasWhatWasReplayed(t *testing.T) {
+	t.Parallel()
+	w := start(t, t.TempDir(), bus.Options{Deliver: &target{}})
+	w.subscribe(t, bus.Subscription{Name: "a", Retry: quick})
+	w.publish(t, newEvent("one"), newEvent("two"))
+	if err := w.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	id, err := w.Replay(t.Context(), bus.Replay{Subscription: "a", From: time.Now().Add(-time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the replay", func() (bool, error) { s, err := w.ReplayStatus(t.Context(), id); return s.Done, err })
+	all, _, err := w.Trace(t.Context(), bus.TraceOf(newEvent("two")))
+	if err != nil || len(all) != 1 || len(all[0].Event.Deliveries) != 2 || all[0].Event.Deliveries[0].Replay != "" || all[0].Event.Deliveries[1].Replay != id {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	if all[0].At != all[0].Event.Deliveries[0].Published {
+		t.Errorf("published %v, with its replay", all[0].At)
+	}
+	if st, err := w.StatusOfEvent(t.Context(), "", "/test", "two"); err != nil || len(st) != 2 {
+		t.Errorf("%v, %v", st, err)
+	}
+}
