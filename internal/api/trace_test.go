@@ -52,7 +52,10 @@ func TestSink_TellsWhatItRefuses(t *testing.T) {
 	published, turns := 0, 0
 	fault := error(nil)
 	k := &api.Sink{
-		Publish: func(_ context.Context, bus string, events []*event.Event) error { published += len(events); return fault },
+		Publish: func(_ context.Context, bus string, events []*event.Event) error {
+			published += len(events)
+			return fault
+		},
 		Enter: func(context.Context) (func(), error) {
 			if turns++; turns == 1 {
 				return nil, errs.New(errs.Throttled, "full")

@@ -3,8 +3,10 @@ package bus
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -391,9 +393,17 @@ func (o *owner) lookTrace(ctx context.Context, q traceQuestion) (*traceReply, er
 		return nil, err
 	}
 	out := &traceReply{More: len(at) == tracePage}
+	if len(at) == 0 {
+		return out, nil
+	}
+	page, err := o.tracePage(ctx, q.Prefix, upper, at[0], at[len(at)-1], q.Keys)
+	if err != nil {
+		return nil, err
+	}
+	defer page.published.Close()
 	size := 0
 	for _, s := range at {
-		f, err := o.traced(ctx, s, q.Keys)
+		f, err := o.traced(ctx, s, page)
 		if errs.CodeOf(err) == errs.NotFound {
 			continue // purged
 		}
@@ -420,8 +430,39 @@ func (o *owner) lookTrace(ctx context.Context, q traceQuestion) (*traceReply, er
 	return out, nil
 }
 
+// foundPage is what the index says of the items of one answer.
+type foundPage struct {
+	keys       bool // only the traces are asked for
+	deliveries map[spot][]Status
+	published  *sql.Stmt // when an event was durable
+}
+
+// maxPageDeliveries bounds the deliveries that one answer looks at.
+const maxPageDeliveries = 20_000
+
+func (o *owner) tracePage(ctx context.Context, prefix, upper []byte, first, last spot, keys bool) (*foundPage, error) {
+	p := &foundPage{keys: keys, deliveries: map[spot][]Status{}}
+	var err error
+	if p.published, err = o.x.db.PrepareContext(ctx, "SELECT coalesce(max(at), 0) FROM events WHERE h = ?"); err != nil || keys {
+		return p, err
+	}
+	for _, on := range []string{"e.seq = f.seq AND e.idx = f.idx", "e.eseq = f.seq AND e.eidx = f.idx AND e.seq <> e.eseq"} {
+		list, err := o.statuses(ctx, `(d.seq, d.idx, d.sub) IN (SELECT e.seq, e.idx, e.sub FROM found f CROSS JOIN deliveries e ON `+on+`
+			WHERE f.k >= ? AND f.k <= ? AND (f.seq, f.idx) >= (?, ?) AND (f.seq, f.idx) <= (?, ?))`,
+			[]any{prefix, upper, int64(first.seq), first.idx, int64(last.seq), last.idx}, maxPageDeliveries, false)
+		if err != nil {
+			return p, errors.Join(err, p.published.Close())
+		}
+		for _, st := range list {
+			e := spot{st.eseq, st.eidx}
+			p.deliveries[e] = append(p.deliveries[e], st)
+		}
+	}
+	return p, nil
+}
+
 // traced reads an item of the log.
-func (o *owner) traced(ctx context.Context, s spot, key bool) (*Traced, error) {
+func (o *owner) traced(ctx context.Context, s spot, page *foundPage) (*Traced, error) {
 	items, err := o.blocks.items(ctx, s.seq)
 	if err != nil || s.idx >= len(items) {
 		return nil, err
@@ -444,7 +485,7 @@ func (o *owner) traced(ctx context.Context, s spot, key bool) (*Traced, error) {
 			return nil, err
 		}
 		f := &Traced{Trace: m.traceOf()}
-		if key {
+		if page.keys {
 			return f, nil
 		}
 		return f, o.tracedMessage(ctx, s, &m, len(body), f)
@@ -454,13 +495,13 @@ func (o *owner) traced(ctx context.Context, s spot, key bool) (*Traced, error) {
 		return nil, err
 	}
 	f := &Traced{Trace: TraceOf(e)}
-	if key {
+	if page.keys {
 		return f, nil
 	}
-	return f, o.tracedEvent(ctx, s, e, f)
+	return f, tracedEvent(ctx, s, e, f, page)
 }
 
-func (o *owner) tracedEvent(ctx context.Context, s spot, e *event.Event, f *Traced) error {
+func tracedEvent(ctx context.Context, s spot, e *event.Event, f *Traced, page *foundPage) error {
 	out := &TracedEvent{ID: e.ID, Source: e.Source, Type: e.Type, Subject: e.Subject, Size: len(e.Data)}
 	for name := range e.Extensions {
 		if out.Extensions == nil {
@@ -468,19 +509,16 @@ func (o *owner) tracedEvent(ctx context.Context, s spot, e *event.Event, f *Trac
 		}
 		out.Extensions[name] = e.Extension(name)
 	}
-	h := hashEvent(e)
-	var at int64
-	switch err := o.x.db.QueryRowContext(ctx, "SELECT coalesce(max(at), 0) FROM events WHERE h = ?", h[:]).Scan(&at); {
-	case err != nil:
-		return err
-	case at > 0:
-		f.At = time.UnixMilli(at).UTC()
-	default:
-		f.At = e.Time
-	}
-	list, err := o.deliveriesOf(ctx, s)
-	if err != nil {
-		return err
+	f.At = e.Time
+	list := page.deliveries[s]
+	if len(list) == 0 {
+		h, at := hashEvent(e), int64(0)
+		if err := page.published.QueryRowContext(ctx, h[:]).Scan(&at); err != nil {
+			return err
+		}
+		if at > 0 {
+			f.At = time.UnixMilli(at).UTC()
+		}
 	}
 	for i := range list {
 		list[i].Source, list[i].EventID, list[i].Subject = e.Source, e.ID, e.Subject

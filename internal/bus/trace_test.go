@@ -205,6 +205,20 @@ func TestTrace_HasAllOfItAndComesOutTheSameFromTheLog(t *testing.T) {
 		}
 	}
 	before := dump(t, w, root)
+	// A Node that owns nothing asks the one that does.
+	other, err := bus.Open(t.Context(), w.conn.JetStream(), bus.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if far := dump(t, &world{Bus: other}, root); far != before {
+		t.Errorf("another node says\n%s\nwant\n%s", far, before)
+	}
+	if got, err := other.Find(t.Context(), "m1"); err != nil || len(got) != 1 || got[0] != root {
+		t.Errorf("to another node m1 leads to %v, %v", got, err)
+	}
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
 	w.stop()
 	if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil {
 		t.Fatal(err)
@@ -296,5 +310,30 @@ func TestTrace_GoesWithTheEvents(t *testing.T) {
 	all, _, err := w.Trace(t.Context(), bus.TraceOf(newEvent("old")))
 	if err != nil || len(all) != 0 {
 		t.Errorf("%v, %v", all, err)
+	}
+}
+
+func TestTrace_HasWhatWasReplayed(t *testing.T) {
+	t.Parallel()
+	w := start(t, t.TempDir(), bus.Options{Deliver: &target{}})
+	w.subscribe(t, bus.Subscription{Name: "a", Retry: quick})
+	w.publish(t, newEvent("one"), newEvent("two"))
+	if err := w.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	id, err := w.Replay(t.Context(), bus.Replay{Subscription: "a", From: time.Now().Add(-time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the replay", func() (bool, error) { s, err := w.ReplayStatus(t.Context(), id); return s.Done, err })
+	all, _, err := w.Trace(t.Context(), bus.TraceOf(newEvent("two")))
+	if err != nil || len(all) != 1 || len(all[0].Event.Deliveries) != 2 || all[0].Event.Deliveries[0].Replay != "" || all[0].Event.Deliveries[1].Replay != id {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	if all[0].At != all[0].Event.Deliveries[0].Published {
+		t.Errorf("published %v, with its replay", all[0].At)
+	}
+	if st, err := w.StatusOfEvent(t.Context(), "", "/test", "two"); err != nil || len(st) != 2 {
+		t.Errorf("%v, %v", st, err)
 	}
 }

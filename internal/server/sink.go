@@ -86,7 +86,8 @@ func (s *Server) openSink() {
 	_, _ = rand.Read(k.key[:]) // never fails; see crypto/rand
 	door := &api.Sink{Log: s.o.Log, Enter: k.enter, Publish: k.publish}
 	k.http = &http.Server{
-		Handler: k.known(door), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: k.known(door), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		IdleTimeout: -1, // a guest that was frozen meanwhile would write to a closed connection; what it may hold open is bounded
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if v, ok := c.(*call); ok {
 				return context.WithValue(ctx, originKey{}, v.from)
@@ -164,6 +165,7 @@ func (k *sink) known(next http.Handler) http.Handler {
 		token, rest, _ := strings.Cut(rest, "/")
 		v, found := k.instances.Load(instance)
 		if !ok || !more || !hmac.Equal([]byte(token), []byte(k.token(instance))) || !found || !loopbackHost(r.Host) {
+			w.Header().Set("Connection", "close")
 			http.Error(w, "forbidden", http.StatusForbidden)
 			return
 		}
@@ -368,53 +370,20 @@ func (k *sink) note(o *origin) {
 	}
 }
 
-// notes are what is being written of Invocations.
-type notes struct {
-	mu struct {
-		sync.Mutex
-		closed bool
-		n      int
-	}
-	wait sync.WaitGroup
-}
-
-// mostNotes is how many are being written at most; with a log that is slower, others are left out.
-const mostNotes = 512
-
-func (n *notes) write(f func()) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.mu.closed || n.mu.n >= mostNotes {
-		return
-	}
-	n.mu.n++
-	n.wait.Go(func() {
-		f()
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.mu.n--
-	})
-}
-
-// close waits for those that are being written, and takes no more.
-func (n *notes) close() error {
-	n.mu.Lock()
-	n.mu.closed = true
-	n.mu.Unlock()
-	n.wait.Wait()
-	return nil
-}
-
-// record writes a Work to the event log, without waiting for it: what is lost of it in a crash is how an Invocation went, not that it was.
-func (s *Server) record(w bus.Work) {
-	w.Start = w.Start.UTC()
-	s.sink.notes.write(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patient)
-		defer cancel()
-		if err := s.events.bus.Note(ctx, w); err != nil && errs.CodeOf(err) != errs.Unavailable {
-			s.o.Log.Debug("an invocation is not noted in the event log", "invocation", w.ID, "error", err)
+// running lists Invocations that have published events and of which is not written yet how they went, and messages that such took.
+func (k *sink) running() map[string]bool {
+	out := map[string]bool{}
+	k.instances.Range(func(_, v any) bool {
+		o := v.(*origin)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if c := o.mu.cause; c.direct && (o.mu.ended == nil || o.mu.published && !o.mu.noted) {
+			out[c.id] = true
 		}
+		return true
 	})
+	k.notes.add(out)
+	return out
 }
 
 // outward is the way of guests to the world, with what ebb itself answers on it.

@@ -21,6 +21,7 @@ func (s *Server) Trace(ctx context.Context, id string) (*api.TraceInfo, error) {
 	if !traceRE.MatchString(id) {
 		return nil, errs.New(errs.Invalid, "%q is no ID", id)
 	}
+	running := s.sink.running()                    // before and after the log is read
 	if err := s.events.bus.Sync(ctx); err != nil { // what was published a moment ago is there
 		return nil, err
 	}
@@ -38,7 +39,10 @@ func (s *Server) Trace(ctx context.Context, id string) (*api.TraceInfo, error) {
 		if err != nil {
 			return nil, err
 		}
-		info := traceOf(t, all, functions)
+		for id := range s.sink.running() {
+			running[id] = true
+		}
+		info := traceOf(t, all, functions, running)
 		info.More = more
 		if _, ok := bus.InvocationPrefix(id); !ok || len(list) == 1 || info.has(id) {
 			found = append(found, &info.TraceInfo)
@@ -125,8 +129,8 @@ func (b *branch) under(parent *branch) {
 	parent.children = append(parent.children, b)
 }
 
-// traceOf makes the tree of what was found.
-func traceOf(id bus.TraceID, found []bus.Traced, functions map[string]string) *tree {
+// traceOf makes the tree of what was found. Of what runs, more will be found.
+func traceOf(id bus.TraceID, found []bus.Traced, functions map[string]string, running map[string]bool) *tree {
 	t := &tree{TraceInfo: api.TraceInfo{Trace: id.String(), Roots: []api.TraceNode{}}, functions: functions, nodes: map[string]*branch{}}
 	slices.SortStableFunc(found, func(a, b bus.Traced) int { return a.At.Compare(b.At) })
 	for i := range found {
@@ -163,7 +167,7 @@ func traceOf(id bus.TraceID, found []bus.Traced, functions map[string]string) *t
 			t.took(w)
 		}
 	}
-	t.finish()
+	t.finish(running)
 	return t
 }
 
@@ -290,8 +294,15 @@ func (t *tree) took(w *bus.Work) {
 }
 
 // finish turns the branches into nodes, and counts.
-func (t *tree) finish() {
+func (t *tree) finish(running map[string]bool) {
 	for _, b := range t.order {
+		switch {
+		case !running[b.ID]:
+		case b.Kind == api.TraceInvocation && b.State == "":
+			b.State, b.Mode = "running", "request"
+		case b.Kind == api.TraceMessage && b.State == "done" && len(b.children) == 0:
+			b.State = "in flight"
+		}
 		switch {
 		case b.State == "dead":
 			t.Dead++

@@ -71,6 +71,8 @@ func TestTraceOf_PutsCausesAndEffectsTogether(t *testing.T) {
 			"e a(i bill:succeeded(e b(i bill:succeeded(e c))) i mail:succeeded)", 0, 0},
 		"a call":                             {[]bus.Traced{event(2, "a", "call", "rule"), work(1, "call", "place")}, "i place:succeeded(e a(i bill:succeeded))", 0, 0},
 		"a call of which nothing is written": {[]bus.Traced{event(2, "a", "call")}, "i place:(e a)", 0, 0},
+		"a call that runs":                   {[]bus.Traced{event(2, "a", "busy")}, "i place:running(e a)", 1, 0},
+		"a message that is being worked on":  {[]bus.Traced{message(1, "busy", "", "", "", 0)}, "m busy", 1, 0},
 		"a dead letter and its destination": {[]bus.Traced{async(1, "call", "f", "", bus.Dead), async(2, "told", "g", "call", bus.Pending)},
 			"i f:dead(i g:retrying)", 1, 1},
 		"a batch of two messages": {[]bus.Traced{message(1, "m1", "", "", "", 0), message(2, "m2", "", "", "", 0), work(3, "w", "work", "m1", "m2", "of another trace"), event(4, "a", "w")},
@@ -82,7 +84,7 @@ func TestTraceOf_PutsCausesAndEffectsTogether(t *testing.T) {
 		"a subscription is gone": {[]bus.Traced{{Trace: id, At: at(1), Event: &bus.TracedEvent{ID: "a", Source: "/s", Extensions: map[string]string{bus.Channel: busChannel("b")},
 			Deliveries: []bus.Status{{ID: "d", Subscription: "gone", State: bus.Cancelled, Published: at(1)}}}}}, "e a(i gone:cancelled)", 0, 0},
 	} {
-		got := traceOf(id, c.found, functions)
+		got := traceOf(id, c.found, functions, map[string]bool{"busy": true})
 		if o := outline(got.Roots); o != c.want || got.Open != c.open || got.Dead != c.dead || got.Trace != id.String() {
 			t.Errorf("%s: %s, %d open, %d dead; want %s, %d, %d", name, o, got.Open, got.Dead, c.want, c.open, c.dead)
 		}
