@@ -744,19 +744,21 @@ func TestRead_GivesTheArchiveAndWhatFollows(t *testing.T) {
 	}
 	enough := errors.New("enough")
 	n := 0
+	var publishing sync.WaitGroup
 	err := w.Read(t.Context(), bus.Range{Follow: true}, func(rec bus.Recorded) error {
 		if n++; n == 4 {
-			go func() {
+			publishing.Go(func() {
 				if _, err := w.Publish(t.Context(), newEvent("new")); err != nil {
 					t.Error(err)
 				}
-			}()
+			})
 		}
 		if rec.Event.ID == "new" {
 			return enough
 		}
 		return nil
 	})
+	publishing.Wait() // the reader may have the event before the publisher has its answer
 	if !errors.Is(err, enough) || n != 5 {
 		t.Errorf("got %d, %v", n, err)
 	}
