@@ -307,3 +307,28 @@ func TestStream_ChangesItsShards(t *testing.T) {
 		}
 	}
 }
+
+// What is too old is not given, also where the index has it yet; and a mapping passes over it.
+func TestStream_GivesNothingThatIsTooOld(t *testing.T) {
+	t.Parallel()
+	w := start(t, t.TempDir(), bus.Options{})
+	w.stream(t, bus.Stream{Name: "s"})
+	w.add(t, "s", "k:old")
+	bus.RetainStream(w.Bus, "s", time.Millisecond)
+	time.Sleep(3 * time.Millisecond) // the clock of the log is one of milliseconds
+	if st, err := w.StreamStatus(t.Context(), "s"); err != nil || st.Records > 0 {
+		t.Errorf("%d records, %v", st.Records, err)
+	}
+	if got := w.shardData(t, "s", shard0, 0); len(got) > 0 {
+		t.Errorf("got %q", got)
+	}
+	c := &consumer{}
+	w.pollStream(t, bus.StreamMapping{}, c)
+	until(t, "a start", func() (bool, error) {
+		list, err := w.StreamMappings(t.Context())
+		return len(list) == 1, err
+	})
+	bus.RetainStream(w.Bus, "s", 24*time.Hour)
+	w.add(t, "s", "k:new")
+	until(t, "what is new", func() (bool, error) { return slices.Contains(c.bodies(), "k:new"), nil })
+}

@@ -132,8 +132,11 @@ func TestStreamMapping_RetriesBisectsAndGivesUp(t *testing.T) {
 		}, came: []string{"a", "a", "a"}},
 		"an error alone fails all": {put: []string{"a"}, m: bus.StreamMapping{Retries: new(0)}, answer: func(*invocation.Batch, int) invocation.Verdict { return invocation.Verdict{Err: errors.New("boom")} },
 			came: []string{"a"}, given: []string{"a after 1"}},
-		"retries spent":           {put: []string{"a", "z", "c"}, m: bus.StreamMapping{Retries: new(1)}, answer: poison(false), came: []string{"a z c", "a z c"}, given: []string{"a z c after 2"}},
-		"a report":                {put: []string{"a", "z", "c"}, m: bus.StreamMapping{Retries: new(1)}, answer: poison(true), came: []string{"a z c", "z c"}, given: []string{"z c after 2"}},
+		"retries spent": {put: []string{"a", "z", "c"}, m: bus.StreamMapping{Retries: new(1)}, answer: poison(false), came: []string{"a z c", "a z c"}, given: []string{"a z c after 2"}},
+		"a report":      {put: []string{"a", "z", "c"}, m: bus.StreamMapping{Retries: new(1)}, answer: poison(true), came: []string{"a z c", "z c"}, given: []string{"z c after 2"}},
+		"a report begins the retries anew": {put: []string{"a", "b"}, m: bus.StreamMapping{Retries: new(1)}, answer: func(b *invocation.Batch, n int) invocation.Verdict {
+			return invocation.Verdict{Failed: [][]int{{0, 1}, {1}, {0}}[n-1]}
+		}, came: []string{"a b", "a b", "b"}, given: []string{"b after 2"}},
 		"bisect":                  {put: []string{"a", "b", "z", "d", "e"}, m: bus.StreamMapping{Retries: new(1), Bisect: true}, answer: poison(false), came: []string{"a b z d e", "a b z", "a b", "z", "z", "d e"}, given: []string{"z after 4"}},
 		"bisect without retries":  {put: []string{"a", "z"}, m: bus.StreamMapping{Retries: new(0), Bisect: true}, answer: poison(false), came: []string{"a z", "a", "z"}, given: []string{"z after 2"}},
 		"bisect at what is named": {put: []string{"a", "b", "z", "d"}, m: bus.StreamMapping{Retries: new(0), Bisect: true}, answer: poison(true), came: []string{"a b z d", "z d", "z", "d"}, given: []string{"z after 3"}},
