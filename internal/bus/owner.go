@@ -119,7 +119,7 @@ func (o *owner) open(ctx context.Context) error {
 	if err != nil {
 		return indexError(err)
 	}
-	o.fold = &folder{x: o.x, window: o.b.opt.DedupWindow.Milliseconds(), maxHops: o.b.opt.MaxHops, compile: o.b.compile, index: o.b.opt.Index,
+	o.fold = &folder{x: o.x, window: o.b.opt.DedupWindow.Milliseconds(), maxHops: o.b.opt.MaxHops, flows: flowFold{max: o.b.opt.maxFlows}, compile: o.b.compile, index: o.b.opt.Index,
 		warn: func(text string, args ...any) { o.b.opt.Log.Warn(text, args...) }}
 	if err := o.fold.load(ctx); err != nil {
 		return errors.Join(indexError(err), o.x.close())
