@@ -47,6 +47,7 @@ type Options struct {
 	check       time.Duration    // the longest between two looks at Now; 0 means 2 s
 	sweepQueues time.Duration    // between looks for messages that have expired; 0 means 30 s
 	sendsKept   time.Duration    // how long a block of messages is told from one that was written twice; 0 means 2 minutes
+	maxFlows    int              // of a day in one Partition; 0 means maxFlows
 
 	sweep time.Duration // between removals of what is old; 0 means a fiftieth of the retention, between a minute and an hour
 }
@@ -89,6 +90,9 @@ func (o Options) orDefaults() Options {
 	}
 	if o.sweepQueues <= 0 {
 		o.sweepQueues = 30 * time.Second
+	}
+	if o.maxFlows <= 0 {
+		o.maxFlows = maxFlows
 	}
 	if o.MaxHops <= 0 {
 		o.MaxHops = 16

@@ -11,6 +11,12 @@ func Sweep(o Options, d time.Duration) Options {
 	return o
 }
 
+// MaxFlows sets how many Flows a day may have.
+func MaxFlows(o Options, n int) Options {
+	o.maxFlows = n
+	return o
+}
+
 // Check sets how often the clock of schedules is asked at least.
 func Check(o Options, d time.Duration) Options {
 	o.check = d

@@ -44,6 +44,7 @@ type flowSum struct {
 
 // flowFold is what the fold keeps of Flows besides the table.
 type flowFold struct {
+	max   int
 	day   int64
 	known map[flowKey]bool // rows of the day
 	block map[flowKey]flowSum
@@ -108,8 +109,8 @@ func (f *folder) flushFlows(ctx context.Context, now int64) error {
 	})
 	for _, k := range keys {
 		s := f.flows.block[k]
-		if !f.flows.known[k] && len(f.flows.known) >= maxFlows {
-			if k.Type = "*"; !f.flows.known[k] && len(f.flows.known) >= 2*maxFlows {
+		if !f.flows.known[k] && len(f.flows.known) >= f.flows.max {
+			if k.Type = "*"; !f.flows.known[k] && len(f.flows.known) >= 2*f.flows.max {
 				continue
 			}
 		}

@@ -133,7 +133,7 @@ func (o *owner) open(ctx context.Context) error {
 	if err != nil {
 		return indexError(err)
 	}
-	o.fold = &folder{x: o.x, window: o.b.opt.DedupWindow.Milliseconds(), maxHops: o.b.opt.MaxHops, compile: o.b.compile, index: o.b.opt.Index,
+	o.fold = &folder{x: o.x, window: o.b.opt.DedupWindow.Milliseconds(), maxHops: o.b.opt.MaxHops, flows: flowFold{max: o.b.opt.maxFlows}, compile: o.b.compile, index: o.b.opt.Index,
 		warn: func(text string, args ...any) { o.b.opt.Log.Warn(text, args...) }}
 	o.fold.held = func(seq uint64, items []item, size int) {
 		if o.caught && o.s.polled() {
