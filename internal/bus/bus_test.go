@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds waits of tests; it is reached only when something is wrong.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // target is a Deliverer that records, and answers as told.
 type target struct {
