@@ -264,6 +264,9 @@ func TestQueue_LosesNothingToKill(t *testing.T) {
 		t.Errorf("only %d messages were sent, %d deleted", len(y.sent), len(y.deleted))
 	}
 	t.Logf("%d rounds: %d sent, %d deleted, %d there, of them %d dead letters; %d received more than once", rounds, len(y.sent), len(y.deleted), len(there), dead, again)
+	w.stop() // with it ends what receives have begun to move
+	w = start(t, dir, killOptions(dir, nil))
+	until(t, "sync", func() (bool, error) { return true, w.Sync(t.Context()) })
 	dump := queueDump(t, w)
 	w.stop()
 	if err := os.RemoveAll(w.opt.Dir); err != nil {
