@@ -14,14 +14,7 @@ import (
 )
 
 // queueDump is all that the index knows of queues, as text.
-func queueDump(t *testing.T, w *world) string { return queueDumpOf(t, w, func(*bus.QueueStatus) {}) }
-
-// timelessDump is queueDump without what changes by itself: messages become visible.
-func timelessDump(t *testing.T, w *world) string {
-	return queueDumpOf(t, w, func(s *bus.QueueStatus) { s.Visible, s.InFlight, s.Delayed = s.Visible+s.InFlight+s.Delayed, 0, 0 })
-}
-
-func queueDumpOf(t *testing.T, w *world, change func(*bus.QueueStatus)) string {
+func queueDump(t *testing.T, w *world) string {
 	t.Helper()
 	var out []any
 	queues, err := w.Queues(t.Context())
@@ -33,7 +26,6 @@ func queueDumpOf(t *testing.T, w *world, change func(*bus.QueueStatus)) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		change(&s)
 		page, err := w.PeekQueue(t.Context(), q.Key(), "", 1000)
 		if err != nil {
 			t.Fatal(err)

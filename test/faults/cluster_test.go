@@ -174,11 +174,10 @@ func over(t *testing.T, k *sink, urls []string) (nodes []*node) {
 
 // calls invokes a function on every Node until ctx ends, and counts failures.
 type calls struct {
-	wg         sync.WaitGroup
-	n, failed  atomic.Int64
-	last       atomic.Value // an error
-	slowest    atomic.Int64
-	sinceReset atomic.Int64
+	wg        sync.WaitGroup
+	n, failed atomic.Int64
+	last      atomic.Value // an error
+	slowest   atomic.Int64
 }
 
 func (c *calls) run(ctx context.Context, nodes []*node) {
