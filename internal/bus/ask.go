@@ -75,7 +75,7 @@ type reply struct {
 }
 
 // askWait bounds a question to another Node.
-const askWait = 10 * time.Second
+const askWait = 30 * time.Second
 
 // ask puts a question to the owner of a Partition, and waits a while for there to be one.
 func (b *Bus) ask(ctx context.Context, p *partition, q question) (*reply, error) {

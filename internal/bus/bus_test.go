@@ -102,11 +102,14 @@ type world struct {
 
 func start(t testing.TB, dir string, o bus.Options) *world {
 	t.Helper()
-	conn, err := nats.Open(t.Context(), nats.Options{Dir: filepath.Join(dir, "nats")})
+	conn, err := nats.Open(t.Context(), stored(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Dir, o.Alone = filepath.Join(dir, "index"), true
+	o.Dir, o.Alone = filepath.Join(dir, "index"), !*overCluster
+	if *overCluster {
+		o.Replicas, o.Node, o.Partitions = 3, "node", max(o.Partitions, 1)
+	}
 	if o.Compile == nil {
 		o.Compile = exact
 	}

@@ -45,6 +45,7 @@ func small(t *testing.T, dir, size string, but int64) (free func()) {
 }
 
 func TestPublish_AFullDiskIsSaidAndLosesNothing(t *testing.T) {
+	embedded(t)
 	t.Parallel()
 	dir := t.TempDir()
 	free := small(t, dir, "24m", 6<<20)

@@ -310,6 +310,7 @@ func TestPublish_EndsWithItsContextAndWithTheBus(t *testing.T) {
 
 // A log that was put back from a backup is older than the index: what the index says beyond it never happened.
 func TestIndex_IsMadeAgainWhenItIsAheadOfTheLog(t *testing.T) {
+	embedded(t)
 	t.Parallel()
 	dir, backup := t.TempDir(), t.TempDir()
 	o := bus.Options{Deliver: &target{}}

@@ -28,6 +28,10 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if config := os.Getenv(childServer); config != "" {
+		fmt.Println("error", serveMessages(config))
+		os.Exit(1)
+	}
 	if dir := os.Getenv(childSchedules); dir != "" {
 		fmt.Println("error", fireForever(dir))
 		os.Exit(1)
