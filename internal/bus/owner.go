@@ -278,6 +278,9 @@ func (o *owner) commit(ctx context.Context, m jetstream.Msg, msgs <-chan jetstre
 	for n := 1; ; n++ {
 		meta, err := m.Metadata()
 		if err == nil {
+			err = o.leftOut(ctx, meta.Sequence.Stream)
+		}
+		if err == nil {
 			err = o.fold.block(ctx, meta.Sequence.Stream, meta.Timestamp, m.Data())
 		}
 		if err != nil {
@@ -302,6 +305,23 @@ func (o *owner) commit(ctx context.Context, m jetstream.Msg, msgs <-chan jetstre
 	}
 	o.progress.set(o.x.applied)
 	return o.apply()
+}
+
+// leftOut returns an error where blocks before this one are in the log, and have not come: the server leaves out of a consumer what it cannot load at that
+// moment. The Partition is then served anew, from the last block that was folded.
+func (o *owner) leftOut(ctx context.Context, seq uint64) error {
+	for missing := o.x.applied + 1; missing < seq; missing++ {
+		_, _, err := o.blocks.read(ctx, missing)
+		switch {
+		case errs.CodeOf(err) == errs.NotFound:
+			o.b.opt.Log.Warn("a block of the event log is gone", "partition", o.p.num, "block", missing)
+		case err != nil:
+			return err
+		default:
+			return errs.New(errs.Unavailable, "block %d of the event log did not come before block %d", missing, seq)
+		}
+	}
+	return nil
 }
 
 // apply brings memory up to the commit.
