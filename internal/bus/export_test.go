@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"github.com/nats-io/nats.go/jetstream"
 	"time"
 )
 
@@ -140,3 +141,17 @@ func Apart(b *Bus, one, two string) (string, string) {
 
 // LeaseKey is where the lease of a queue's Partition is.
 func LeaseKey(b *Bus, queue string) string { return b.partitionOfQueue(queueKey("", queue)).leaseKey() }
+
+// LeftOut asks the owner of the first Partition whether blocks from next on and before seq are in the log; what is before purged is removed first.
+func LeftOut(ctx context.Context, b *Bus, next, seq, purged uint64) error {
+	p := b.parts[0]
+	p.mu.Lock()
+	own := p.mu.own
+	p.mu.Unlock()
+	if purged > 0 {
+		if err := p.stream.Purge(ctx, jetstream.WithPurgeSequence(purged)); err != nil {
+			return err
+		}
+	}
+	return own.leftOut(ctx, next, seq)
+}

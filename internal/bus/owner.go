@@ -278,7 +278,7 @@ func (o *owner) commit(ctx context.Context, m jetstream.Msg, msgs <-chan jetstre
 	for n := 1; ; n++ {
 		meta, err := m.Metadata()
 		if err == nil {
-			err = o.leftOut(ctx, meta.Sequence.Stream)
+			err = o.leftOut(ctx, o.x.applied+1, meta.Sequence.Stream)
 		}
 		if err == nil {
 			err = o.fold.block(ctx, meta.Sequence.Stream, meta.Timestamp, m.Data())
@@ -307,10 +307,10 @@ func (o *owner) commit(ctx context.Context, m jetstream.Msg, msgs <-chan jetstre
 	return o.apply()
 }
 
-// leftOut returns an error where blocks before this one are in the log, and have not come: the server leaves out of a consumer what it cannot load at that
-// moment. The Partition is then served anew, from the last block that was folded.
-func (o *owner) leftOut(ctx context.Context, seq uint64) error {
-	for missing := o.x.applied + 1; missing < seq; missing++ {
+// leftOut returns an error where blocks from next on and before this one are in the log, and have not come: the server leaves out of a consumer what it
+// cannot load at that moment. What is read is then read anew: by the fold from the last block that it has, by a replay from its last part.
+func (o *owner) leftOut(ctx context.Context, next, seq uint64) error {
+	for missing := next; missing < seq; missing++ {
 		_, _, err := o.blocks.read(ctx, missing)
 		switch {
 		case errs.CodeOf(err) == errs.NotFound:

@@ -165,6 +165,7 @@ func (o *owner) readReplay(sub *liveSub, r replay, cursor *uint64, upto uint64) 
 	}
 	defer msgs.Stop()
 	var refs []ref
+	next := *cursor // 0: wherever the span begins
 	part := func(next uint64, end bool) error {
 		if _, err := o.p.log.append(o.ctx, []item{jsonItem(kindReplayed, replayed{r.ID, *cursor, next, end, refs})}); err != nil {
 			return err
@@ -182,6 +183,12 @@ func (o *owner) readReplay(sub *liveSub, r replay, cursor *uint64, upto uint64) 
 			return err
 		}
 		seq, at := meta.Sequence.Stream, ms(meta.Timestamp)
+		if next > 0 {
+			if err := o.leftOut(o.ctx, next, seq); err != nil {
+				return err
+			}
+		}
+		next = seq + 1
 		if seq >= upto || at >= r.To {
 			return part(seq, true)
 		}
