@@ -12,8 +12,6 @@ import (
 )
 
 const (
-	// idleAfter is how long slots that are not used are kept for what comes next.
-	idleAfter = 2 * time.Second
 	// turns is how long a Node keeps what it has where there are more Nodes than slots.
 	turns = time.Second
 	// apart is the least time between two writes of a Node that lower what it has: one for several runs that ended.
@@ -108,6 +106,7 @@ type held struct {
 	good   time.Time // start of the last write that succeeded
 	lower  time.Time // when it was written last that there is less
 	ample  time.Time // since when there is more than is used; zero: there is not
+	peak   int       // most that ran and waited at once since then
 	took   time.Time // since when it has some
 	rest   time.Time // until when others have their turn
 	stands lease     // this Node's, as far as it knows
@@ -230,16 +229,20 @@ func (h *held) use(now time.Time) use {
 	h.p.mu.Lock()
 	u := use{ceiling: h.p.mu.ceiling, running: h.p.mu.running, waiting: h.p.mu.waiting}
 	h.p.mu.Unlock()
+	h.peak = max(h.peak, u.running+u.waiting)
 	switch {
 	case h.stands.Slots <= u.running+u.waiting:
-		h.ample = time.Time{}
+		h.ample, h.peak = time.Time{}, 0
 	case h.ample.IsZero():
-		h.ample = now
+		h.ample, h.peak = now, u.running+u.waiting
 	}
 	if h.stands.Slots == 0 {
 		h.took = now
 	}
-	u.keep = !h.ample.IsZero() && now.Sub(h.ample) < idleAfter
+	if u.keep = !h.ample.IsZero() && now.Sub(h.ample) < h.p.s.o.idle; !u.keep {
+		u.peak = h.peak
+		h.ample = time.Time{} // the next span begins
+	}
 	u.rest = now.Before(h.rest)
 	return u
 }
@@ -248,7 +251,7 @@ func (h *held) use(now time.Time) use {
 func (h *held) again(now time.Time, u use, turn bool) time.Duration {
 	wait := h.p.s.o.TTL/3 - time.Since(h.good)
 	if u.keep {
-		wait = min(wait, idleAfter-now.Sub(h.ample))
+		wait = min(wait, h.p.s.o.idle-now.Sub(h.ample))
 	}
 	if u.rest {
 		wait = min(wait, h.rest.Sub(now))
@@ -369,7 +372,8 @@ func (h *held) leave() {
 // use is what a Node does with its part of a ceiling.
 type use struct {
 	ceiling, running, waiting int
-	keep                      bool // what is not used now is kept for a little while
+	keep                      bool // what is not used now is kept for a while
+	peak                      int  // how many were used at once in the while that is over
 	rest                      bool // others have their turn
 }
 
@@ -387,7 +391,7 @@ func decide(others record, has int, u use) (next lease, turn bool) {
 	case want > has && !u.rest:
 		n = want + want/2 + 1 // some more, so that not each one needs a write
 	case want < has && !u.keep:
-		n = want
+		n = min(has, max(want, u.peak))
 	}
 	if short {
 		n = min(n, max(u.ceiling/nodes, 1))

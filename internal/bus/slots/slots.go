@@ -44,6 +44,8 @@ type Options struct {
 	TTL      time.Duration // of a lease; default 30 s
 	Replicas int           // of the bucket, where it is made; default 1
 	Log      *slog.Logger
+
+	idle time.Duration // how long slots that are not used are kept; 0 means TTL, so that a Node which is called now and then outlasts a store without a leader
 }
 
 // Slots has a Node's leases.
@@ -64,6 +66,9 @@ type Slots struct {
 func Open(ctx context.Context, js jetstream.JetStream, o Options) (*Slots, error) {
 	if o.TTL <= 0 {
 		o.TTL = 30 * time.Second
+	}
+	if o.idle <= 0 {
+		o.idle = o.TTL
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

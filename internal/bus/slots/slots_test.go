@@ -31,6 +31,7 @@ func TestDecide(t *testing.T) {
 		{"nothing is left", other(10, false), 0, use{ceiling: 10, waiting: 1}, lease{Short: true}, false},
 		{"unused ones are kept a little", nil, 8, use{ceiling: 10, running: 1, keep: true}, lease{Slots: 8}, false},
 		{"and then given back", nil, 8, use{ceiling: 10, running: 1}, lease{Slots: 1}, false},
+		{"but for what was used now and then", nil, 8, use{ceiling: 10, peak: 3}, lease{Slots: 3}, false},
 		{"its part, where another waits", other(2, true), 8, use{ceiling: 10, running: 8}, lease{Slots: 5, Short: true}, false},
 		{"no more than its part", other(2, true), 2, use{ceiling: 10, running: 2, waiting: 9}, lease{Slots: 5, Short: true}, false},
 		{"another waits, and there is enough", other(2, true), 3, use{ceiling: 10, running: 3}, lease{Slots: 3}, false},
@@ -110,7 +111,7 @@ func server(t *testing.T) func(name string, ttl time.Duration) (*Slots, *natsgo.
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := Open(t.Context(), js, Options{Node: name, TTL: ttl})
+		s, err := Open(t.Context(), js, Options{Node: name, TTL: ttl, idle: 200 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}
