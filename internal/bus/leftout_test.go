@@ -19,7 +19,7 @@ func TestLog_NoticesBlocksThatDidNotCome(t *testing.T) {
 	}
 	for _, c := range []struct {
 		next, seq, purged uint64
-		want               errs.Code
+		want              errs.Code
 	}{{1, 1, 0, ""}, {3, 3, 0, ""}, {1, 2, 0, errs.Unavailable}, {1, 4, 0, errs.Unavailable}, {1, 4, 3, errs.Unavailable}, {1, 4, 4, ""}} {
 		if err := bus.LeftOut(t.Context(), w.Bus, c.next, c.seq, c.purged); errs.CodeOf(err) != c.want {
 			t.Errorf("%+v: got %v", c, err)
