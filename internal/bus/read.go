@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 
@@ -81,7 +82,8 @@ func (b *Bus) readPart(ctx context.Context, p *partition, r Range, f func(Record
 		return fault("read the event log", err)
 	}
 	defer msgs.Stop()
-	for {
+	one := func(seq uint64, at time.Time, data []byte) error { return recorded(p.num, seq, at, data, f) }
+	for next := uint64(0); ; {
 		m, err := msgs.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			if ctx.Err() != nil {
@@ -93,27 +95,52 @@ func (b *Bus) readPart(ctx context.Context, p *partition, r Range, f func(Record
 		if err != nil {
 			return err
 		}
+		// The server leaves out of a consumer what it cannot load at that moment.
+		for ; next > 0 && next < meta.Sequence.Stream; next++ {
+			raw, err := p.stream.GetMsg(ctx, next)
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				continue // purged meanwhile
+			}
+			if err != nil {
+				return fault("read the event log", err)
+			}
+			if !r.To.IsZero() && !raw.Time.Before(r.To) {
+				return nil
+			}
+			if err := one(next, raw.Time, raw.Data); err != nil {
+				return err
+			}
+		}
+		next = meta.Sequence.Stream + 1
 		if !r.To.IsZero() && !meta.Timestamp.Before(r.To) {
 			return nil
 		}
-		items, err := parseBlock(m.Data())
-		if err != nil {
+		if err := one(meta.Sequence.Stream, meta.Timestamp, m.Data()); err != nil {
 			return err
-		}
-		for i, it := range items {
-			e, err := it.event()
-			if err != nil {
-				return err
-			}
-			if e == nil {
-				continue
-			}
-			if err := f(Recorded{Receipt{Partition: p.num, Seq: meta.Sequence.Stream, Item: i}, meta.Timestamp.UTC(), e}); err != nil {
-				return err
-			}
 		}
 		if !r.Follow && meta.Sequence.Stream >= last {
 			return nil
 		}
 	}
+}
+
+// recorded gives the events of a block.
+func recorded(part int, seq uint64, at time.Time, data []byte, f func(Recorded) error) error {
+	items, err := parseBlock(data)
+	if err != nil {
+		return err
+	}
+	for i, it := range items {
+		e, err := it.event()
+		if err != nil {
+			return err
+		}
+		if e == nil {
+			continue
+		}
+		if err := f(Recorded{Receipt{Partition: part, Seq: seq, Item: i}, at.UTC(), e}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
