@@ -132,31 +132,7 @@ func (s *Server) queues(ctx context.Context, d *state.Deployment) (faults []stri
 	if len(want) == 0 {
 		return faults
 	}
-	if err := s.events.bus.Sync(ctx); err != nil {
-		return append(faults, err.Error())
-	}
-	standing, err := s.events.bus.Queues(ctx)
-	if err != nil {
-		return append(faults, err.Error())
-	}
-	have := map[string]bus.Queue{}
-	for _, q := range standing {
-		have[q.Key()] = q
-	}
-	for _, q := range want {
-		old, stands := have[q.Key()]
-		switch {
-		case stands && old.Tags[ownerTag] != q.Tags[ownerTag]:
-			faults = append(faults, fmt.Sprintf("queue %s belongs to %s, and stays as it is", q.Name, old.Tags[ownerTag]))
-			continue
-		case stands && sameJSON(old, q):
-			continue
-		}
-		if err := s.events.bus.PutQueue(ctx, q); err != nil {
-			faults = append(faults, err.Error())
-		}
-	}
-	return faults
+	return append(faults, settle(ctx, s, "queue", want, s.events.bus.Queues, s.events.bus.PutQueue)...)
 }
 
 func sameJSON(a, b any) bool {

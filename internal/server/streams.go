@@ -74,30 +74,7 @@ func (s *Server) streams(ctx context.Context, d *state.Deployment, had bool) (fa
 	if len(want) == 0 && !had && !mapped {
 		return faults
 	}
-	if err := s.events.bus.Sync(ctx); err != nil {
-		return append(faults, err.Error())
-	}
-	standing, err := s.events.bus.Streams(ctx)
-	if err != nil {
-		return append(faults, err.Error())
-	}
-	have := map[string]bus.Stream{}
-	for _, st := range standing {
-		have[st.Key()] = st
-	}
-	for _, st := range want {
-		old, stands := have[st.Key()]
-		switch {
-		case stands && old.Tags[ownerTag] != st.Tags[ownerTag]:
-			faults = append(faults, fmt.Sprintf("stream %s belongs to %s, and stays as it is", st.Name, old.Tags[ownerTag]))
-			continue
-		case stands && sameJSON(old, st):
-			continue
-		}
-		if err := s.events.bus.PutStream(ctx, st); err != nil {
-			faults = append(faults, err.Error())
-		}
-	}
+	faults = append(faults, settle(ctx, s, "stream", want, s.events.bus.Streams, s.events.bus.PutStream)...)
 	if err := s.forgetMappings(ctx, d.Stack, s.streamNames(d)); err != nil {
 		faults = append(faults, err.Error())
 	}

@@ -91,31 +91,7 @@ func (s *Server) topics(ctx context.Context, d *state.Deployment) (faults []stri
 	if len(want) == 0 {
 		return faults
 	}
-	if err := s.events.bus.Sync(ctx); err != nil {
-		return append(faults, err.Error())
-	}
-	standing, err := s.events.bus.Topics(ctx)
-	if err != nil {
-		return append(faults, err.Error())
-	}
-	have := map[string]bus.Topic{}
-	for _, t := range standing {
-		have[t.Key()] = t
-	}
-	for _, t := range want {
-		old, stands := have[t.Key()]
-		switch {
-		case stands && old.Tags[ownerTag] != t.Tags[ownerTag]:
-			faults = append(faults, fmt.Sprintf("topic %s belongs to %s, and stays as it is", t.Name, old.Tags[ownerTag]))
-			continue
-		case stands && sameJSON(old, t):
-			continue
-		}
-		if err := s.events.bus.PutTopic(ctx, t); err != nil {
-			faults = append(faults, err.Error())
-		}
-	}
-	return faults
+	return append(faults, settle(ctx, s, "topic", want, s.events.bus.Topics, s.events.bus.PutTopic)...)
 }
 
 // dropTopics deletes the topics of a removed Stack.
