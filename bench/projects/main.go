@@ -29,6 +29,7 @@ type options struct {
 	call      time.Duration // for an answer
 	plain     bool
 	again     int // direct calls of each function, after the others
+	fire      bool
 	json      string
 }
 
@@ -51,6 +52,7 @@ func main() {
 	flag.DurationVar(&o.call, "call", 10*time.Second, "how long an answer may take")
 	flag.BoolVar(&o.plain, "plain", true, "run them without isolation too, and compare")
 	flag.IntVar(&o.again, "again", 0, "call each function so often again, every time as a cold start: Instances are not kept then")
+	flag.BoolVar(&o.fire, "fire", false, "set off triggers too: send to every queue, topic and stream, and wait for schedules that fire within two minutes")
 	flag.StringVar(&o.json, "json", "", "write everything that was seen to this file")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: go run ./bench/projects [flags] DIR")
@@ -178,6 +180,12 @@ func (r result) String() string {
 		text = "does not come up: " + r.Isolated.Why
 	case r.Plain == nil:
 		text = "comes up"
+	}
+	if r.Isolated.Up && r.Isolated.Why != "" {
+		text += "\n    " + r.Isolated.Why
+	}
+	for _, f := range r.Isolated.Fired {
+		text += "\n    " + f.String()
 	}
 	return fmt.Sprintf("%-60s %s", r.Project, text)
 }

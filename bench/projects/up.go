@@ -3,9 +3,11 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,6 +26,7 @@ type outcome struct {
 	Calls []call  `json:"calls,omitempty"`
 	Cold  []start `json:"cold,omitempty"`  // the first of each function
 	Later []start `json:"later,omitempty"` // those after it
+	Fired []fired `json:"fired,omitempty"` // what was set off besides calls
 }
 
 // call is one answer.
@@ -86,6 +89,11 @@ func up(ctx context.Context, o options, work, dir, isolation string) outcome {
 		token, _ := os.ReadFile(filepath.Join(data, "token"))
 		result.Up, result.Calls = true, callAll(ctx, o, r, strings.TrimSpace(string(token)))
 		w.wait(len(r.Functions))
+		if o.fire {
+			if result.Fired, err = fireAll(ctx, o, w, dir, data); err != nil {
+				result.Why = err.Error()
+			}
+		}
 		for range o.again {
 			for _, f := range r.Functions {
 				time.Sleep(between)
@@ -129,7 +137,14 @@ type watcher struct {
 		seen  map[string]bool // functions
 		list  []start
 		later []start
+		runs  map[string]runs // by function
 	}
+}
+
+// runs are what reports told of a function.
+type runs struct {
+	n      int
+	failed string // the last failure
 }
 
 func (w *watcher) run(r io.Reader) {
@@ -155,6 +170,8 @@ func (w *watcher) run(r io.Reader) {
 
 var field = regexp.MustCompile(`(Init Duration|Queue|Sandbox|Handler Init): ([0-9.]+) ms`)
 
+var failure = regexp.MustCompile(`Status: (\w+)(?:\tError Type: (\S+))?`)
+
 // report keeps what a cold start of a function cost.
 func (w *watcher) report(function, text string) {
 	v := map[string]float64{}
@@ -164,8 +181,13 @@ func (w *watcher) report(function, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.mu.seen == nil {
-		w.mu.seen = map[string]bool{}
+		w.mu.seen, w.mu.runs = map[string]bool{}, map[string]runs{}
 	}
+	r := runs{w.mu.runs[function].n + 1, ""}
+	if m := failure.FindStringSubmatch(text); m != nil {
+		r.failed = cmp.Or(m[2], m[1])
+	}
+	w.mu.runs[function] = r
 	if v["Init Duration"] == 0 {
 		return
 	}
@@ -192,6 +214,12 @@ func (w *watcher) starts() []start {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.mu.list
+}
+
+func (w *watcher) counts() map[string]runs {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.mu.runs)
 }
 
 var hole = regexp.MustCompile(`\{[^}]*\}|\*`)

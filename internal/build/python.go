@@ -354,17 +354,7 @@ func (b *builder) pip(py runtimes.Found, file, text, dir string) error {
 	if err == nil || b.ctx.Err() != nil {
 		return err
 	}
-	var sdk []string
-	var rest []string
-	for line := range strings.Lines(text) {
-		if m := pythonSDKDist.FindString(line); m != "" {
-			sdk = append(sdk, strings.TrimSpace(m))
-		} else {
-			rest = append(rest, line)
-		}
-	}
-	if len(sdk) > 0 {
-		left := strings.Join(rest, "")
+	if sdk, left := withoutSDK(text); len(sdk) > 0 {
 		again, err2 := "", error(nil)
 		if hasRequirement(left) {
 			again, err2 = install(left)
@@ -384,6 +374,18 @@ func (b *builder) pip(py runtimes.Found, file, text, dir string) error {
 		return e.WithHint("The package index cannot be reached: check the network, HTTPS_PROXY and pip's index-url.")
 	}
 	return e.WithHint("Run `%s -m pip install -r %s` and see what it says.", py.Command[0], b.rel(file))
+}
+
+// withoutSDK parts the SDK's own lines from other requirements.
+func withoutSDK(text string) (sdk []string, rest string) {
+	for line := range strings.Lines(text) {
+		if m := pythonSDKDist.FindString(line); m != "" {
+			sdk = append(sdk, strings.TrimSpace(m))
+		} else {
+			rest += line
+		}
+	}
+	return sdk, rest
 }
 
 func hasRequirement(text string) bool {
@@ -455,8 +457,9 @@ func (b *builder) supplyPython(f *app.Function, code *artifact.Tree) {
 	if b.ctx.Err() != nil {
 		return
 	}
-	// Another version may have it. Packages that pip chose for this one keep the Function where it is.
-	if _, text := b.requirements(f); f.Package.Artifact != "" || !hasRequirement(text) {
+	// Another version may have it. Packages that pip chose for this one keep the Function where it is; the SDK is not one of them, or it would be here.
+	_, text := b.requirements(f)
+	if _, rest := withoutSDK(text); f.Package.Artifact != "" || !hasRequirement(rest) {
 		others, _ := b.o.Finder.List(b.ctx)
 		slices.Reverse(others) // the oldest first, so that the nearest newer comes first
 		for _, o := range others {

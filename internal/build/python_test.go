@@ -172,6 +172,18 @@ func TestPython_SuppliesBoto3(t *testing.T) {
 			t.Errorf("got %s %s", f.Runtime, paths(f.Supplied))
 		}
 	})
+	t.Run("from another version, as what is pinned cannot be had either", func(t *testing.T) {
+		t.Parallel()
+		p := newProject(t, sources)
+		p.write(map[string]string{"requirements.txt": "boto3==1.0.9999\n"})
+		p.fakePython("3.12.1", none)
+		p.fakePython("3.13.0", has(site))
+		r, l := p.build(python("f", "app.h"))
+		wantDiag(t, l, diag.Warning, "sdk-other-version", "", "run on Python 3.13")
+		if f := r.Functions["f"]; f.Runtime != "python3.13" || paths(f.Supplied) != want {
+			t.Errorf("got %s %s", f.Runtime, paths(f.Supplied))
+		}
+	})
 	t.Run("nowhere", func(t *testing.T) {
 		t.Parallel()
 		p := newProject(t, sources)
