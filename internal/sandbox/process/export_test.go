@@ -78,7 +78,10 @@ func Folder(point, root, path string) string {
 func ImageFD(d *Driver) uintptr { return d.iso.image.Fd() }
 
 // Landlocked reports whether plain guests are confined to their files.
-func Landlocked(d *Driver) bool { return d.walls != nil && d.walls.files() && d.walls.scoped() }
+func Landlocked(d *Driver) bool { return d.walls != nil && d.walls.files() }
+
+// Scoped reports whether guests without namespaces can signal only themselves.
+func Scoped(d *Driver) bool { return d.walls != nil && d.walls.scoped() }
 
 // HasMemory reports whether a cgroup counts memory.
 func HasMemory(d *Driver) bool { return d.fences.memory.usable() }

@@ -16,6 +16,7 @@ const (
 	bytesOnly    = "/tmp takes the bytes that its limit says; the number of files is bounded by the memory that they take"
 	noNamespaces = "this host denies namespaces: a function has the files that Landlock leaves it, but no network, root or processes of its own"
 	oneLoopback  = "this host denies namespaces: functions share its loopback, where one can talk to another's servers; files, environment, memory, sockets and queues of another are out of reach"
+	unscoped     = "this host denies namespaces, and its kernel's Landlock does not bound signals, which takes Linux 6.12: guests are one user, who may signal all of its processes"
 	noTable      = "the kernel has one such figure for the whole machine, and no namespace for it; it tells of load and hardware, of nobody's data"
 )
 
@@ -42,6 +43,14 @@ func shared(o Options) string {
 		return why
 	}
 	return unless(!o.Kernel, ownKernel)
+}
+
+// scoped is confined where signals are bounded too.
+func scoped(o Options) string {
+	if o.Walled {
+		return unless(o.Scoped, unscoped)
+	}
+	return shared(o)
 }
 
 // confinedFiles is confined where a kernel of the guest's own changes nothing.
@@ -146,7 +155,7 @@ func processRows() []row {
 		{name: "tracing", says: "ptrace, process_vm_readv, pidfd_getfd and writing /proc/*/mem are refused, for a guest's own children too.",
 			lacks: confined, test: single("ptrace")},
 		{name: "signals to others", says: "a guest can signal nothing outside of its Sandbox, and what it sends to its own process 1 does not end that.",
-			lacks: confined, test: rowSignals},
+			lacks: scoped, test: rowSignals},
 		{name: "priority", says: "real time, deadlines, a lower nice value, real-time disk access and higher limits are refused.",
 			lacks: confined, test: single("scheduling")},
 		{name: "setuid programs", says: "su, sudo, pkexec and a program with its own bits set give nothing: there are no capabilities, none can be gained, and no other user exists.",

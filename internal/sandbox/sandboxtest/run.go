@@ -61,6 +61,8 @@ type Options struct {
 	Again func(d sandbox.Driver)
 	// Walled: guests without files of their own are confined to what they are given, by Landlock and a filter of system calls.
 	Walled bool
+	// Scoped: Landlock keeps the signals of such guests to themselves, too.
+	Scoped bool
 	// Opaque: the host does not see a guest's processes, but some with Spec.ID in their arguments as long as there are any.
 	Opaque bool
 	// Kernel: a guest has a kernel of its own, whose files in /proc and /dev, priorities and debugging are nobody else's.
