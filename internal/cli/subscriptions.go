@@ -245,13 +245,17 @@ func (c *command) listSubscriptions(cmd *cobra.Command, own bool) error {
 	w := tabwriter.NewWriter(c.Stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "SUBSCRIPTION\tBUS\tTARGET\tPENDING\tDONE\tDEAD\tFILTER")
 	for _, s := range list {
-		name := s.Name
-		if s.Own != "" {
-			name = s.Own
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", name, s.Bus, targetText(s), s.Pending, s.Done, s.Dead, legible(s.Filter))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", shownName(s), s.Bus, targetText(s), s.Pending, s.Done, s.Dead, legible(s.Filter))
 	}
 	return w.Flush()
+}
+
+// shownName is what people call a subscription.
+func shownName(s api.SubscriptionInfo) string {
+	if s.Own != "" {
+		return s.Own
+	}
+	return s.Name
 }
 
 // targetText names a subscription's target, and says why it rests.
@@ -301,7 +305,7 @@ func (c *command) printSubscription(d *api.SubscriptionDetail) error {
 			fmt.Fprintf(w, "%s\t%s\n", name, text)
 		}
 	}
-	row("subscription", d.Name)
+	row("subscription", shownName(d.SubscriptionInfo))
 	row("bus", d.Bus)
 	row("target", d.Function+d.Target)
 	row("filter", legible(d.Filter))
