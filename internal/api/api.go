@@ -174,6 +174,7 @@ type Backend interface {
 	Invoke(ctx context.Context, function string, inv *invocation.Invocation, s invocation.Sink) error
 	AsyncBackend
 	EventBackend
+	SubscriptionBackend
 	QueueBackend
 	StreamBackend
 	TraceBackend

@@ -49,7 +49,11 @@ type SubscriptionInfo struct {
 	Function string          `json:"function,omitempty"`
 	Target   string          `json:"target,omitempty"` // of what is no function: "queue jobs", a URL
 	Filter   json.RawMessage `json:"filter,omitempty"`
-	Pending  int             `json:"pending"` // deliveries that have not ended
+	Own      string          `json:"own,omitempty"`    // the name that it was put under; empty for what an App declares
+	State    string          `json:"state"`            // SubscriptionActive or SubscriptionResting
+	Reason   string          `json:"reason,omitempty"` // why it rests
+	Pending  int             `json:"pending"`          // deliveries that have not ended
+	Running  int             `json:"running"`          // those of them whose target has them now
 	Done     int             `json:"done"`
 	Dead     int             `json:"dead"` // dead letters
 }

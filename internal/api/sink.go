@@ -71,6 +71,10 @@ func (k *Sink) serve(w http.ResponseWriter, r *http.Request) error {
 // acceptEvents reads CloudEvents, publishes them, and says so.
 func acceptEvents(w http.ResponseWriter, r *http.Request, lim event.Limits, to string, publish func([]*event.Event) error) error {
 	events, _, err := event.ReadHTTP(r.Header, r.Body, lim)
+	if errs.CodeOf(err) == errs.Unsupported {
+		writeJSON(w, http.StatusUnsupportedMediaType, map[string]wireError{"error": {Code: errs.Unsupported, Message: err.Error(), Hint: errs.HintOf(err)}})
+		return nil
+	}
 	if err != nil {
 		return err
 	}

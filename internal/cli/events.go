@@ -9,7 +9,6 @@ import (
 	"mime"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -388,33 +387,7 @@ func (c *command) eventsSubscriptions() *cobra.Command {
 		Args:  args(noArgs),
 	}
 	c.reachFlags(cmd, "data")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		client, err := c.client()
-		if err != nil {
-			return err
-		}
-		list, err := client.Subscriptions(cmd.Context())
-		if err != nil {
-			return err
-		}
-		if c.json {
-			if list == nil {
-				list = []api.SubscriptionInfo{}
-			}
-			c.printJSON(map[string]any{"subscriptions": list})
-			return nil
-		}
-		if len(list) == 0 {
-			c.say("nothing takes events")
-			return nil
-		}
-		w := tabwriter.NewWriter(c.Stdout, 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, "SUBSCRIPTION\tBUS\tTARGET\tPENDING\tDONE\tDEAD\tFILTER")
-		for _, s := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", s.Name, s.Bus, s.Function+s.Target, s.Pending, s.Done, s.Dead, legible(s.Filter))
-		}
-		return w.Flush()
-	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return c.listSubscriptions(cmd, false) }
 	return cmd
 }
 

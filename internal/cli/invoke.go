@@ -98,6 +98,25 @@ func (c *command) invokeAsync(ctx context.Context, client *api.Client, function 
 	return nil
 }
 
+// content gives the data of a command: its second argument, or what --data or --data-file say; false where none are given.
+func (c *command) content(cmd *cobra.Command, a []string, data, file string) ([]byte, bool, error) {
+	if len(a) < 2 {
+		if data == "" && file == "" {
+			return nil, false, nil
+		}
+		body, err := c.payload(cmd, data, file)
+		return body, true, err
+	}
+	if cmd.Flags().Changed("data") || file != "" {
+		return nil, false, usageError{fmt.Errorf("the data are given once: as an argument, with --data or with --data-file")}
+	}
+	if a[1] == "-" {
+		body, err := c.payload(cmd, "-", "")
+		return body, true, err
+	}
+	return []byte(a[1]), a[1] != "", nil
+}
+
 // payload returns the bytes to send, unchanged.
 func (c *command) payload(cmd *cobra.Command, inline, file string) ([]byte, error) {
 	switch {

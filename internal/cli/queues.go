@@ -63,10 +63,10 @@ func (c *command) queuesSend() *cobra.Command {
 	var m api.QueueMessage
 	var data, file string
 	cmd := &cobra.Command{
-		Use:     "send QUEUE",
+		Use:     "send QUEUE [MESSAGE]",
 		Short:   "Send a message",
-		Example: "  ebb queues send jobs --data '{\"n\":1}'\n  ebb queues send orders.fifo --group ann --dedup 7 --data-file order.json",
-		Args:    args(cobra.ExactArgs(1)),
+		Example: "  ebb queues send jobs '{\"n\":1}'\n  ebb queues send orders.fifo --group ann --dedup 7 --data-file order.json",
+		Args:    args(cobra.RangeArgs(1, 2)),
 	}
 	cmd.Flags().StringVarP(&data, "data", "d", "", "its body")
 	cmd.Flags().StringVarP(&file, "data-file", "f", "", "file with its body; - is standard input")
@@ -74,12 +74,12 @@ func (c *command) queuesSend() *cobra.Command {
 	cmd.Flags().StringVar(&m.Dedup, "dedup", "", "its deduplication ID, in a FIFO queue")
 	c.reachFlags(cmd, "server-data")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
-		if data == "" && file == "" {
-			return usageError{fmt.Errorf("a message has a body: give --data or --data-file")}
-		}
-		body, err := c.payload(cmd, data, file)
+		body, given, err := c.content(cmd, a, data, file)
 		if err != nil {
 			return err
+		}
+		if !given {
+			return usageError{fmt.Errorf("a message has a body: give MESSAGE, --data or --data-file")}
 		}
 		m.Body = string(body)
 		client, err := c.client()

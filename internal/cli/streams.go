@@ -57,10 +57,10 @@ func (c *command) streamsPut() *cobra.Command {
 	var r api.StreamRecord
 	var data, file string
 	cmd := &cobra.Command{
-		Use:     "put STREAM",
+		Use:     "put STREAM [DATA]",
 		Short:   "Put a record, and show its shard and sequence number",
-		Example: "  ebb streams put clicks --partition-key ann --data '{\"page\":1}'",
-		Args:    args(cobra.ExactArgs(1)),
+		Example: "  ebb streams put clicks --partition-key ann '{\"page\":1}'",
+		Args:    args(cobra.RangeArgs(1, 2)),
 	}
 	cmd.Flags().StringVarP(&r.Key, "partition-key", "k", "", "its partition key: records of one key stay in their order")
 	cmd.Flags().StringVar(&r.HashKey, "hash-key", "", "chooses the shard in place of the key's MD5; decimal")
@@ -71,13 +71,11 @@ func (c *command) streamsPut() *cobra.Command {
 		if r.Key == "" {
 			return usageError{fmt.Errorf("a record has a partition key: give --partition-key")}
 		}
-		if cmd.Flags().Changed("data") || file != "" {
-			body, err := c.payload(cmd, data, file)
-			if err != nil {
-				return err
-			}
-			r.Data = body
+		body, _, err := c.content(cmd, a, data, file)
+		if err != nil {
+			return err
 		}
+		r.Data = body
 		client, err := c.client()
 		if err != nil {
 			return err

@@ -58,12 +58,12 @@ func (c *command) topicsPublish() *cobra.Command {
 	var data, file string
 	var attributes []string
 	cmd := &cobra.Command{
-		Use:   "publish TOPIC",
+		Use:   "publish TOPIC [MESSAGE]",
 		Short: "Publish a message",
 		Long:  "It returns, with the message's ID, once the message is durable.",
-		Example: "  ebb topics publish news --data 'it rains' --subject weather --attribute place=Bern --attribute grade:Number=3\n" +
+		Example: "  ebb topics publish news 'it rains' --subject weather --attribute place=Bern --attribute grade:Number=3\n" +
 			"  ebb topics publish orders.fifo --group ann --dedup 7 --data-file order.json",
-		Args: args(cobra.ExactArgs(1)),
+		Args: args(cobra.RangeArgs(1, 2)),
 	}
 	cmd.Flags().StringVarP(&data, "data", "d", "", "its text")
 	cmd.Flags().StringVarP(&file, "data-file", "f", "", "file with its text; - is standard input")
@@ -74,12 +74,12 @@ func (c *command) topicsPublish() *cobra.Command {
 	cmd.Flags().StringVar(&m.Dedup, "dedup", "", "its deduplication ID, in a FIFO topic")
 	c.reachFlags(cmd, "server-data")
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
-		if data == "" && file == "" {
-			return usageError{fmt.Errorf("a message has a text: give --data or --data-file")}
-		}
-		body, err := c.payload(cmd, data, file)
+		body, given, err := c.content(cmd, a, data, file)
 		if err != nil {
 			return err
+		}
+		if !given {
+			return usageError{fmt.Errorf("a message has a text: give MESSAGE, --data or --data-file")}
 		}
 		m.Message = string(body)
 		if m.Attributes, err = messageAttributes(attributes); err != nil {

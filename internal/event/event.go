@@ -313,12 +313,15 @@ func (p *problems) uri(name, s string, absolute bool) {
 	}
 	u, err := url.Parse(s)
 	switch {
-	case err != nil || strings.Contains(s, " "):
+	case err != nil || strings.ContainsFunc(s, noURI):
 		p.add("attribute %q is %q, not a URI-reference", name, clip(s))
 	case absolute && u.Scheme == "":
 		p.add("attribute %q is %q, not an absolute URI", name, clip(s))
 	}
 }
+
+// noURI says whether a character stands in no URI: RFC 3986, "Characters".
+func noURI(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"<>\\^`{|}", r) }
 
 // clip shortens what is shown of foreign text.
 func clip(s string) string {

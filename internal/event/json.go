@@ -118,6 +118,7 @@ func validBatch(b []byte, lim Limits) ([]*Event, error) {
 
 // decode reads one object; it does not validate the values that Validate does.
 func decode(dec *json.Decoder) (*Event, error) {
+	dec.UseNumber() // any number is one
 	t, err := dec.Token()
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "not a valid CloudEvent: not JSON: %w", err)
@@ -247,6 +248,10 @@ func (e *Event) payload(data, data64 json.RawMessage, p *problems) {
 	case data != nil && e.IsJSON():
 		e.Data = bytes.Clone(data)
 	case data != nil && string(data) != "null":
+		if halfPair(data) {
+			p.add("\"data\" holds half a surrogate pair, which is no character")
+			return
+		}
 		var s string
 		if err := json.Unmarshal(data, &s); err != nil {
 			p.add("\"data\" is not a string although \"datacontenttype\" is %q", clip(e.DataContentType))

@@ -3,6 +3,8 @@ package event
 import (
 	"bytes"
 	"encoding/json"
+
+	"github.com/ebb-run/ebb/internal/errs"
 )
 
 // What json.Valid has taken can be read in one pass without another look at its grammar. It is most of what a publish costs otherwise.
@@ -61,9 +63,58 @@ func unquote(raw []byte) (string, error) {
 	return unquoteEscapes(raw)
 }
 
+// nameOf is the name of a member. What is no character in it becomes one that no attribute may have.
+func nameOf(raw []byte) string {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1])
+	}
+	return nameWithEscapes(raw)
+}
+
+func nameWithEscapes(raw []byte) (s string) {
+	_ = json.Unmarshal(raw, &s) // it is valid
+	return s
+}
+
 func unquoteEscapes(raw []byte) (s string, err error) {
+	if halfPair(raw) { // which the library would replace by another character
+		return "", errs.New(errs.Invalid, "it holds half a surrogate pair, which is no character")
+	}
 	err = json.Unmarshal(raw, &s)
 	return s, err
+}
+
+// halfPair says whether a JSON string, which is valid JSON, has an escape of one half of a surrogate pair without the other.
+func halfPair(raw []byte) bool {
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		if i++; raw[i] != 'u' {
+			continue
+		}
+		r := hexOf(raw[i+1:])
+		i += 4
+		if r < 0xd800 || r > 0xdfff {
+			continue
+		}
+		if r > 0xdbff || i+6 >= len(raw) || raw[i+1] != '\\' || raw[i+2] != 'u' {
+			return true
+		}
+		if low := hexOf(raw[i+3:]); low < 0xdc00 || low > 0xdfff {
+			return true
+		}
+		i += 6
+	}
+	return false
+}
+
+// hexOf is the number of the four hexadecimal digits that b begins with.
+func hexOf(b []byte) (n int) {
+	for _, c := range b[:4] {
+		n = n<<4 | unhex(c)
+	}
+	return n
 }
 
 // decodeValid reads what decode reads, from a value that is valid JSON.
@@ -74,10 +125,7 @@ func decodeValid(b []byte) (*Event, error) {
 	m := newMembers()
 	for i := blank(b, 1); b[i] != '}'; {
 		end := textEnd(b, i)
-		name, err := unquote(b[i:end])
-		if err != nil {
-			return nil, err
-		}
+		name := nameOf(b[i:end])
 		i = blank(b, blank(b, end)+1) // behind the colon
 		end = valueEnd(b, i)
 		m.take(name, b[i:end:end])

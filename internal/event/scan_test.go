@@ -30,6 +30,7 @@ func FuzzDecodeValid(f *testing.F) {
 		`{}`, ` { "specversion" : "1.0" , "id":"a\u0041\ud800\n" , "source":"s","type":"t","data":{"a":[1,"}",{"b":"\""}]},"n":-1,"t":true,"x":null } `,
 		`{"specversion":"1.0","specversion":"1.0","data_base64":"AA==","id":1,"ab":[],"ac":{}}`, `[1]`, `"a"`, `1`, `null`, `{"data":"text","datacontenttype":"text/plain"}`,
 		`{"":"","\"":[[],[[]]],"a":1.5,"b":99999999999}`,
+		`1E1000`, `{"\ud800":"a","id":"\ud83d\ude00\udc00","data":"\ud83d","datacontenttype":"text/plain"}`,
 	} {
 		f.Add([]byte(s))
 	}

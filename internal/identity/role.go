@@ -56,6 +56,7 @@ const (
 	OpPublish     Operation = "publish"
 	OpEvents      Operation = "events"
 	OpReplay      Operation = "replay"
+	OpSubscribe   Operation = "subscribe"
 	OpUpload      Operation = "upload"
 	OpDeploy      Operation = "deploy"
 	OpRollback    Operation = "rollback"
@@ -76,6 +77,7 @@ func Permissions() map[Operation][]Role {
 		OpPublish:     {Admin, Deploy, Invoke},
 		OpEvents:      {Admin, Deploy, Read},
 		OpReplay:      {Admin, Deploy},
+		OpSubscribe:   {Admin, Deploy},
 		OpUpload:      {Admin, Deploy},
 		OpDeploy:      {Admin, Deploy},
 		OpRollback:    {Admin, Deploy},

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/arn"
 	"github.com/ebb-run/ebb/internal/bus"
 	"github.com/ebb-run/ebb/internal/bus/rule"
@@ -36,7 +37,11 @@ type target struct {
 
 	MessageGroup string `json:"messageGroup,omitempty"` // in a FIFO queue, where the event has none
 	ContentType  string `json:"contentType,omitempty"`  // of what is posted; empty means SNS's own
-	Owner        string `json:"owner,omitempty"`        // on whose account an endpoint is called
+	Format       string `json:"format,omitempty"`       // of what somebody has put: in which form; empty means as Via says
+
+	Own *api.SubscriptionSpec `json:"own,omitempty"` // as somebody has put it, who may be no App
+
+	Owner string `json:"owner,omitempty"` // on whose account an endpoint is called
 
 	OnSuccess  *destination `json:"onSuccess,omitempty"`
 	OnFailure  *destination `json:"onFailure,omitempty"`
@@ -128,6 +133,9 @@ func (t *target) takes(v *bus.Delivery) (invocation.Payload, error) {
 	if t.Raw {
 		return invocation.Raw(v.Event.Data), nil
 	}
+	if data, ok, err := t.formatted(v); ok || err != nil {
+		return invocation.Raw(data), err
+	}
 	return t.batch(v)
 }
 
@@ -135,6 +143,9 @@ func (t *target) takes(v *bus.Delivery) (invocation.Payload, error) {
 func (s *Server) text(t *target, v *bus.Delivery) ([]byte, error) {
 	if t.Raw {
 		return v.Event.Data, nil
+	}
+	if data, ok, err := t.formatted(v); ok || err != nil {
+		return data, err
 	}
 	b, err := t.batch(v)
 	switch {
@@ -155,9 +166,22 @@ type deliverer struct{ s *Server }
 
 // Deliver gives each of the deliveries to their Subscription's target.
 func (d deliverer) Deliver(ctx context.Context, batch []*bus.Delivery) []bus.Outcome {
-	out := make([]bus.Outcome, len(batch))
 	var t target
 	err := json.Unmarshal(batch[0].Target, &t)
+	out := d.deliver(ctx, batch, t, err)
+	if t.Own != nil { // it stands whether its target does or not: what is not there now may come back
+		for i := range out {
+			if errs.CodeOf(out[i].Err) == errs.NotFound {
+				out[i].Err = errs.New(errs.Unavailable, "%w", out[i].Err)
+			}
+		}
+	}
+	return out
+}
+
+// deliver does; err is that of reading the target.
+func (d deliverer) deliver(ctx context.Context, batch []*bus.Delivery, t target, err error) []bus.Outcome {
+	out := make([]bus.Outcome, len(batch))
 	if err == nil && t.Queue != "" {
 		return d.send(ctx, &t, batch)
 	}
@@ -220,7 +244,7 @@ func delivered(what string, v *bus.Delivery) string {
 
 // messageGroup is the group of what a delivery becomes in a FIFO queue or topic. The partitionkey of an event of a bus is its publisher's, and no group.
 func (t *target) messageGroup(v *bus.Delivery) string {
-	if g := v.Event.Extension(bus.PartitionKey); g != "" && (t.Raw || t.Via == invocation.ViaTopic) {
+	if g := v.Event.Extension(bus.PartitionKey); g != "" && (t.Raw || t.Via == invocation.ViaTopic || t.Own != nil && t.Own.Ordered) {
 		return g
 	}
 	return t.MessageGroup

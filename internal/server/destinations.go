@@ -218,8 +218,8 @@ func (s *Server) ended(v *bus.Delivery, st bus.State, cause bus.Cause, last bus.
 			add(forwarded(t.DeadLetter, "dead letter", v, e, e.Request, s.protocol.DeadLetter(e)))
 		}
 	}
-	// What a Function failed on is the Function's affair, as on AWS: it was delivered.
-	if ran := t.Function != "" && (e.Spent || v.Attempt > 1); e.Failed && t.Dead != nil && !ran {
+	// What a Function failed on is the Function's affair, as on AWS: it was delivered. Who puts a Subscription wants all that it did not do.
+	if ran := t.Function != "" && t.Own == nil && (e.Spent || v.Attempt > 1); e.Failed && t.Dead != nil && !ran {
 		add(s.undelivered(&t, v, e))
 	}
 	return out
@@ -229,6 +229,9 @@ func (s *Server) ended(v *bus.Delivery, st bus.State, cause bus.Cause, last bus.
 func (s *Server) request(t *target, v *bus.Delivery) []byte {
 	if t.Raw {
 		return v.Event.Data
+	}
+	if data, ok, err := t.formatted(v); ok && err == nil {
+		return data
 	}
 	b, err := t.batch(v)
 	if err == nil {
@@ -271,6 +274,9 @@ func (s *Server) undelivered(t *target, v *bus.Delivery, e guest.Ending) *event.
 	if t.Via != invocation.ViaTopic {
 		on := arn.New("events", t.Region, t.Account, "rule/"+t.Rule).String()
 		body := event.Envelope(nil, v.Event, t.Account, t.Region)
+		if data, ok, err := (&target{Format: t.Format}).formatted(v); ok && err == nil {
+			body = data
+		}
 		return forwarded(t.Dead, "undelivered", v, e, body, s.protocol.RuleDeadLetter(on, t.arn(), e))
 	}
 	body, err := s.text(t, v)

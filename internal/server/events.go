@@ -253,6 +253,7 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 			return append(faults, err.Error())
 		}
 	}
+	faults = append(faults, s.followOwn(ctx, d)...)
 	if len(left)+len(w.subs) == 0 && !had {
 		return faults
 	}
@@ -513,6 +514,11 @@ func (s *Server) chosen(ctx context.Context, c api.InvocationChoice, states []bu
 	if err != nil {
 		return 0, err
 	}
+	return s.each(ctx, list, states, do)
+}
+
+// each does something with the deliveries of Selections.
+func (s *Server) each(ctx context.Context, list []bus.Selection, states []bus.State, do func(context.Context, bus.Selection) error) (int, error) {
 	if err := s.events.bus.Sync(ctx); err != nil {
 		return 0, err
 	}

@@ -109,6 +109,7 @@ func (s *Server) Graph(ctx context.Context, appName string) (*api.GraphInfo, err
 	for _, sub := range subs {
 		if t, ok := targetIn(sub); ok {
 			places[sub.Name] = g.place(&t)
+			g.own(sub, &t)
 		}
 	}
 	flows, err := s.events.bus.Flows(ctx)
@@ -184,6 +185,20 @@ func (s *Server) declaredGraph(g *graph, d *state.Deployment) {
 			}
 		}
 	}
+}
+
+// own adds a Subscription that somebody has put.
+func (g *graph) own(sub bus.Subscription, t *target) {
+	if t.Own == nil {
+		return
+	}
+	from, _ := g.channel(sub.Channel)
+	label := ruleLabel(sub.Filter)
+	if label == "" {
+		label = t.Own.Name
+	}
+	g.by[sub.Name] = g.edge(api.GraphEdge{From: from, To: g.place(t), Kind: "subscription", Label: label, Declared: true})
+	g.told(from, "deadLetters", t.Dead)
 }
 
 // channel is where a Subscription takes events from that is shown, and what it is called there.

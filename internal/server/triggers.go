@@ -307,44 +307,11 @@ func (s *Server) Events(ctx context.Context, q api.EventQuery, begun func(), eac
 
 // Subscriptions lists what takes events, with how many deliveries stand where.
 func (s *Server) Subscriptions(ctx context.Context) ([]api.SubscriptionInfo, error) {
-	if err := s.events.bus.Sync(ctx); err != nil { // what was put a moment ago is there
-		return nil, err
-	}
-	list, err := s.events.bus.Subscriptions(ctx)
+	list, err := s.standing(ctx)
 	if err != nil {
 		return nil, err
 	}
-	counts, err := s.events.bus.Counts(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := []api.SubscriptionInfo{}
-	for _, sub := range list {
-		info := api.SubscriptionInfo{Name: sub.Name}
-		info.Bus, _ = strings.CutPrefix(sub.Channel, busChannel(""))
-		if info.Bus == sub.Channel {
-			info.Bus = ""
-		}
-		if t, ok := targetIn(sub); ok {
-			if info.Function = t.Function; t.Function == "" {
-				info.Target = t.String()
-			}
-		}
-		var f rule.Filter
-		if len(sub.Filter) > 0 && json.Unmarshal(sub.Filter, &f) == nil {
-			info.Filter = f.Pattern
-			if f.Filters != nil {
-				info.Filter = f.Filters
-			}
-			if f.Policy != nil {
-				info.Filter = f.Policy
-			}
-		}
-		c := counts[sub.Name]
-		info.Pending, info.Done, info.Dead = c[bus.Pending]+c[bus.Waiting], c[bus.Done], c[bus.Dead]
-		out = append(out, info)
-	}
-	return out, nil
+	return s.infos(ctx, list)
 }
 
 // Replay delivers events again.
@@ -353,32 +320,15 @@ func (s *Server) Replay(ctx context.Context, r api.ReplayRequest) (*api.ReplayIn
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.events.bus.Subscriptions(ctx)
+	list, err := s.standing(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// By its whole name, or where only one fits by its Function or the end of its name.
-	var fit []string
-	for _, sub := range list {
-		var t target
-		_ = json.Unmarshal(sub.Target, &t) // what is none fits by name only
-		if sub.Name == r.Subscription {
-			fit = []string{sub.Name}
-			break
-		}
-		if !t.Raw && (t.Function == r.Subscription || strings.HasSuffix(sub.Name, "/"+r.Subscription)) {
-			fit = append(fit, sub.Name)
-		}
+	sub, err := fitting(list, r.Subscription)
+	if err != nil {
+		return nil, err
 	}
-	switch len(fit) {
-	case 0:
-		return nil, errs.New(errs.NotFound, "there is no subscription %s", r.Subscription).WithHint("`ebb events subscriptions` lists them.")
-	case 1:
-	default:
-		slices.Sort(fit)
-		return nil, errs.New(errs.Conflict, "several subscriptions fit %s: %s", r.Subscription, strings.Join(fit, ", ")).WithHint("Give the whole name of one.")
-	}
-	id, err := s.events.bus.Replay(ctx, bus.Replay{Subscription: fit[0], From: r.From, To: r.To, Filter: filter})
+	id, err := s.events.bus.Replay(ctx, bus.Replay{Subscription: sub.Name, From: r.From, To: r.To, Filter: filter})
 	if err != nil {
 		return nil, err
 	}

@@ -120,6 +120,7 @@ func (d deliverer) post(ctx context.Context, t *target, v *bus.Delivery) error {
 	if err != nil {
 		return errs.New(errs.Invalid, "its endpoint is no URL")
 	}
+	t.head(req.Header, v)
 	if t.Via == invocation.ViaTopic {
 		b, err := t.batch(v)
 		if err != nil {

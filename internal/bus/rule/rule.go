@@ -239,6 +239,9 @@ func (x *Index) Match(e *event.Event) []int64 {
 // Vars are what a template's reserved variables stand for.
 type Vars = transform.Vars
 
+// Transformer is a template and the variables in it.
+type Transformer = transform.Transformer
+
 // Input is what a Subscription's target gets in place of the event.
 type Input struct {
 	transform.Spec
