@@ -47,6 +47,7 @@ type request struct {
 	items []item
 	size  int
 	hash  hash // of its only event, or zero
+	must  bool // it is taken when the log is full
 	done  chan struct{}
 	// Set before done is closed.
 	seq   uint64
@@ -110,12 +111,16 @@ func (a *appender) forget(r *request) {
 	delete(a.joined.m, r.hash)
 }
 
+// enqueue puts a request behind those that wait; large data of its items are durable then.
 func (a *appender) enqueue(ctx context.Context, r *request) error {
+	if err := a.store(ctx, r.items); err != nil {
+		return err
+	}
 	for _, it := range r.items {
 		r.size += it.size()
 	}
 	// Outcomes and requests are taken up to the stream's own limit: what was accepted must be able to end.
-	if used := a.used.Load() + int64(r.size); a.limit > 0 && used > a.limit && r.items[0].kind.adds() {
+	if used := a.used.Load() + int64(r.size); a.limit > 0 && used > a.limit && !r.must && r.items[0].kind.adds() {
 		return errs.New(errs.Unavailable, "the event log is full: it has %d MB, the limit is %d MB", a.used.Load()>>20, a.limit>>20).
 			WithHint("It empties as deliveries end and the retention passes. Raise the limit, or mend what does not take its deliveries.")
 	}
@@ -255,6 +260,8 @@ type budget struct {
 		free chan struct{} // closed when some are given back; nil when nobody waits
 	}
 }
+
+func newBudget(bytes int) *budget { return &budget{max: bytes} }
 
 // take waits until n bytes are free. What is larger than all gets them when nothing else has any.
 func (b *budget) take(ctx context.Context, n int) error {

@@ -26,6 +26,7 @@ type Options struct {
 	Partitions  int           // of a new bus; 0 means 1 when alone, else 4. An existing one keeps its number
 	Replicas    int           // of new streams; 0 means 1
 	Limits      event.Limits  // of events; zero fields mean the defaults
+	MaxData     int           // bytes of a message, publication or record; 0 means DefaultData, MaxData is the most
 	DedupWindow time.Duration // 0 means 5 minutes, as SQS has it. The same on every Node
 	Retention   time.Duration // how long the log is kept at least: archive, status, dead letters; 0 means 14 days
 	MaxLog      int64         // bytes of each Partition's log; when it is full Publish is refused; 0 means no limit but the store's
@@ -73,6 +74,11 @@ func (o Options) orDefaults() Options {
 	if o.Limits.Batch <= 0 {
 		o.Limits.Batch = d.Batch
 	}
+	if o.MaxData <= 0 {
+		o.MaxData = DefaultData
+	}
+	o.MaxData = min(o.MaxData, MaxData)
+	o.Limits.Event = min(o.Limits.Event, 2*MaxData)
 	for _, f := range []struct {
 		v   *time.Duration
 		def time.Duration

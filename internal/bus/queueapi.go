@@ -194,7 +194,7 @@ func (b *Bus) Send(ctx context.Context, name string, messages []Message) ([]Sent
 		if m.ID == "" {
 			m.ID = uuid()
 		}
-		if out[i].Err = m.validate(&k.spec); out[i].Err != nil {
+		if out[i].Err = m.validate(&k.spec, b.opt.MaxData); out[i].Err != nil {
 			continue
 		}
 		heads[i] = newSending(key, &m, &k.spec)

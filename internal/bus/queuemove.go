@@ -190,12 +190,13 @@ func (o *owner) sendAcross(ctx context.Context, q *liveQueue, to string, msgs []
 
 // message reads one message of the log.
 func (b *blocks) message(ctx context.Context, seq uint64, idx int) (sending, []byte, error) {
-	items, err := b.items(ctx, seq)
+	it, err := b.item(ctx, seq, idx)
 	if err != nil {
 		return sending{}, nil, err
 	}
-	if idx >= len(items) {
-		return sending{}, nil, errs.New(errs.NotFound, "there is no message at item %d of block %d", idx, seq)
+	s, body, err := parseSend(it)
+	if err == nil && it.ref != nil {
+		body, err = b.load(ctx, it.ref)
 	}
-	return parseSend(items[idx])
+	return s, body, err
 }
