@@ -39,6 +39,7 @@ type appender struct {
 	}
 	limit  int64           // bytes of the log at which events are refused; 0 means none
 	used   atomic.Int64    // bytes of the log, roughly
+	kept   time.Duration   // how long chunks of data are that nothing refers to
 	blocks func(items int) // told of every block; for tests, or nil
 }
 
@@ -62,7 +63,7 @@ type place struct {
 }
 
 func newAppender(js jetstream.JetStream, subject string) *appender {
-	a := &appender{js: js, subject: subject, queue: make(chan *request, 4096), stop: make(chan struct{})}
+	a := &appender{js: js, subject: subject, kept: chunksKept, queue: make(chan *request, 4096), stop: make(chan struct{})}
 	a.room.max = maxWaiting
 	a.joined.m = map[hash]*request{}
 	return a
@@ -169,12 +170,19 @@ func (a *appender) run(ctx context.Context) {
 		}
 		n := 0
 		for next != nil && size+next.size <= maxBlock && n+len(next.items) <= maxItems {
-			block, size, n = append(block, next), size+next.size, n+len(next.items)
+			if a.late(next) {
+				a.finish(next, 0, errs.New(errs.Unavailable, "the event log took more than %v to store the data", a.kept/2).WithHint("Try again; the disk may be slow."))
+			} else {
+				block, size, n = append(block, next), size+next.size, n+len(next.items)
+			}
 			select {
 			case next = <-a.queue:
 			default:
 				next = nil
 			}
+		}
+		if len(block) == 0 {
+			continue
 		}
 		items := make([]item, 0, n)
 		for _, r := range block {
@@ -187,15 +195,19 @@ func (a *appender) run(ctx context.Context) {
 			a.blocks(n)
 		}
 		for _, r := range block {
-			r.seq, r.err = seq, err
-			a.forget(r)
-			a.room.give(r.size)
-			close(r.done)
+			a.finish(r, seq, err)
 		}
 		if cap(buf) > maxBlock+4096 {
 			buf = nil
 		}
 	}
+}
+
+func (a *appender) finish(r *request, seq uint64, err error) {
+	r.seq, r.err = seq, err
+	a.forget(r)
+	a.room.give(r.size)
+	close(r.done)
 }
 
 // write appends one block, and repeats that while no answer comes and one may.

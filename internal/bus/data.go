@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/event"
@@ -38,8 +39,12 @@ const (
 type dataRef struct {
 	size   int
 	sum    [sha256.Size]byte
-	chunks []spot // in their order; all before the item
+	chunks []spot    // in their order; all before the item
+	begun  time.Time // when the first was written; of those of this process alone
 }
+
+// chunksKept is how long chunks are kept that nothing refers to: what does may be on its way. It is not written when that has taken half as long.
+const chunksKept = 10 * time.Minute
 
 // first is the first block that the data need.
 func (r *dataRef) first() uint64 {
@@ -121,10 +126,16 @@ func (it item) dataSize() int {
 	return len(it.apart)
 }
 
+// late tells whether a request has waited for so long that chunks of it might be removed before it is in the log.
+func (a *appender) late(r *request) bool {
+	return slices.ContainsFunc(r.items, func(it item) bool { return it.ref != nil && time.Since(it.ref.begun) > a.kept/2 })
+}
+
 // store writes the data of items that are to stand apart, and returns when they are durable: the items then refer to them.
 // Their memory is not used any more then, whatever the error.
 func (a *appender) store(ctx context.Context, items []item) error {
-	if !slices.ContainsFunc(items, func(it item) bool { return it.apart != nil }) {
+	old := func(it item) bool { return it.apart != nil && (it.ref == nil || time.Since(it.ref.begun) > a.kept/4) }
+	if !slices.ContainsFunc(items, old) {
 		return nil
 	}
 	type waiting struct {
@@ -133,8 +144,9 @@ func (a *appender) store(ctx context.Context, items []item) error {
 	}
 	var all []waiting
 	var failed error
+	begun := time.Now()
 	for i := range items {
-		if items[i].apart == nil || failed != nil {
+		if !old(items[i]) || failed != nil {
 			continue
 		}
 		data := items[i].apart
@@ -156,7 +168,7 @@ func (a *appender) store(ctx context.Context, items []item) error {
 		}
 		if refs[w.item] == nil {
 			data := items[w.item].apart
-			refs[w.item] = &dataRef{size: len(data), sum: sha256.Sum256(data)}
+			refs[w.item] = &dataRef{size: len(data), sum: sha256.Sum256(data), begun: begun}
 		}
 		refs[w.item].chunks = append(refs[w.item].chunks, spot{at.seq, at.first})
 	}
@@ -165,7 +177,7 @@ func (a *appender) store(ctx context.Context, items []item) error {
 	}
 	for i, r := range refs {
 		if r != nil {
-			items[i].apart, items[i].ref = nil, r
+			items[i].ref = r
 		}
 	}
 	return nil
@@ -215,14 +227,22 @@ func (b *blocks) item(ctx context.Context, seq uint64, idx int) (item, error) {
 // dataSchema is the part of the index that says which blocks need earlier ones for their data.
 const dataSchema = `
 CREATE TABLE data(seq INTEGER PRIMARY KEY, first INTEGER NOT NULL);
+CREATE TABLE chunks(seq INTEGER PRIMARY KEY); -- blocks that have some
 `
 
 // needs notes the first block that a block needs.
 func (f *folder) needs(ctx context.Context, seq uint64, items []item) error {
-	first := seq
+	first, chunk := seq, false
 	for _, it := range items {
+		chunk = chunk || it.kind == kindChunk
 		if it.ref != nil {
 			first = min(first, it.ref.first())
+		}
+	}
+	if chunk {
+		f.chunks = append(f.chunks, chunkSeen{seq, time.Now()})
+		if err := f.x.exec(ctx, "INSERT INTO chunks(seq) VALUES(?)", int64(seq)); err != nil {
+			return err
 		}
 	}
 	if first == seq {
@@ -231,11 +251,31 @@ func (f *folder) needs(ctx context.Context, seq uint64, items []item) error {
 	return f.x.exec(ctx, "INSERT INTO data(seq, first) VALUES(?, ?)", int64(seq), int64(first))
 }
 
-// dataFloor is the first block that has to stay in the log so that what stands from floor on has its data.
+// chunkSeen is a block with chunks, and when the fold came to it, by this process's clock.
+type chunkSeen struct {
+	seq uint64
+	at  time.Time
+}
+
+// dataFloor is the first block that has to stay in the log so that what stands from floor on, and what is on its way, has its data.
 func (o *owner) dataFloor(ctx context.Context, floor uint64) (uint64, error) {
 	v := int64(floor)
 	_, err := o.x.one(ctx, []any{&v}, "SELECT coalesce(min(first), ?1) FROM data WHERE seq >= ?1", int64(floor))
-	return min(uint64(v), floor), err
+	first := min(uint64(v), floor)
+	kept := o.b.opt.chunksKept
+	young := slices.IndexFunc(o.fold.chunks, func(c chunkSeen) bool { return time.Since(c.at) < kept })
+	if young < 0 {
+		young = len(o.fold.chunks)
+	}
+	o.fold.chunks = slices.Clone(o.fold.chunks[young:])
+	if len(o.fold.chunks) > 0 {
+		first = min(first, o.fold.chunks[0].seq)
+	}
+	if err == nil && time.Since(o.began) < kept { // how old those are that were there before is not known
+		_, err = o.x.one(ctx, []any{&v}, "SELECT coalesce(min(seq), ?) FROM chunks", int64(first))
+		first = min(first, uint64(v))
+	}
+	return first, err
 }
 
 // chunksSeen has chunks at hand when the fold comes to what refers to them, soon after.

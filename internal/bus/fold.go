@@ -65,6 +65,7 @@ type folder struct {
 	index   func() Index                             // nil: none
 	held    func(seq uint64, items []item, size int) // told of blocks with records of streams; or nil
 	seen    func(seq uint64, items []item, size int) // told of blocks with chunks of data; or nil
+	chunks  []chunkSeen                              // blocks that have some, lately
 	fetch   func(ctx context.Context, ref *dataRef) ([]byte, error)
 	warn    func(text string, args ...any)
 	out     effects

@@ -38,9 +38,9 @@ type owner struct {
 	caught   bool            // its own lease was folded: everything of earlier owners was
 	replays  map[string]bool // that are being read
 	clock    *clock
-	from     atomic.Uint64   // the log's head for the index: what is left before it are data, and what stood among them
-	began    time.Time // by the clock that goes on evenly
-	anchor   time.Time // what the other one said then
+	from     atomic.Uint64 // the log's head for the index: what is left before it are data, and what stood among them
+	began    time.Time     // by the clock that goes on evenly
+	anchor   time.Time     // what the other one said then
 }
 
 // Pause ends the handing out of deliveries, for good; those that run go on, and their outcomes are recorded.

@@ -150,6 +150,9 @@ func (o *owner) purge(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
+	if err := o.x.exec(ctx, "DELETE FROM chunks WHERE seq < ?", int64(first)); err != nil {
+		return err
+	}
 	if err := o.x.exec(ctx, "DELETE FROM flows WHERE day < ?", cutoff/dayMS); err != nil {
 		return err
 	}

@@ -462,7 +462,7 @@ func (b *Bus) ChangeVisibility(ctx context.Context, name string, changes []Visib
 }
 
 // PeekQueue shows messages in the order of the log without receiving them; it goes on behind the Receipt of the last one seen. A Receipt from it
-// is good for nothing else. Limit is 1 to 1000.
+// is good for nothing else. Limit is 1 to 1000; of large messages fewer are shown at once, and at least one.
 func (b *Bus) PeekQueue(ctx context.Context, name, after string, limit int) ([]Received, error) {
 	q := queueQuestion{Do: askPeek, Limit: min(max(limit, 1), 1000)}
 	if after != "" {

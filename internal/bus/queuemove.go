@@ -147,7 +147,7 @@ func (o *owner) sendAcross(ctx context.Context, q *liveQueue, to string, msgs []
 	for len(msgs) > 0 {
 		var items []item
 		var names []string
-		size, n := 0, 0
+		size, large, n := 0, 0, 0
 		for _, m := range msgs {
 			s, body, err := o.blocks.message(ctx, m.Seq, m.Idx)
 			if err != nil {
@@ -160,7 +160,7 @@ func (o *owner) sendAcross(ctx context.Context, q *liveQueue, to string, msgs []
 			}
 			s.Sent = m.Sent
 			it := sendItem(s, body)
-			if n > 0 && size+it.size() > maxBlock {
+			if large += len(it.apart); n > 0 && (size+it.size() > maxBlock || large > maxGiven) {
 				break
 			}
 			items, names, size, n = append(items, it), append(names, s.Move), size+it.size(), n+1

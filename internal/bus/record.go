@@ -47,7 +47,7 @@ func (k kind) adds() bool {
 type item struct {
 	kind kind
 	body []byte
-	// At most one of these is set: then the body has no data.
+	// With one of these the body has no data.
 	apart []byte   // data that are stored apart before the item is written
 	ref   *dataRef // where they are
 }
