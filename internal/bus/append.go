@@ -39,6 +39,7 @@ type appender struct {
 	}
 	limit  int64           // bytes of the log at which events are refused; 0 means none
 	used   atomic.Int64    // bytes of the log, roughly
+	kept   time.Duration   // how long chunks of data are that nothing refers to
 	blocks func(items int) // told of every block; for tests, or nil
 }
 
@@ -47,6 +48,7 @@ type request struct {
 	items []item
 	size  int
 	hash  hash // of its only event, or zero
+	must  bool // it is taken when the log is full
 	done  chan struct{}
 	// Set before done is closed.
 	seq   uint64
@@ -61,7 +63,7 @@ type place struct {
 }
 
 func newAppender(js jetstream.JetStream, subject string) *appender {
-	a := &appender{js: js, subject: subject, queue: make(chan *request, 4096), stop: make(chan struct{})}
+	a := &appender{js: js, subject: subject, kept: chunksKept, queue: make(chan *request, 4096), stop: make(chan struct{})}
 	a.room.max = maxWaiting
 	a.joined.m = map[hash]*request{}
 	return a
@@ -110,12 +112,16 @@ func (a *appender) forget(r *request) {
 	delete(a.joined.m, r.hash)
 }
 
+// enqueue puts a request behind those that wait; large data of its items are durable then.
 func (a *appender) enqueue(ctx context.Context, r *request) error {
+	if err := a.store(ctx, r.items); err != nil {
+		return err
+	}
 	for _, it := range r.items {
 		r.size += it.size()
 	}
 	// Outcomes and requests are taken up to the stream's own limit: what was accepted must be able to end.
-	if used := a.used.Load() + int64(r.size); a.limit > 0 && used > a.limit && r.items[0].kind.adds() {
+	if used := a.used.Load() + int64(r.size); a.limit > 0 && used > a.limit && !r.must && r.items[0].kind.adds() {
 		return errs.New(errs.Unavailable, "the event log is full: it has %d MB, the limit is %d MB", a.used.Load()>>20, a.limit>>20).
 			WithHint("It empties as deliveries end and the retention passes. Raise the limit, or mend what does not take its deliveries.")
 	}
@@ -164,12 +170,19 @@ func (a *appender) run(ctx context.Context) {
 		}
 		n := 0
 		for next != nil && size+next.size <= maxBlock && n+len(next.items) <= maxItems {
-			block, size, n = append(block, next), size+next.size, n+len(next.items)
+			if a.late(next) {
+				a.finish(next, 0, errs.New(errs.Unavailable, "the event log took more than %v to store the data", a.kept/2).WithHint("Try again; the disk may be slow."))
+			} else {
+				block, size, n = append(block, next), size+next.size, n+len(next.items)
+			}
 			select {
 			case next = <-a.queue:
 			default:
 				next = nil
 			}
+		}
+		if len(block) == 0 {
+			continue
 		}
 		items := make([]item, 0, n)
 		for _, r := range block {
@@ -182,15 +195,19 @@ func (a *appender) run(ctx context.Context) {
 			a.blocks(n)
 		}
 		for _, r := range block {
-			r.seq, r.err = seq, err
-			a.forget(r)
-			a.room.give(r.size)
-			close(r.done)
+			a.finish(r, seq, err)
 		}
 		if cap(buf) > maxBlock+4096 {
 			buf = nil
 		}
 	}
+}
+
+func (a *appender) finish(r *request, seq uint64, err error) {
+	r.seq, r.err = seq, err
+	a.forget(r)
+	a.room.give(r.size)
+	close(r.done)
 }
 
 // write appends one block, and repeats that while no answer comes and one may.
@@ -255,6 +272,8 @@ type budget struct {
 		free chan struct{} // closed when some are given back; nil when nobody waits
 	}
 }
+
+func newBudget(bytes int) *budget { return &budget{max: bytes} }
 
 // take waits until n bytes are free. What is larger than all gets them when nothing else has any.
 func (b *budget) take(ctx context.Context, n int) error {

@@ -26,6 +26,7 @@ type Options struct {
 	Partitions  int           // of a new bus; 0 means 1 when alone, else 4. An existing one keeps its number
 	Replicas    int           // of new streams; 0 means 1
 	Limits      event.Limits  // of events; zero fields mean the defaults
+	MaxData     int           // bytes of a message, publication or record; 0 means DefaultData, MaxData is the most
 	DedupWindow time.Duration // 0 means 5 minutes, as SQS has it. The same on every Node
 	Retention   time.Duration // how long the log is kept at least: archive, status, dead letters; 0 means 14 days
 	MaxLog      int64         // bytes of each Partition's log; when it is full Publish is refused; 0 means no limit but the store's
@@ -47,6 +48,7 @@ type Options struct {
 	check       time.Duration    // the longest between two looks at Now; 0 means 2 s
 	sweepQueues time.Duration    // between looks for messages that have expired; 0 means 30 s
 	sendsKept   time.Duration    // how long a block of messages is told from one that was written twice; 0 means 2 minutes
+	chunksKept  time.Duration    // how long chunks of data are kept that nothing refers to; 0 means chunksKept
 	maxFlows    int              // of a day in one Partition; 0 means maxFlows
 
 	sweep time.Duration // between removals of what is old; 0 means a fiftieth of the retention, between a minute and an hour
@@ -73,6 +75,11 @@ func (o Options) orDefaults() Options {
 	if o.Limits.Batch <= 0 {
 		o.Limits.Batch = d.Batch
 	}
+	if o.MaxData <= 0 {
+		o.MaxData = DefaultData
+	}
+	o.MaxData = min(o.MaxData, MaxData)
+	o.Limits.Event = min(o.Limits.Event, 2*MaxData)
 	for _, f := range []struct {
 		v   *time.Duration
 		def time.Duration
@@ -87,6 +94,9 @@ func (o Options) orDefaults() Options {
 	}
 	if o.sendsKept <= 0 {
 		o.sendsKept = 8 * appendWait // who writes a block twice gives up long before
+	}
+	if o.chunksKept <= 0 {
+		o.chunksKept = chunksKept
 	}
 	if o.sweepQueues <= 0 {
 		o.sweepQueues = 30 * time.Second
@@ -214,7 +224,7 @@ func (b *Bus) open(ctx context.Context) error {
 			}
 		}
 		p := &partition{num: i, stream: s, log: newAppender(b.js, cfg.Subjects[0]), bodies: newBlocks(s)}
-		p.log.limit = b.opt.MaxLog
+		p.log.limit, p.log.kept = b.opt.MaxLog, b.opt.chunksKept
 		p.log.used.Store(int64(s.CachedInfo().State.Bytes))
 		b.parts = append(b.parts, p)
 	}

@@ -43,6 +43,7 @@ type lane struct {
 	next    int64 // ms; the earliest due time in the index after now, or MaxInt64
 	running int   // calls of Deliver
 	held    int   // in memory: ready, running, or run and its outcome not read yet
+	large   *budget
 }
 
 // dispatcher hands due deliveries to the Deliverer. It belongs to the owner's goroutine.
@@ -140,7 +141,7 @@ func (d *dispatcher) resubscribe() {
 			l.sub = s
 			continue
 		}
-		d.lanes[s.id] = &lane{sub: s, more: true, next: math.MaxInt64}
+		d.lanes[s.id] = &lane{sub: s, more: true, next: math.MaxInt64, large: newBudget(maxLarge)}
 	}
 	for id, l := range d.lanes {
 		if live[id] {
@@ -254,16 +255,16 @@ func (d *dispatcher) refill(ctx context.Context, l *lane, now int64) error {
 // run starts one call of Deliver.
 func (d *dispatcher) run(ctx context.Context, l *lane, batch []*held) {
 	start := d.o.now()
-	ctx, cancel := context.WithTimeoutCause(ctx, l.sub.spec.Deadline, errs.New(errs.Timeout, "the subscription's deadline of %v has passed", l.sub.spec.Deadline))
+	ctx, cancel := context.WithCancel(ctx)
 	for _, h := range batch {
 		h.running, h.cancel, h.alone = true, cancel, len(batch) == 1
 		d.o.running.Store(h.did, start)
 	}
 	l.running++
-	sub := l.sub
+	sub, large := l.sub, l.large
 	d.o.wait.Go(func() {
 		defer cancel()
-		d.o.deliver(ctx, sub, batch)
+		d.o.deliver(ctx, sub, large, batch)
 		d.o.finished <- finished{l, batch}
 	})
 }
@@ -289,26 +290,27 @@ func (d *dispatcher) finish(f finished) {
 }
 
 // deliver runs one batch and appends its outcomes, again and again until they are durable or the owner stops.
-func (o *owner) deliver(ctx context.Context, sub *liveSub, batch []*held) {
+func (o *owner) deliver(ctx context.Context, sub *liveSub, large *budget, batch []*held) {
+	events, faults, free := o.eventsOf(ctx, large, batch)
+	defer free()
+	ctx, cancel := context.WithTimeoutCause(ctx, sub.spec.Deadline, errs.New(errs.Timeout, "the subscription's deadline of %v has passed", sub.spec.Deadline))
+	defer cancel()
 	now := o.now()
 	var items [][]item
 	var run []*held
 	var ds []*Delivery
-	for _, h := range batch {
-		e := h.event
-		if e == nil {
-			var err error
-			if e, err = o.blocks.event(ctx, h.eseq, h.eidx); err != nil {
-				switch {
-				case ctx.Err() == nil && errs.CodeOf(err) == errs.NotFound:
-					items = append(items, []item{jsonItem(kindOutcome, o.ended(sub, h, now, Outcome{Err: err}, CauseLost))})
-				case o.stopping():
-					return
-				default:
-					items = append(items, []item{jsonItem(kindOutcome, o.ended(sub, h, now, Outcome{Err: errs.New(errs.Unavailable, "read the event: %w", err)}, ""))})
-				}
-				continue
+	for i, h := range batch {
+		e, err := events[i], faults[i]
+		if err != nil {
+			switch {
+			case ctx.Err() == nil && errs.CodeOf(err) == errs.NotFound:
+				items = append(items, []item{jsonItem(kindOutcome, o.ended(sub, h, now, Outcome{Err: err}, CauseLost))})
+			case o.stopping():
+				return
+			default:
+				items = append(items, []item{jsonItem(kindOutcome, o.ended(sub, h, now, Outcome{Err: errs.New(errs.Unavailable, "read the event: %w", err)}, ""))})
 			}
+			continue
 		}
 		d := &Delivery{ID: h.id(o.p.num), Subscription: sub.spec.Name, Target: sub.spec.Target, Event: e, Published: time.UnixMilli(h.at),
 			Attempt: h.attempt + 1, Sequence: sequence(h.eseq, h.eidx), Replay: h.replay, Redriven: h.redrive}
@@ -395,7 +397,7 @@ func (o *owner) conclude(sub *liveSub, h *held, d *Delivery, start time.Time, ou
 	}
 	size := 0
 	for _, e := range o.b.opt.Ended(d, r.State, r.Cause, out) {
-		it := eventItem(e)
+		it := eventItemOver(e, maxEnded/8)
 		if err := e.Validate(o.b.opt.Limits.Event); err != nil || size+it.size() > maxEnded {
 			o.b.opt.Log.Error("an event about the end of a delivery is not published", "delivery", d.ID, "err", err, "bytes", it.size())
 			continue

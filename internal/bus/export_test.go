@@ -2,8 +2,11 @@ package bus
 
 import (
 	"context"
-	"github.com/nats-io/nats.go/jetstream"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // Sweep sets how often what is old is removed.
@@ -15,6 +18,12 @@ func Sweep(o Options, d time.Duration) Options {
 // MaxFlows sets how many Flows a day may have.
 func MaxFlows(o Options, n int) Options {
 	o.maxFlows = n
+	return o
+}
+
+// KeepChunks sets how long chunks of data are kept that nothing refers to.
+func KeepChunks(o Options, d time.Duration) Options {
+	o.chunksKept = d
 	return o
 }
 
@@ -154,4 +163,15 @@ func LeftOut(ctx context.Context, b *Bus, next, seq, purged uint64) error {
 		}
 	}
 	return own.leftOut(ctx, next, seq)
+}
+
+// PublishInParts publishes an event with large data, and calls between when they are durable and what refers to them is not written yet.
+func PublishInParts(ctx context.Context, b *Bus, e *event.Event, between func()) error {
+	p, it := b.partitionOf(e, hashEvent(e)), []item{eventItem(e)}
+	if err := p.log.store(ctx, it); err != nil {
+		return err
+	}
+	between()
+	_, err := p.log.append(ctx, it)
+	return err
 }

@@ -64,6 +64,9 @@ type folder struct {
 	reading map[reading]*room
 	index   func() Index                             // nil: none
 	held    func(seq uint64, items []item, size int) // told of blocks with records of streams; or nil
+	seen    func(seq uint64, items []item, size int) // told of blocks with chunks of data; or nil
+	chunks  []chunkSeen                              // blocks that have some, lately
+	fetch   func(ctx context.Context, ref *dataRef) ([]byte, error)
 	warn    func(text string, args ...any)
 	out     effects
 
@@ -207,12 +210,13 @@ func (f *folder) block(ctx context.Context, seq uint64, at time.Time, data []byt
 	}
 	f.q.begin(data, ms(at))
 	f.s.begin()
+	f.chunksSeen(seq, items, len(data))
 	for i, it := range items {
 		if err := f.item(ctx, did{Seq: seq, Idx: i}, ms(at), it); err != nil {
 			return fmt.Errorf("block %d, item %d: %w", seq, i, err)
 		}
 	}
-	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at), items, len(data)), f.flushFlows(ctx, ms(at))); err != nil {
+	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at), items, len(data)), f.flushFlows(ctx, ms(at)), f.needs(ctx, seq, items)); err != nil {
 		return fmt.Errorf("block %d: %w", seq, err)
 	}
 	f.x.applied = seq
@@ -226,7 +230,9 @@ func (f *folder) item(ctx context.Context, at did, now int64, it item) error {
 		if err != nil {
 			return err
 		}
-		return f.event(ctx, at, now, e)
+		return f.event(ctx, at, now, e, it.ref)
+	case kindChunk:
+		return nil
 	case kindOutcome:
 		return read(it, func(o outcome) error { return f.outcome(ctx, now, o) })
 	case kindPut:
@@ -276,7 +282,7 @@ func read[T any](it item, f func(T) error) error {
 }
 
 // event drops a duplicate within the window, or makes a delivery for each Subscription that matches.
-func (f *folder) event(ctx context.Context, at did, now int64, e *event.Event) error {
+func (f *folder) event(ctx context.Context, at did, now int64, e *event.Event, ref *dataRef) error {
 	if f.known[spot{at.Seq, at.Idx}] {
 		return f.x.exec(ctx, "INSERT OR IGNORE INTO dups(seq, idx) VALUES(?, ?)", int64(at.Seq), at.Idx)
 	}
@@ -296,10 +302,19 @@ func (f *folder) event(ctx context.Context, at did, now int64, e *event.Event) e
 	if err := f.trace(ctx, at, TraceOf(e), e.ID); err != nil {
 		return err
 	}
+	if err := f.dataOf(ctx, at, e, ref); err != nil {
+		return err
+	}
 	to := f.matched(e)
+	if ref != nil {
+		e.Data = nil
+	}
 	f.flowOfEvent(now, e, to)
 	for _, s := range to {
-		d := fresh{did: did{at.Seq, at.Idx, s.id}, eseq: at.Seq, eidx: at.Idx, born: now, at: now, due: now, event: e}
+		d := fresh{did: did{at.Seq, at.Idx, s.id}, eseq: at.Seq, eidx: at.Idx, born: now, at: now, due: now}
+		if ref == nil { // large data are read when they are delivered
+			d.event = e
+		}
 		if s.spec.Ordered {
 			d.key = e.Extension(PartitionKey)
 		}

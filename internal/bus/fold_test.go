@@ -128,7 +128,7 @@ func TestParseID_ReadsWhatIsWritten(t *testing.T) {
 }
 
 func FuzzParseBlock(f *testing.F) {
-	f.Add(appendBlock(nil, []item{{kindEvent, []byte("x")}, {kindLease, nil}}))
+	f.Add(appendBlock(nil, []item{{kind: kindEvent, body: []byte("x")}, {kind: kindLease}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		items, err := parseBlock(b)
 		if err != nil {

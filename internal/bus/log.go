@@ -123,16 +123,13 @@ func (b *blocks) read(ctx context.Context, seq uint64) (items []item, size int, 
 	return items, len(m.Data), err
 }
 
-// event reads one event.
+// event reads one event, without data that stand apart.
 func (b *blocks) event(ctx context.Context, seq uint64, idx int) (*event.Event, error) {
-	items, err := b.items(ctx, seq)
+	it, err := b.item(ctx, seq, idx)
 	if err != nil {
 		return nil, err
 	}
-	var e *event.Event
-	if idx < len(items) {
-		e, err = items[idx].event()
-	}
+	e, err := it.event()
 	if e == nil && err == nil {
 		return nil, errs.New(errs.NotFound, "there is no event at item %d of block %d", idx, seq)
 	}

@@ -28,7 +28,7 @@ func (s *slowStream) GetMsg(ctx context.Context, seq uint64, _ ...jetstream.GetM
 	}
 	select {
 	case <-s.may:
-		return &jetstream.RawStreamMsg{Data: appendBlock(nil, []item{{kindSend, []byte("x")}})}, nil
+		return &jetstream.RawStreamMsg{Data: appendBlock(nil, []item{{kind: kindSend, body: []byte("x")}})}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -37,8 +38,9 @@ type owner struct {
 	caught   bool            // its own lease was folded: everything of earlier owners was
 	replays  map[string]bool // that are being read
 	clock    *clock
-	began    time.Time // by the clock that goes on evenly
-	anchor   time.Time // what the other one said then
+	from     atomic.Uint64 // the log's head for the index: what is left before it are data, and what stood among them
+	began    time.Time     // by the clock that goes on evenly
+	anchor   time.Time     // what the other one said then
 }
 
 // Pause ends the handing out of deliveries, for good; those that run go on, and their outcomes are recorded.
@@ -139,6 +141,11 @@ func (o *owner) open(ctx context.Context) error {
 		if o.caught && o.s.polled() {
 			o.p.bodies.keep(seq, items, size)
 		}
+	}
+	o.fold.seen, o.fold.fetch = o.p.bodies.keep, o.p.bodies.load
+	o.from.Store(0)
+	if base != nil {
+		o.from.Store(base.Seq)
 	}
 	if err := o.fold.load(ctx); err != nil {
 		return errors.Join(indexError(err), o.x.close())

@@ -28,7 +28,11 @@ func (b *Bus) Publish(ctx context.Context, events ...*event.Event) ([]Receipt, e
 		if e == nil {
 			return nil, errs.New(errs.Invalid, "event %d is missing", i)
 		}
-		if err := e.Validate(b.opt.Limits.Event); err != nil {
+		err := e.Validate(b.opt.Limits.Event)
+		if n := e.Size() - len(e.Data); err == nil && n > MaxHead {
+			err = errs.New(errs.TooLarge, "the event's attributes have %d bytes, the limit is %d", n, MaxHead).WithHint("Put them into the data.")
+		}
+		if err != nil {
 			if len(events) > 1 {
 				return nil, errs.New(errs.CodeOf(err), "event %d: %w", i, err)
 			}

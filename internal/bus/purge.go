@@ -133,17 +133,25 @@ func (o *owner) purge(ctx context.Context, now time.Time) error {
 	if err := o.writeBase(ctx, b); err != nil {
 		return err
 	}
-	if err := o.p.stream.Purge(ctx, jetstream.WithPurgeSequence(floor)); err != nil {
+	o.from.Store(floor)
+	first, err := o.dataFloor(ctx, floor)
+	if err != nil {
+		return err
+	}
+	if err := o.p.stream.Purge(ctx, jetstream.WithPurgeSequence(first)); err != nil {
 		return fault("purge the event log", err)
 	}
 	// Each by itself: the log has none of it any more, so half of it does no harm.
 	for _, q := range []string{
 		"DELETE FROM deliveries WHERE seq < ?", "DELETE FROM events WHERE seq < ?", "DELETE FROM dups WHERE seq < ?", "DELETE FROM replays WHERE upto < ? AND live = 0",
-		"DELETE FROM drops WHERE seq < ?", "DELETE FROM found WHERE seq < ?",
+		"DELETE FROM drops WHERE seq < ?", "DELETE FROM found WHERE seq < ?", "DELETE FROM data WHERE seq < ?",
 	} {
 		if err := o.x.exec(ctx, q, int64(floor)); err != nil {
 			return err
 		}
+	}
+	if err := o.x.exec(ctx, "DELETE FROM chunks WHERE seq < ?", int64(first)); err != nil {
+		return err
 	}
 	if err := o.x.exec(ctx, "DELETE FROM flows WHERE day < ?", cutoff/dayMS); err != nil {
 		return err

@@ -27,7 +27,7 @@ type Queue struct {
 	Delay        time.Duration  `json:"delay,omitempty"`        // of messages that do not say; to 15 min
 	Wait         time.Duration  `json:"wait,omitempty"`         // of a Receive that does not say; to 20 s
 	Retention    time.Duration  `json:"retention,omitempty"`    // 0 means 4 days; 1 min to 14 days
-	MaxSize      int            `json:"maxSize,omitempty"`      // bytes of body and attributes; 0 means 256 KiB; to MaxMessage
+	MaxSize      int            `json:"maxSize,omitempty"`      // bytes of body and attributes; 0 means what Options say; to MaxMessage
 	MaxReceives  int            `json:"maxReceives,omitempty"`  // then the message goes to DeadLetters; 0 means never
 	DeadLetters  string         `json:"deadLetters,omitempty"`  // a queue of the same kind
 	// Tags are the caller's own, kept and given back.
@@ -69,17 +69,18 @@ func (q *Queue) retention() time.Duration {
 	return q.Retention
 }
 
-func (q *Queue) maxSize() int {
+func (q *Queue) maxSize(most int) int {
 	if q.MaxSize == 0 {
-		return 256 << 10
+		return most
 	}
 	return q.MaxSize
 }
 
 // Limits of queues, those of SQS where it has one.
 const (
-	// MaxMessage bounds a message's body and attributes: it has to fit into one block of the log.
-	MaxMessage = 860 << 10
+	// MaxMessage bounds a message's body and attributes, whatever its queue says; maxAttributeBytes the attributes alone.
+	MaxMessage        = MaxData
+	maxAttributeBytes = 256 << 10
 	// MaxReceive is how many messages one Receive gives at most.
 	MaxReceive = 10_000
 	// MaxVisibility, MaxDelay and MaxWait bound these times.
@@ -119,7 +120,7 @@ func (q *Queue) validate() error {
 		return bad("the wait of a receive is 0 to %v", MaxWait)
 	case !between(q.retention(), time.Minute, maxRetention):
 		return bad("the retention is 1 minute to 14 days")
-	case q.maxSize() < 1 || q.maxSize() > MaxMessage:
+	case q.MaxSize < 0 || q.MaxSize > MaxMessage:
 		return bad("the maximum size is 1 to %d bytes", MaxMessage)
 	case q.MaxReceives < 0 || q.MaxReceives > maxReceiveRule:
 		return bad("the maximum receive count is 0 to %d", maxReceiveRule)
@@ -166,7 +167,7 @@ func (m *Message) Size() int {
 	return n
 }
 
-func (m *Message) validate(q *Queue) error {
+func (m *Message) validate(q *Queue, most int) error {
 	for name := range m.Attributes {
 		if name == "" || len(name) > 256 {
 			return errs.New(errs.Invalid, "a message attribute's name has 1 to 256 bytes")
@@ -175,8 +176,11 @@ func (m *Message) validate(q *Queue) error {
 	switch {
 	case len(m.Body) == 0:
 		return errs.New(errs.Invalid, "the message has no body")
-	case m.Size() > q.maxSize():
-		return errs.New(errs.TooLarge, "the message has %d bytes, the queue takes %d", m.Size(), q.maxSize())
+	case m.Size() > q.maxSize(most):
+		return errs.New(errs.TooLarge, "the message has %d bytes, the queue takes %d", m.Size(), q.maxSize(most)).
+			WithHint("Raise the queue's maximum message size, or for all the setting max-event; or send a reference to an object in a bucket.")
+	case m.Size()-len(m.Body) > maxAttributeBytes:
+		return errs.New(errs.TooLarge, "the message's attributes have %d bytes, the limit is %d", m.Size()-len(m.Body), maxAttributeBytes).WithHint("Put them into the body.")
 	case len(m.Attributes) > maxAttributes:
 		return errs.New(errs.Invalid, "the message has more than %d attributes", maxAttributes)
 	case len(m.Group) > maxGroup || len(m.Dedup) > maxGroup || len(m.ID) > maxGroup || len(m.Trace) > 1024 || len(m.Sender) > 1024:

@@ -169,7 +169,7 @@ func TestQueue_RefusesWhatItsSettingsForbid(t *testing.T) {
 		"visibility":     {Name: "a", Visibility: new(13 * time.Hour)},
 		"delay":          {Name: "a", Delay: 16 * time.Minute},
 		"retention":      {Name: "a", Retention: time.Second},
-		"size":           {Name: "a", MaxSize: 2 << 20},
+		"size":           {Name: "a", MaxSize: bus.MaxMessage + 1},
 		"its own dead":   {Name: "a", MaxReceives: 1, DeadLetters: "a"},
 		"a tenant":       {Name: "a", Tenant: "x/y"},
 		"another's kind": {Name: "a", MaxReceives: 1, DeadLetters: "b.fifo"},

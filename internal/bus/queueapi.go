@@ -194,7 +194,7 @@ func (b *Bus) Send(ctx context.Context, name string, messages []Message) ([]Sent
 		if m.ID == "" {
 			m.ID = uuid()
 		}
-		if out[i].Err = m.validate(&k.spec); out[i].Err != nil {
+		if out[i].Err = m.validate(&k.spec, b.opt.MaxData); out[i].Err != nil {
 			continue
 		}
 		heads[i] = newSending(key, &m, &k.spec)
@@ -462,7 +462,7 @@ func (b *Bus) ChangeVisibility(ctx context.Context, name string, changes []Visib
 }
 
 // PeekQueue shows messages in the order of the log without receiving them; it goes on behind the Receipt of the last one seen. A Receipt from it
-// is good for nothing else. Limit is 1 to 1000.
+// is good for nothing else. Limit is 1 to 1000; of large messages fewer are shown at once, and at least one.
 func (b *Bus) PeekQueue(ctx context.Context, name, after string, limit int) ([]Received, error) {
 	q := queueQuestion{Do: askPeek, Limit: min(max(limit, 1), 1000)}
 	if after != "" {
@@ -536,4 +536,14 @@ func (b *Bus) RedriveQueue(ctx context.Context, r QueueRedrive) (int, error) {
 		}
 	}
 	return sum, nil
+}
+
+// QueueSettings gives a queue's settings, up to a second old.
+func (b *Bus) QueueSettings(ctx context.Context, name string) (*Queue, error) {
+	k, err := b.queue(ctx, name, false)
+	if err != nil {
+		return nil, err
+	}
+	q := k.spec
+	return &q, nil
 }

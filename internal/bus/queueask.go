@@ -270,17 +270,20 @@ func (o *owner) peek(ctx context.Context, gen int64, after *entry, limit int) ([
 	if after == nil {
 		after = &entry{}
 	}
-	rows, err := o.x.db.QueryContext(ctx, "SELECT seq, idx, receives, first, sent, visible, dead FROM messages WHERE gen = ? AND (seq, idx) > (?, ?) ORDER BY seq, idx LIMIT ?",
+	rows, err := o.x.db.QueryContext(ctx, "SELECT seq, idx, receives, first, sent, visible, dead, size FROM messages WHERE gen = ? AND (seq, idx) > (?, ?) ORDER BY seq, idx LIMIT ?",
 		gen, int64(after.Seq), after.Idx, limit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	var out []given
-	for rows.Next() {
+	for size := 0; rows.Next(); {
 		var m given
-		if err := rows.Scan(&m.Seq, &m.Idx, &m.N, &m.First, &m.Sent, &m.Visible, &m.Dead); err != nil {
+		if err := rows.Scan(&m.Seq, &m.Idx, &m.N, &m.First, &m.Sent, &m.Visible, &m.Dead, &m.Size); err != nil {
 			return nil, err
+		}
+		if size += m.Size; len(out) > 0 && size > maxGiven {
+			break
 		}
 		out = append(out, m)
 	}

@@ -19,7 +19,7 @@ CREATE TABLE qversions(seq INTEGER NOT NULL, idx INTEGER NOT NULL, id INTEGER NO
 -- A purge gives a queue a new generation: what is of an older one is no message any more, and is removed little by little.
 CREATE TABLE gone(gen INTEGER PRIMARY KEY);
 CREATE TABLE messages(seq INTEGER NOT NULL, idx INTEGER NOT NULL, gen INTEGER NOT NULL, grp TEXT NOT NULL, -- the group in a FIFO queue
-  visible INTEGER NOT NULL, sent INTEGER NOT NULL, first INTEGER NOT NULL, receives INTEGER NOT NULL, id TEXT NOT NULL, dead TEXT NOT NULL,
+  visible INTEGER NOT NULL, sent INTEGER NOT NULL, first INTEGER NOT NULL, receives INTEGER NOT NULL, id TEXT NOT NULL, dead TEXT NOT NULL, size INTEGER NOT NULL, -- bytes of the body
   PRIMARY KEY(seq, idx)) WITHOUT ROWID;
 CREATE INDEX visible ON messages(gen, visible, seq, idx);
 CREATE INDEX old ON messages(gen, sent);
@@ -245,7 +245,7 @@ func (l *liveQueue) dedupHash(s *sending) []byte {
 }
 
 func (f *folder) send(ctx context.Context, at did, now int64, it item) error {
-	s, _, err := parseSend(it)
+	s, body, err := parseSend(it)
 	if err != nil {
 		return err
 	}
@@ -292,8 +292,8 @@ func (f *folder) send(ctx context.Context, at did, now int64, it item) error {
 	if s.Move == "" {
 		f.flow(now, flowKey{From: s.Publisher, Over: OverQueue + l.key}, 1)
 	}
-	return f.x.exec(ctx, "INSERT INTO messages(seq, idx, gen, grp, visible, sent, first, receives, id, dead) VALUES(?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
-		int64(at.Seq), at.Idx, l.gen, grp, visible, sent, s.ID, s.Dead)
+	return f.x.exec(ctx, "INSERT INTO messages(seq, idx, gen, grp, visible, sent, first, receives, id, dead, size) VALUES(?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?)",
+		int64(at.Seq), at.Idx, l.gen, grp, visible, sent, s.ID, s.Dead, len(body)+it.dataSize())
 }
 
 // group marks the message's group as touched.

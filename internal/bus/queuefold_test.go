@@ -81,7 +81,7 @@ func FuzzParseSend(f *testing.F) {
 	f.Add(sendItem(sending{Queue: "q", ID: "1", Delay: new(time.Second.Milliseconds())}, []byte("body")).body)
 	f.Add([]byte{0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, body, err := parseSend(item{kindSend, b})
+		s, body, err := parseSend(item{kind: kindSend, body: b})
 		if err != nil {
 			return
 		}

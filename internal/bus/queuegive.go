@@ -23,6 +23,7 @@ type given struct {
 	Sent    int64  `json:"t"` // ms
 	Visible int64  `json:"v"` // ms
 	Dead    string `json:"d,omitempty"`
+	Size    int    `json:"z,omitempty"` // bytes of the body
 	grp     string
 }
 
@@ -336,12 +337,15 @@ func (g *giver) serve(ctx context.Context, key string, l *qlane, now int64) erro
 			break
 		}
 		short := len(msgs) < want
-		for len(msgs) > 0 {
+		for len(msgs) > 0 && len(l.waiting) > 0 {
 			r := l.waiting[0]
-			n := min(r.max, len(msgs))
+			n := fitting(msgs, r.max)
 			l.waiting = l.waiting[1:]
 			g.give(q, r, slices.Clone(msgs[:n]), now)
 			msgs = msgs[n:]
+		}
+		if len(msgs) > 0 { // too large for those who wait; the next ones get them
+			l.seen = cursor{}
 		}
 		if short && len(dead) == 0 && !q.spec.FIFO {
 			break
@@ -352,6 +356,20 @@ func (g *giver) serve(ctx context.Context, key string, l *qlane, now int64) erro
 		l.next, err = g.o.fold.nextMessage(ctx, q, now)
 	}
 	return err
+}
+
+// maxGiven bounds the bodies of one Receive's messages: they are in memory together. One message is given in any case.
+const maxGiven = 16 << 20
+
+// fitting is how many messages one receiver gets, who asks for up to most.
+func fitting(msgs []given, most int) int {
+	size := 0
+	for n, m := range msgs {
+		if size += m.Size; n == most || n > 0 && size > maxGiven {
+			return n
+		}
+	}
+	return len(msgs)
 }
 
 // give writes a grant. It is answered when the fold has read it.
@@ -423,7 +441,7 @@ func (g *giver) pick(ctx context.Context, q *liveQueue, l *qlane, want int, now 
 
 // messages reads messages of a queue while take says yes, and returns its last answer.
 func (f *folder) messages(ctx context.Context, where string, args []any, take func(m given, visible int64) bool) (bool, error) {
-	rows, err := f.x.query(ctx, "SELECT seq, idx, receives, first, sent, dead, grp, visible FROM messages WHERE gen = ? AND "+where, args...)
+	rows, err := f.x.query(ctx, "SELECT seq, idx, receives, first, sent, dead, size, grp, visible FROM messages WHERE gen = ? AND "+where, args...)
 	if err != nil {
 		return false, err
 	}
@@ -431,7 +449,7 @@ func (f *folder) messages(ctx context.Context, where string, args []any, take fu
 	for rows.Next() {
 		var m given
 		var visible int64
-		if err := rows.Scan(&m.Seq, &m.Idx, &m.N, &m.First, &m.Sent, &m.Dead, &m.grp, &visible); err != nil {
+		if err := rows.Scan(&m.Seq, &m.Idx, &m.N, &m.First, &m.Sent, &m.Dead, &m.Size, &m.grp, &visible); err != nil {
 			return false, err
 		}
 		if !take(m, visible) {

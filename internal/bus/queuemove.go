@@ -147,7 +147,7 @@ func (o *owner) sendAcross(ctx context.Context, q *liveQueue, to string, msgs []
 	for len(msgs) > 0 {
 		var items []item
 		var names []string
-		size, n := 0, 0
+		size, large, n := 0, 0, 0
 		for _, m := range msgs {
 			s, body, err := o.blocks.message(ctx, m.Seq, m.Idx)
 			if err != nil {
@@ -160,7 +160,7 @@ func (o *owner) sendAcross(ctx context.Context, q *liveQueue, to string, msgs []
 			}
 			s.Sent = m.Sent
 			it := sendItem(s, body)
-			if n > 0 && size+it.size() > maxBlock {
+			if large += len(it.apart); n > 0 && (size+it.size() > maxBlock || large > maxGiven) {
 				break
 			}
 			items, names, size, n = append(items, it), append(names, s.Move), size+it.size(), n+1
@@ -190,12 +190,13 @@ func (o *owner) sendAcross(ctx context.Context, q *liveQueue, to string, msgs []
 
 // message reads one message of the log.
 func (b *blocks) message(ctx context.Context, seq uint64, idx int) (sending, []byte, error) {
-	items, err := b.items(ctx, seq)
+	it, err := b.item(ctx, seq, idx)
 	if err != nil {
 		return sending{}, nil, err
 	}
-	if idx >= len(items) {
-		return sending{}, nil, errs.New(errs.NotFound, "there is no message at item %d of block %d", idx, seq)
+	s, body, err := parseSend(it)
+	if err == nil && it.ref != nil {
+		body, err = b.load(ctx, it.ref)
 	}
-	return parseSend(items[idx])
+	return s, body, err
 }

@@ -56,11 +56,15 @@ type sending struct {
 // sendItem writes a message: the length of the head as a uvarint, the head as JSON, the body.
 func sendItem(s sending, body []byte) item {
 	head := jsonItem(kindSend, s).body
+	var apart []byte
+	if len(body) > maxInline {
+		apart, body = body, nil
+	}
 	b := binary.AppendUvarint(make([]byte, 0, len(head)+len(body)+binary.MaxVarintLen32), uint64(len(head)))
-	return item{kindSend, append(append(b, head...), body...)}
+	return item{kind: kindSend, body: append(append(b, head...), body...), apart: apart}
 }
 
-// parseSend reads what sendItem wrote. The body shares the item's memory.
+// parseSend reads what sendItem wrote. A body that stands apart is left out; else it shares the item's memory.
 func parseSend(it item) (s sending, body []byte, err error) {
 	n, w := binary.Uvarint(it.body)
 	if it.kind != kindSend || w <= 0 || n > uint64(len(it.body)-w) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/event"
 )
 
@@ -82,7 +83,7 @@ func (b *Bus) readPart(ctx context.Context, p *partition, r Range, f func(Record
 		return fault("read the event log", err)
 	}
 	defer msgs.Stop()
-	one := func(seq uint64, at time.Time, data []byte) error { return recorded(p.num, seq, at, data, f) }
+	one := func(seq uint64, at time.Time, data []byte) error { return p.recorded(ctx, seq, at, data, f) }
 	for next := uint64(0); ; {
 		m, err := msgs.Next(jetstream.NextContext(ctx))
 		if err != nil {
@@ -125,20 +126,23 @@ func (b *Bus) readPart(ctx context.Context, p *partition, r Range, f func(Record
 }
 
 // recorded gives the events of a block.
-func recorded(part int, seq uint64, at time.Time, data []byte, f func(Recorded) error) error {
+func (p *partition) recorded(ctx context.Context, seq uint64, at time.Time, data []byte, f func(Recorded) error) error {
 	items, err := parseBlock(data)
 	if err != nil {
 		return err
 	}
 	for i, it := range items {
-		e, err := it.event()
+		e, err := p.bodies.whole(ctx, it)
+		if it.ref != nil && errs.CodeOf(err) == errs.NotFound {
+			continue // its data were purged: it is behind the retention
+		}
 		if err != nil {
 			return err
 		}
 		if e == nil {
 			continue
 		}
-		if err := f(Recorded{Receipt{Partition: part, Seq: seq, Item: i}, at.UTC(), e}); err != nil {
+		if err := f(Recorded{Receipt{Partition: p.num, Seq: seq, Item: i}, at.UTC(), e}); err != nil {
 			return err
 		}
 	}

@@ -13,7 +13,10 @@ import (
 // the others.
 
 // blockVersion rises with any change that an older ebb would misread.
-const blockVersion = 1
+const blockVersion = 2
+
+// plainVersion is that of blocks without data that stand apart, which every ebb reads.
+const plainVersion = 1
 
 // maxItems is how many items a block may have: an item's number in its block is below it.
 const maxItems = 4096
@@ -38,19 +41,36 @@ const (
 
 // adds says whether items of the kind bring something new, and are refused when the log is full. What ends something is not.
 func (k kind) adds() bool {
-	return k == kindEvent || k == kindFired || k == kindSend || k == kindRecord || k == kindWork
+	return k == kindEvent || k == kindFired || k == kindSend || k == kindRecord || k == kindWork || k == kindChunk
 }
 
 type item struct {
 	kind kind
 	body []byte
+	// With one of these the body has no data.
+	apart []byte   // data that are stored apart before the item is written
+	ref   *dataRef // where they are
 }
 
-func (it item) size() int { return len(it.body) + 1 + binary.MaxVarintLen32 }
+func (it item) size() int {
+	n := len(it.body) + 1 + binary.MaxVarintLen32
+	if it.apart != nil || it.ref != nil {
+		n += refSize(it.dataSize())
+	}
+	return n
+}
 
 func appendBlock(b []byte, items []item) []byte {
-	b = append(b, blockVersion)
+	at := len(b)
+	b = append(b, plainVersion)
 	for _, it := range items {
+		if it.ref != nil {
+			b[at] = blockVersion
+			it = item{kind: kindApart, body: appendApart(nil, it)}
+		}
+		if it.kind == kindChunk {
+			b[at] = blockVersion
+		}
 		b = binary.AppendUvarint(append(b, byte(it.kind)), uint64(len(it.body)))
 		b = append(b, it.body...)
 	}
@@ -59,7 +79,7 @@ func appendBlock(b []byte, items []item) []byte {
 
 // parseBlock gives the items of a block, which share its memory.
 func parseBlock(b []byte) ([]item, error) {
-	if len(b) == 0 || b[0] != blockVersion {
+	if len(b) == 0 || b[0] < plainVersion || b[0] > blockVersion {
 		if len(b) > 0 && b[0] > blockVersion {
 			return nil, errs.New(errs.Unsupported, "the event log has format %d; this ebb knows up to %d", b[0], blockVersion).
 				WithHint("Use the ebb that wrote it, or a newer one. Nothing was changed.")
@@ -74,7 +94,14 @@ func parseBlock(b []byte) ([]item, error) {
 			return nil, errs.New(errs.Failed, "a block of the event log is cut off")
 		}
 		b = b[1+w:]
-		out = append(out, item{k, b[:n:n]})
+		it := item{kind: k, body: b[:n:n]}
+		if k == kindApart {
+			var err error
+			if it, err = parseApart(it.body); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, it)
 		b = b[n:]
 	}
 	return out, nil
@@ -85,10 +112,20 @@ func jsonItem(k kind, v any) item {
 	if err != nil {
 		panic("bus: a record does not encode: " + err.Error()) // plain data of this package
 	}
-	return item{k, b}
+	return item{kind: k, body: b}
 }
 
-func eventItem(e *event.Event) item { return item{kindEvent, e.AppendLog(nil)} }
+func eventItem(e *event.Event) item { return eventItemOver(e, maxInline) }
+
+// eventItemOver makes an item whose data stand apart when they have more than inline bytes.
+func eventItemOver(e *event.Event, inline int) item {
+	if len(e.Data) <= inline {
+		return item{kind: kindEvent, body: e.AppendLog(nil)}
+	}
+	head := *e
+	head.Data = nil
+	return item{kind: kindEvent, body: head.AppendLog(nil), apart: e.Data}
+}
 
 // did names a delivery in its Partition: the item of the log that made it, and the Subscription's number.
 type did struct {

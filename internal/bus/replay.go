@@ -192,11 +192,11 @@ func (o *owner) readReplay(sub *liveSub, r replay, cursor *uint64, upto uint64) 
 		if seq >= upto || at >= r.To {
 			return part(seq, true)
 		}
-		found, err := search(m.Data(), seq, sub, filter)
+		found, err := o.search(m.Data(), seq, sub, filter)
 		if err != nil {
 			return err
 		}
-		if at >= r.From {
+		if at >= r.From && seq >= o.from.Load() {
 			refs = append(refs, found...)
 		}
 		if len(refs) >= maxRefs {
@@ -208,7 +208,7 @@ func (o *owner) readReplay(sub *liveSub, r replay, cursor *uint64, upto uint64) 
 }
 
 // search gives the events of a block that match.
-func search(data []byte, seq uint64, sub *liveSub, filter Matcher) ([]ref, error) {
+func (o *owner) search(data []byte, seq uint64, sub *liveSub, filter Matcher) ([]ref, error) {
 	items, err := parseBlock(data)
 	if err != nil {
 		return nil, err
@@ -222,7 +222,16 @@ func search(data []byte, seq uint64, sub *liveSub, filter Matcher) ([]ref, error
 		if e == nil {
 			continue
 		}
-		if !sub.spec.reads(e) || !sub.matcher.Match(e) || !filter.Match(e) {
+		if !sub.spec.reads(e) {
+			continue
+		}
+		if e, err = o.blocks.whole(o.ctx, it); errs.CodeOf(err) == errs.NotFound {
+			continue // its data were purged: it is behind the retention
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !sub.matcher.Match(e) || !filter.Match(e) {
 			continue
 		}
 		r := ref{Seq: seq, Idx: i}

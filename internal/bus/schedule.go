@@ -182,7 +182,7 @@ func (s Schedule) check(limit int) error {
 // same expression, zone and start its slots go on as if nothing had been put; with others, or after it was disabled, only slots after now fire.
 func (b *Bus) PutSchedule(ctx context.Context, s Schedule) error {
 	s = s.orDefaults()
-	if err := s.check(b.opt.Limits.Event); err != nil {
+	if err := s.check(min(b.opt.Limits.Event, maxSpec)); err != nil {
 		return err
 	}
 	if c, err := s.slots(time.Time{}); err != nil || c.Rate() == 0 || !s.Start.IsZero() {

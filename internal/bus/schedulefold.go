@@ -38,7 +38,7 @@ type firing struct {
 // firedItem is the head's length as a uvarint, the head as JSON, and the log form of the event.
 func firedItem(f firing, e *event.Event) item {
 	head := jsonItem(kindFired, f).body
-	return item{kindFired, e.AppendLog(append(binary.AppendUvarint(nil, uint64(len(head))), head...))}
+	return item{kind: kindFired, body: e.AppendLog(append(binary.AppendUvarint(nil, uint64(len(head))), head...))}
 }
 
 func splitFired(body []byte) (head, rest []byte, err error) {
@@ -49,7 +49,7 @@ func splitFired(body []byte) (head, rest []byte, err error) {
 	return body[w : w+int(n)], body[w+int(n):], nil
 }
 
-// event reads the event that an item publishes; nil when it publishes none.
+// event reads the event that an item publishes, without data that stand apart; nil when it publishes none.
 func (it item) event() (*event.Event, error) {
 	body := it.body
 	switch it.kind {
@@ -123,7 +123,7 @@ func (f *folder) schedule(ctx context.Context, at did, now int64, it item) error
 	if err != nil {
 		return err
 	}
-	return read(item{it.kind, head}, func(h firing) error { return f.fire(ctx, at, now, h, it) })
+	return read(item{kind: it.kind, body: head}, func(h firing) error { return f.fire(ctx, at, now, h, it) })
 }
 
 func (f *folder) putSchedule(ctx context.Context, at did, p schedulePut) error {
@@ -204,7 +204,7 @@ func (f *folder) fire(ctx context.Context, at did, now int64, h firing, it item)
 	if err := f.setSchedule(ctx, at, key, l, nil); err != nil {
 		return err
 	}
-	return f.event(ctx, at, now, e)
+	return f.event(ctx, at, now, e, nil)
 }
 
 // baseSchedule is what stood of a Schedule at the first block that is left.

@@ -77,7 +77,7 @@ func FuzzFiredItem(f *testing.F) {
 	f.Add(whole[:10])
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, body []byte) {
-		e, err := item{kindFired, body}.event()
+		e, err := item{kind: kindFired, body: body}.event()
 		if (e == nil) == (err == nil) {
 			t.Errorf("got %v, %v", e, err)
 		}

@@ -39,8 +39,8 @@ func (s *Stream) retention() time.Duration {
 
 // Limits of streams, those of Kinesis Data Streams where it has one.
 const (
-	// MaxRecord bounds a record's data and partition key: it has to fit into one block of the log.
-	MaxRecord = MaxMessage
+	// MaxRecord bounds a record's data and partition key, whatever is set.
+	MaxRecord = 10 << 20
 	// MaxPut is how many records one PutRecords takes, MaxGet how many one GetRecords gives, MaxGetBytes the bytes of these.
 	MaxPut      = 500
 	MaxGet      = 10_000
@@ -90,12 +90,13 @@ type Record struct {
 	Type string
 }
 
-func (r *Record) validate() error {
+func (r *Record) validate(most int) error {
 	switch {
 	case r.Key == "" || len([]rune(r.Key)) > maxPartitionKey:
 		return errs.New(errs.Invalid, "a record's partition key has 1 to %d characters", maxPartitionKey)
-	case len(r.Data)+len(r.Key) > MaxRecord:
-		return errs.New(errs.TooLarge, "the record has %d bytes, a stream takes %d", len(r.Data)+len(r.Key), MaxRecord)
+	case len(r.Data)+len(r.Key) > most:
+		return errs.New(errs.TooLarge, "the record has %d bytes, a stream takes %d", len(r.Data)+len(r.Key), most).
+			WithHint("The setting max-event raises that, up to %d bytes for records.", MaxRecord)
 	case len(r.ID) > maxGroup || len(r.Type) > maxGroup:
 		return errs.New(errs.Invalid, "an ID or type of the record is longer than %d bytes", maxGroup)
 	}

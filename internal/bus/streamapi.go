@@ -240,7 +240,7 @@ func (b *Bus) PutRecords(ctx context.Context, name string, records []Record) ([]
 	var parts []*part
 	for i := range records {
 		r := &records[i]
-		if out[i].Err = r.validate(); out[i].Err != nil {
+		if out[i].Err = r.validate(min(b.opt.MaxData, MaxRecord)); out[i].Err != nil {
 			continue
 		}
 		hashes[i] = hashOfKey(r.Key)

@@ -233,12 +233,22 @@ func (p *partition) read(ctx context.Context, v *shardView, rows []row, from pos
 			if string(rec.stream) != v.key || !v.holds(rec.hash, at) {
 				continue
 			}
-			if size := len(rec.data) + len(rec.key); len(out) > 0 && (len(out) >= limit || size > bytes) {
+			size := len(rec.data) + b.items[idx].dataSize() + len(rec.key)
+			if len(out) > 0 && (len(out) >= limit || size > bytes) {
 				return out, next, r.At, nil
 			}
-			bytes -= len(rec.data) + len(rec.key)
-			// A copy: a record must not keep its whole block in memory.
-			got := GotRecord{Record: Record{Data: slices.Clone(rec.data), Key: string(rec.key), ID: string(rec.id), Type: string(rec.kind)},
+			bytes -= size
+			data := slices.Clone(rec.data) // a record must not keep its whole block in memory
+			if ref := b.items[idx].ref; ref != nil {
+				if data, err = p.bodies.load(ctx, ref); errs.CodeOf(err) == errs.NotFound {
+					next = at + 1 // as a block that is gone
+					continue
+				}
+				if err != nil {
+					return out, next, r.At, err
+				}
+			}
+			got := GotRecord{Record: Record{Data: data, Key: string(rec.key), ID: string(rec.id), Type: string(rec.kind)},
 				Sequence: at.sequence(), Arrived: time.UnixMilli(r.At).UTC(), at: at}
 			if v.hashes {
 				got.HashKey = rec.hash.String()

@@ -108,7 +108,7 @@ func (f *folder) record(it item) error {
 	}
 	k := shardKey{l.id, h.N}
 	p := f.s.block[k]
-	f.s.block[k] = portion{p.n + 1, p.bytes + len(r.data) + len(r.key)}
+	f.s.block[k] = portion{p.n + 1, p.bytes + len(r.data) + it.dataSize() + len(r.key)}
 	return nil
 }
 

@@ -227,7 +227,7 @@ func FuzzParseRecord(f *testing.F) {
 	f.Add(recordItem(&loggedRecord{hash: lastHash, stream: []byte("s"), key: []byte("k"), id: []byte("i"), kind: []byte("t"), nonce: 1, data: []byte("data")}).body)
 	f.Add([]byte{0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := parseRecord(item{kindRecord, b})
+		r, err := parseRecord(item{kind: kindRecord, body: b})
 		if err != nil {
 			return
 		}

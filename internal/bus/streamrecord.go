@@ -46,16 +46,20 @@ type loggedRecord struct {
 // recordItem writes a record: the hash, 8 bytes that tell it from one that says the same, texts with their lengths, the data. Binary, because all
 // shards of a stream look through a block.
 func recordItem(r *loggedRecord) item {
-	n := len(r.hash) + 8 + 4*binary.MaxVarintLen32 + len(r.stream) + len(r.key) + len(r.id) + len(r.kind) + len(r.data)
+	data, apart := r.data, []byte(nil)
+	if len(data) > maxInline {
+		data, apart = nil, data
+	}
+	n := len(r.hash) + 8 + 4*binary.MaxVarintLen32 + len(r.stream) + len(r.key) + len(r.id) + len(r.kind) + len(data)
 	b := append(make([]byte, 0, n), r.hash[:]...)
 	b = binary.LittleEndian.AppendUint64(b, r.nonce)
 	for _, s := range [][]byte{r.stream, r.key, r.id, r.kind} {
 		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
 	}
-	return item{kindRecord, append(b, r.data...)}
+	return item{kind: kindRecord, body: append(b, data...), apart: apart}
 }
 
-// parseRecord reads what recordItem wrote.
+// parseRecord reads what recordItem wrote, without data that stand apart.
 func parseRecord(it item) (r loggedRecord, err error) {
 	bad := errs.New(errs.Failed, "a record of the log cannot be read")
 	b := it.body

@@ -122,8 +122,8 @@ func (b *Bus) Subscribe(ctx context.Context, s Subscription) error {
 		return errs.New(errs.CodeOf(err), "subscription %s: %w", s.Name, err)
 	}
 	it := jsonItem(kindPut, s)
-	if it.size() > b.opt.Limits.Event {
-		return errs.New(errs.TooLarge, "subscription %s has %d bytes, the limit is %d", s.Name, it.size(), b.opt.Limits.Event)
+	if most := min(b.opt.Limits.Event, maxInline); it.size() > most {
+		return errs.New(errs.TooLarge, "subscription %s has %d bytes, the limit is %d", s.Name, it.size(), most)
 	}
 	return b.everywhere(ctx, it)
 }

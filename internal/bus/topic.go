@@ -49,7 +49,6 @@ const (
 
 // Limits of topics, those of SNS where it has one: Amazon SNS API reference, CreateTopic and Publish.
 const (
-	MaxPublication   = 256 << 10 // bytes of message and attributes
 	maxTopicName     = 256
 	maxSubject       = 100                    // characters
 	NotificationType = "run.ebb.notification" // type of the events that publications are
@@ -91,22 +90,24 @@ type Publication struct {
 	Parent, Publisher string // as the extensions of an event
 }
 
-// size is what counts against MaxPublication.
+// size is what counts against Options.MaxData.
 func (p *Publication) size() int {
 	m := Message{Body: p.Message, Attributes: p.Attributes}
 	return m.Size()
 }
 
-func (p *Publication) validate(t *Topic) error {
+func (p *Publication) validate(t *Topic, most int) error {
 	bad := func(format string, args ...any) *errs.Error { return errs.New(errs.Invalid, format, args...) }
 	switch {
 	case len(p.Message) == 0:
 		return bad("the publication has no message")
 	case !utf8.Valid(p.Message):
 		return bad("the message is not text").WithHint("Topics take UTF-8 alone; put bytes into a binary attribute, or encode them.")
-	case p.size() > MaxPublication:
-		return errs.New(errs.TooLarge, "the publication has %d bytes, a topic takes %d", p.size(), MaxPublication).
-			WithHint("Put large data into a bucket and publish a reference to it.")
+	case p.size() > most:
+		return errs.New(errs.TooLarge, "the publication has %d bytes, a topic takes %d", p.size(), most).
+			WithHint("The setting max-event raises that; or put large data into a bucket and publish a reference to it.")
+	case p.size()-len(p.Message) > maxAttributeBytes:
+		return errs.New(errs.TooLarge, "the publication's attributes have %d bytes, the limit is %d", p.size()-len(p.Message), maxAttributeBytes).WithHint("Put them into the message.")
 	case utf8.RuneCountInString(p.Subject) >= maxSubject || !plainText(p.Subject):
 		return bad("a subject is text of fewer than %d characters, without line breaks and control characters", maxSubject)
 	case !visibleASCII(p.Group) || !visibleASCII(p.Dedup):
@@ -313,11 +314,11 @@ func (b *Bus) PublishTopic(ctx context.Context, name string, all ...Publication)
 	requests := make([]*request, len(all))
 	parts := make([]*partition, len(all))
 	for i := range all {
-		if out[i].Err = all[i].validate(&k.spec); out[i].Err != nil {
+		if out[i].Err = all[i].validate(&k.spec, b.opt.MaxData); out[i].Err != nil {
 			continue
 		}
 		e := k.event(&all[i])
-		if out[i].Err = e.Validate(max(b.opt.Limits.Event, 2*MaxPublication)); out[i].Err != nil {
+		if out[i].Err = e.Validate(b.opt.MaxData + MaxHead); out[i].Err != nil {
 			continue
 		}
 		// The dedup IDs of a FIFO topic are looked for in one Partition.

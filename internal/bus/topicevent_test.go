@@ -20,11 +20,11 @@ func FuzzPublication_IsAnEvent(f *testing.F) {
 		if name != "" {
 			p.Attributes = map[string]invocation.Attribute{name: {Type: kind, Text: text, Binary: binary}}
 		}
-		if p.validate(&k.spec) != nil {
+		if p.validate(&k.spec, DefaultData) != nil {
 			return
 		}
 		e := k.event(p)
-		if err := e.Validate(2 * MaxPublication); err != nil {
+		if err := e.Validate(DefaultData + MaxHead); err != nil {
 			t.Fatalf("%+v: %v", p, err)
 		}
 		back, rest, err := event.ParseLog(e.AppendLog(nil))

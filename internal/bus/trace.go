@@ -488,7 +488,7 @@ func (o *owner) traced(ctx context.Context, s spot, page *foundPage) (*Traced, e
 		if page.keys {
 			return f, nil
 		}
-		return f, o.tracedMessage(ctx, s, &m, len(body), f)
+		return f, o.tracedMessage(ctx, s, &m, len(body)+it.dataSize(), f)
 	}
 	e, err := it.event()
 	if err != nil || e == nil {
@@ -498,11 +498,11 @@ func (o *owner) traced(ctx context.Context, s spot, page *foundPage) (*Traced, e
 	if page.keys {
 		return f, nil
 	}
-	return f, tracedEvent(ctx, s, e, f, page)
+	return f, tracedEvent(ctx, s, e, f, page, it.dataSize())
 }
 
-func tracedEvent(ctx context.Context, s spot, e *event.Event, f *Traced, page *foundPage) error {
-	out := &TracedEvent{ID: e.ID, Source: e.Source, Type: e.Type, Subject: e.Subject, Size: len(e.Data)}
+func tracedEvent(ctx context.Context, s spot, e *event.Event, f *Traced, page *foundPage, apart int) error {
+	out := &TracedEvent{ID: e.ID, Source: e.Source, Type: e.Type, Subject: e.Subject, Size: len(e.Data) + apart}
 	for name := range e.Extensions {
 		if out.Extensions == nil {
 			out.Extensions = map[string]string{}
