@@ -55,6 +55,7 @@ type Config struct {
 	Isolation        string        // "auto", "none" or "strong"
 	OCIRuntime       string        // path or name
 	Egress           string        // where functions may connect to: a mode, or a mode and destinations
+	IAM              string        // IAMWarn, IAMEnforce or IAMOff
 	BuildEgress      string        // where builds may connect to beside registries
 	BuildEnv         []string      // names of variables that a project's tools see
 	AllowFiles       []string      // files and folders outside of a project that it may have read
@@ -74,6 +75,13 @@ const (
 	CPUNone         = "none"         // nothing: it is like any other process
 	CPUShared       = "shared"       // its weight while processors are contended
 	CPUProportional = "proportional" // that, and what it may use at most
+)
+
+// What IAM says of functions' calls.
+const (
+	IAMWarn    = "warn"    // what is missing is shown
+	IAMEnforce = "enforce" // what is not allowed is refused
+	IAMOff     = "off"     // only what is denied by a statement is refused
 )
 
 // ACME is how certificates are got from a certificate authority.
@@ -133,6 +141,8 @@ func Settings() []Setting {
 		}},
 		one("compile-ahead", On, []string{On, Off},
 			"run the init of functions with much code once after their deploy, without a network, to have it compiled before the first cold start", func(c *Config) *string { return &c.CompileAhead }),
+		one("iam", IAMWarn, []string{IAMWarn, IAMEnforce, IAMOff},
+			"what happens to a call of a function to AWS's services that the statements of its role do not allow: it is shown in the log with the statement that is missing, or refused", func(c *Config) *string { return &c.IAM }),
 		one("cpu-limits", CPUNone, []string{CPUNone, CPUShared, CPUProportional},
 			"processors by memory, 1,769 MB for each: shared counts only while they are contended, proportional also holds each Instance to its part", func(c *Config) *string { return &c.CPULimits }),
 		{Name: "keep-alive-policy", Default: "fixed", Help: "fixed, or learned: each function's own from when it is called, with Instances started just before; keep-alive where that says nothing", set: func(c *Config, s string) error {

@@ -45,6 +45,7 @@ type serving struct {
 	declared   int                // Resources that are something on the bus
 	streams    int                // that it declares, and mappings
 	buses      []string           // that its App declares
+	roles      map[string]*role   // by the functions' full names
 }
 
 func (t *stackTable) get(k state.StackKey) *serving {
@@ -123,7 +124,7 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 	if err := s.gateway.Mount(s.mount(d)); err != nil {
 		return fmt.Errorf("mount routes: %w", err)
 	}
-	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), declared: declaredOnBus(d.App), streams: declaredStreams(d.App), buses: s.declaredBuses(d)}
+	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), declared: declaredOnBus(d.App), streams: declaredStreams(d.App), buses: s.declaredBuses(d), roles: s.resolver(d).roles()}
 	for _, f := range d.App.Functions {
 		info := api.FunctionInfo{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime}
 		for _, u := range d.Units {

@@ -21,7 +21,6 @@ import (
 	"github.com/ebb-run/ebb/internal/identity"
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/state"
-	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
 	"github.com/ebb-run/ebb/internal/wire/sqs"
 	"github.com/ebb-run/ebb/internal/wire/sts"
@@ -102,7 +101,7 @@ func (s *Server) listenAWS() (net.Listener, error) {
 func (s *Server) serveWires() (err error) {
 	w := &s.wires
 	w.handler, err = wire.New(wire.Options{
-		Services: s.wireServices(), Authenticate: w.authenticate, Log: s.o.Log, Refused: w.refused,
+		Services: s.wireServices(), Authenticate: w.authenticate, Log: s.o.Log, Refused: w.refused, Authorize: w.authorize,
 		Anonymous: wire.Caller{Tenant: tenant, Account: s.o.Config.Account},
 	})
 	if err != nil {
@@ -253,11 +252,7 @@ func (w *wires) refused(ctx context.Context, who wire.Caller, what string) {
 	if who.Function == "" {
 		return
 	}
-	r := telemetry.Record{Time: time.Now(), Tenant: who.Tenant, App: who.App, Stage: who.Stage, Function: who.Function, Kind: telemetry.KindLine, Text: "ebb: " + what}
-	if o := originOf(ctx); o != nil {
-		r.Invocation = o.current().id
-	}
-	w.s.logs.Write(r)
+	w.tell(ctx, who, what)
 }
 
 // addAWS gives a new key what AWS's clients sign with.

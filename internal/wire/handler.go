@@ -32,8 +32,10 @@ type Options struct {
 	Anonymous Caller
 	// Refused is told of requests for what is not here; may be nil. It may be called concurrently.
 	Refused func(ctx context.Context, who Caller, what string)
-	Now     func() time.Time // nil means time.Now
-	Log     *slog.Logger
+	// Authorize says whether the caller may do what a request says; may be nil. It is asked after the request was read.
+	Authorize func(ctx context.Context, c *Call, about []Subject) error
+	Now       func() time.Time // nil means time.Now
+	Log       *slog.Logger
 }
 
 // Handler answers requests. It may be used concurrently.
@@ -62,7 +64,7 @@ func New(o Options) (*Handler, error) {
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &Call{
-		RequestID: requestID(), Now: h.o.Now(), Request: r, Path: r.URL.EscapedPath(), Query: r.URL.Query(), Header: http.Header{}, Length: r.ContentLength,
+		authorize: h.o.Authorize, RequestID: requestID(), Now: h.o.Now(), Request: r, Path: r.URL.EscapedPath(), Query: r.URL.Query(), Header: http.Header{}, Length: r.ContentLength,
 	}
 	answer, err := h.answer(r.Context(), c)
 	if err != nil {
@@ -177,6 +179,9 @@ func (h *Handler) run(ctx context.Context, c *Call) (*shape.Answer, error) {
 		}
 	}
 	if op.raw != nil {
+		if err := c.allow(ctx, nil); err != nil {
+			return nil, err
+		}
 		return op.raw(ctx, c)
 	}
 	out, err := op.run(ctx, c, op.codec, &shape.Request{

@@ -38,6 +38,8 @@ type Service struct {
 	Prepare func(c *Call)
 	// Anonymous says whether an operation may run without a signature. nil: none.
 	Anonymous func(c *Call) bool
+	// Subjects says what a request is to be allowed to do; nil, or an answer of none: nothing that is asked for.
+	Subjects func(c *Call, in any) []Subject
 	// Render writes an error in the service's own form; nil: that of its protocol.
 	Render func(c *Call, e *Error) *shape.Answer
 
@@ -60,6 +62,9 @@ func Op[In, Out any](f func(ctx context.Context, c *Call, in *In) (*Out, error))
 		run: func(ctx context.Context, c *Call, codec *shape.Codec, r *shape.Request) (any, error) {
 			in := new(In)
 			if err := codec.Read(r, in); err != nil {
+				return nil, err
+			}
+			if err := c.allow(ctx, in); err != nil {
 				return nil, err
 			}
 			out, err := f(ctx, c, in)
@@ -101,6 +106,8 @@ type Call struct {
 	Claim   *sign.Signature    // nil for anonymous requests
 	Status  int                // of the answer; 0 means the operation's
 	Header  http.Header        // further headers of the answer
+
+	authorize func(ctx context.Context, c *Call, about []Subject) error
 }
 
 // Caller is who sends a request.

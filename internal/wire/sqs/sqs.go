@@ -39,7 +39,7 @@ func New(b *bus.Bus) *wire.Service {
 	s.tasks.init()
 	return &wire.Service{
 		Name: "sqs", Hosts: []string{"queue"}, TypePrefix: "com.amazonaws.sqs#", QueryCodes: queryCodes, MaxBody: 4 << 20,
-		Prepare: queueOfPath, Fault: faultOf, Translate: translate,
+		Prepare: queueOfPath, Fault: faultOf, Translate: translate, Subjects: subjects,
 		Operations: map[string]wire.Operation{
 			"CreateQueue":                  wire.Op(s.createQueue),
 			"DeleteQueue":                  wire.Op(s.deleteQueue),

@@ -1,0 +1,198 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/config"
+	"github.com/ebb-run/ebb/internal/policy"
+	"github.com/ebb-run/ebb/internal/state"
+	"github.com/ebb-run/ebb/internal/telemetry"
+	"github.com/ebb-run/ebb/internal/wire"
+)
+
+// role is what a Function's role lets it do.
+type role struct {
+	id      string
+	policy  policy.Policy
+	unknown string // why it is not known whole: what it does not allow may be allowed after all
+
+	mu struct {
+		sync.Mutex
+		shown map[string]bool // actions and resources that were said to be missing
+	}
+}
+
+// maxShown bounds what is said of one Function to be missing.
+const maxShown = 100
+
+// roles reads the roles of a Deployment's Functions. One without a role has none here.
+func (r resolver) roles() map[string]*role {
+	byID := map[string]*role{}
+	for i := range r.app.Roles {
+		one := readRole(&r.app.Roles[i], r.values())
+		byID[one.id] = one
+	}
+	out := map[string]*role{}
+	for _, f := range r.app.Functions {
+		if r := byID[f.Role]; r != nil {
+			out[f.Name] = &role{id: r.id, policy: r.policy, unknown: r.unknown}
+		}
+	}
+	return out
+}
+
+// readRole resolves and reads the statements of a role.
+func readRole(r *app.Role, values app.Resolver) *role {
+	out := &role{id: r.ID}
+	if !r.ARN.IsZero() {
+		out.unknown = "it exists outside of the app"
+	}
+	var left []string
+	for _, m := range r.Managed {
+		arn, err := m.Resolve(values)
+		p, ok := policy.Managed(arn)
+		if err != nil || !ok {
+			left = append(left, "managed policy "+m.String())
+		}
+		out.policy = policy.Join(out.policy, p)
+	}
+	for i, st := range r.Statements {
+		plain, err := resolved(st, values)
+		var p policy.Policy
+		if err == nil {
+			m, _ := plain.(map[string]any)
+			p, err = policy.Parse([]map[string]any{m})
+		}
+		if err != nil {
+			left = append(left, fmt.Sprintf("statement %d: %v", i+1, err))
+		}
+		out.policy = policy.Join(out.policy, p)
+	}
+	if len(left) > 0 {
+		out.unknown = strings.Join(left, "; ")
+	}
+	return out
+}
+
+// resolved puts texts in the place of Values.
+func resolved(x any, values app.Resolver) (any, error) {
+	switch x := x.(type) {
+	case app.Value:
+		return x.Resolve(values)
+	case map[string]any:
+		out := make(map[string]any, len(x))
+		for k, v := range x {
+			r, err := resolved(v, values)
+			if err != nil {
+				return nil, err
+			}
+			out[k] = r
+		}
+		return out, nil
+	case []any:
+		out := make([]any, len(x))
+		for i, v := range x {
+			r, err := resolved(v, values)
+			if err != nil {
+				return nil, err
+			}
+			out[i] = r
+		}
+		return out, nil
+	}
+	return x, nil
+}
+
+// authorize asks a Function's role. What a statement denies is refused, whatever is set; what none allows is refused or shown.
+func (w *wires) authorize(ctx context.Context, c *wire.Call, about []wire.Subject) error {
+	who := c.Caller
+	if who.Function == "" {
+		return nil // what keys may is said by their own role
+	}
+	now := w.s.stacks.get(state.StackKey{Tenant: who.Tenant, App: who.App, Stage: who.Stage})
+	if now == nil || now.roles[who.Function] == nil {
+		return nil
+	}
+	r := now.roles[who.Function]
+	for _, a := range about {
+		d := r.policy.Decide(policy.Request{Action: a.Action, Resource: a.Resource, Context: iamContext(c, a)})
+		switch {
+		case d.Effect == policy.Deny:
+			return accessDenied(c, a, "with an explicit deny in an identity-based policy")
+		case d.Effect == policy.Allow, w.s.o.Config.IAM == config.IAMOff:
+		case w.s.o.Config.IAM == config.IAMEnforce:
+			why := "because no identity-based policy allows the " + a.Action + " action"
+			if r.unknown != "" {
+				why += " (of the role, ebb does not know " + r.unknown + ")"
+			}
+			return accessDenied(c, a, why)
+		case r.unknown == "":
+			w.missing(ctx, c, r, a)
+		}
+	}
+	return nil
+}
+
+// iamContext are the condition keys that a request has.
+func iamContext(c *wire.Call, a wire.Subject) map[string][]string {
+	all := map[string][]string{
+		"aws:currenttime":      {c.Now.UTC().Format(time.RFC3339)},
+		"aws:epochtime":        {fmt.Sprint(c.Now.Unix())},
+		"aws:securetransport":  {fmt.Sprint(c.Request.TLS != nil)},
+		"aws:principaltype":    {"AssumedRole"},
+		"aws:principalarn":     {c.Caller.ARN},
+		"aws:principalaccount": {c.Caller.Account},
+		"aws:userid":           {c.Caller.UserID},
+		"aws:requestedregion":  {c.Region},
+		"aws:useragent":        {c.Request.UserAgent()},
+	}
+	for k, v := range a.Context {
+		all[k] = v
+	}
+	return all
+}
+
+// accessDenied is AWS's refusal.
+func accessDenied(c *wire.Call, a wire.Subject, why string) error {
+	code := "AccessDeniedException"
+	if c.Service.Name == "s3" || c.Service.Name == "sqs" || c.Service.Name == "sns" || c.Service.Name == "sts" {
+		code = "AccessDenied"
+	}
+	on := ""
+	if a.Resource != "*" {
+		on = " on resource: " + a.Resource
+	}
+	return wire.Errorf(code, "User: %s is not authorized to perform: %s%s %s", c.Caller.ARN, a.Action, on, why).With(http.StatusForbidden)
+}
+
+// missing shows once in a function's log what its role would need on AWS.
+func (w *wires) missing(ctx context.Context, c *wire.Call, r *role, a wire.Subject) {
+	key := a.Action + " " + a.Resource
+	r.mu.Lock()
+	if r.mu.shown == nil {
+		r.mu.shown = map[string]bool{}
+	}
+	told := r.mu.shown[key] || len(r.mu.shown) >= maxShown
+	r.mu.shown[key] = true
+	r.mu.Unlock()
+	if told {
+		return
+	}
+	w.tell(ctx, c.Caller, fmt.Sprintf("warning: on AWS this would be refused: the role %s does not allow %s on %s; it takes the statement %s",
+		r.id, a.Action, a.Resource, policy.Missing(policy.Request{Action: a.Action, Resource: a.Resource})))
+}
+
+// tell writes into the log of the function that calls.
+func (w *wires) tell(ctx context.Context, who wire.Caller, text string) {
+	r := telemetry.Record{Time: time.Now(), Tenant: who.Tenant, App: who.App, Stage: who.Stage, Function: who.Function, Kind: telemetry.KindLine, Text: "ebb: " + text}
+	if o := originOf(ctx); o != nil {
+		r.Invocation = o.current().id
+	}
+	w.s.logs.Write(r)
+}
