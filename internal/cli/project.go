@@ -161,11 +161,7 @@ func inactive(a *app.App, diags *diag.List) {
 			kinds[r.Kind] = append(kinds[r.Kind], r.ID)
 		}
 	}
-	if list := kinds[app.Queue]; list != nil {
-		diags.Notef(diag.Pos{}, "no-wire", "`ebb queues send` and triggers use them. Calls by a cloud's SDK leave this machine unless the code is given another endpoint.",
-			"queue %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))
-		delete(kinds, app.Queue)
-	}
+	delete(kinds, app.Queue)
 	if list := kinds[app.Stream]; list != nil {
 		diags.Notef(diag.Pos{}, "no-wire", "`ebb streams put` and triggers use them. Calls by a cloud's SDK leave this machine unless the code is given another endpoint.",
 			"stream %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))

@@ -86,6 +86,9 @@ func resolved(x any, values app.Resolver) (any, error) {
 	case app.Value:
 		return x.Resolve(values)
 	case map[string]any:
+		if v, ok := app.AsValue(x); ok { // an App that came over the API
+			return v.Resolve(values)
+		}
 		out := make(map[string]any, len(x))
 		for k, v := range x {
 			r, err := resolved(v, values)

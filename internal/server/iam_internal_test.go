@@ -21,7 +21,7 @@ func TestAuthorize_AsksTheFunctionsRole(t *testing.T) {
 		Resources: []app.Resource{{ID: "Jobs", Type: "AWS::SQS::Queue", Name: app.Lit("jobs")}},
 		Roles: []app.Role{
 			{ID: "R", Managed: []app.Value{app.Lit("arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")}, Statements: []map[string]any{
-				{"Effect": "Allow", "Action": []any{"sqs:SendMessage"}, "Resource": []any{app.Attr("Jobs", "Arn")}},
+				{"Effect": "Allow", "Action": []any{"sqs:SendMessage"}, "Resource": []any{map[string]any{"$attr": "Jobs.Arn"}}},
 				{"Effect": "Deny", "Action": "sqs:PurgeQueue", "Resource": "*"},
 			}},
 			{ID: "Elsewhere", ARN: app.Lit("arn:aws:iam::1:role/x")},
