@@ -211,7 +211,7 @@ func TestData_GoesWithTheLogAndNotBefore(t *testing.T) {
 		return nil
 	}}
 	o := bus.Sweep(bus.Options{Deliver: r, Partitions: 1, Retention: time.Millisecond, DedupWindow: time.Millisecond, Limits: event.Limits{Event: 4 << 20}, Compile: byData}, 10*time.Millisecond)
-	o = bus.KeepChunks(o, 10*time.Second)
+	o = bus.KeepChunks(o, 20*time.Second)
 	w := start(t, dir, o)
 	filter, _ := json.Marshal(`{"n":`)
 	w.subscribe(t, bus.Subscription{Name: "s", Filter: filter, Deadline: time.Hour})
@@ -230,10 +230,17 @@ func TestData_GoesWithTheLogAndNotBefore(t *testing.T) {
 		})
 		return rec
 	}
+	tick := func() { // what is kept for a time is kept by the time of the log, which goes on with what is written
+		w.publish(t, newEvent(fmt.Sprint("tick", time.Now())))
+		time.Sleep(50 * time.Millisecond) // not too many of them
+	}
 	for i := range uint64(10) {
 		publish(largeEvent(100+i, 1<<20))
 	}
-	until(t, "first purge", func() (bool, error) { return log().FirstSeq > 10, nil })
+	until(t, "first purge", func() (bool, error) {
+		tick()
+		return log().FirstSeq > 10, nil
+	})
 	before := log().LastSeq
 	held := largeEvent(9, 3<<20) // its chunks are in blocks of their own, before it
 	rec := publish(held)
@@ -244,7 +251,10 @@ func TestData_GoesWithTheLogAndNotBefore(t *testing.T) {
 		publish(largeEvent(200+i, 1<<20))
 	}
 	w.states(t, "s", map[bus.State]int{bus.Pending: 1, bus.Done: 10})
-	until(t, "second purge", func() (bool, error) { return log().FirstSeq > before, nil })
+	until(t, "second purge", func() (bool, error) {
+		tick()
+		return log().FirstSeq > before, nil
+	})
 	if first := log().FirstSeq; first >= rec[0].Seq {
 		t.Errorf("the log begins at block %d: the data of %d are gone", first, rec[0].Seq)
 	}
@@ -274,6 +284,7 @@ func TestData_GoesWithTheLogAndNotBefore(t *testing.T) {
 		}
 	}
 	until(t, "last purge", func() (bool, error) {
+		tick()
 		s := log()
 		return s.FirstSeq >= rec[0].Seq && s.Bytes < 1<<20, nil
 	})
