@@ -72,6 +72,7 @@ type Server struct {
 	runtimes   *runtimes.Finder
 	egress     *egress.Egress
 	sink       sink
+	intake     *api.Intake // what all callers publish
 	driver     sandbox.Driver // of functions that ask for nothing else
 	drivers    all.Set
 	checks     []api.Check
@@ -200,6 +201,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 	if s.egress, err = s.openEgress(); err != nil {
 		return err
 	}
+	s.intake = api.NewIntake(s.maxEvent())
 	s.openSink()
 	if err := s.openDrivers(ctx, outward{s.egress, &s.sink}); err != nil {
 		return err
