@@ -43,6 +43,24 @@ func (k *Intake) limits() event.Limits {
 	return event.Limits{Event: k.event, Events: 1000, Batch: max(8<<20, 2*k.event)}
 }
 
+// call bounds the body of a call with one message in JSON, in bytes: escapes and base64 make it longer than what counts.
+func (k *Intake) call() int64 { return int64(2*k.event) + 1<<20 }
+
+// calls bounds that of a call with several.
+func (k *Intake) calls() int64 { return max(8<<20, k.call()) }
+
+// readJSON is that of bodies with data: they wait for room in memory until leave is called.
+func (k *Intake) readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) (leave func(), err error) {
+	if leave, err = k.enter(w, r, limit); err != nil {
+		return nil, err
+	}
+	if err := readJSON(w, r, limit, v); err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
+}
+
 // enter waits until there is room in memory for a body of the call, of at most some bytes where it does not say; leave gives it back.
 func (k *Intake) enter(w http.ResponseWriter, r *http.Request, most int64) (leave func(), err error) {
 	size := r.ContentLength
