@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -359,5 +360,48 @@ func TestData_OutlastsThePurgeBeforeItsItem(t *testing.T) {
 	}
 	if got := r.wait(t, count(1)); !bytes.Equal(got[0].Event.Data, e.Data) {
 		t.Errorf("%d bytes came", len(got[0].Event.Data))
+	}
+}
+
+// A Subscription whose target does not answer has a bounded number of large events in memory, and one that takes small ones goes on beside it.
+func TestData_DeliveriesWaitForRoomInMemory(t *testing.T) {
+	t.Parallel()
+	const size, n = 7 << 20, 14 // nine fit
+	var now, most atomic.Int64
+	next := make(chan struct{})
+	r := &target{answer: func(ctx context.Context, d *bus.Delivery) error {
+		if d.Subscription != "large" {
+			return nil
+		}
+		if v := now.Add(1); v > most.Load() {
+			most.Store(v)
+		}
+		defer now.Add(-1)
+		select {
+		case <-next:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	}}
+	w := start(t, t.TempDir(), bus.Options{Deliver: r, Partitions: 1, Limits: event.Limits{Event: 8 << 20}})
+	w.subscribe(t, bus.Subscription{Name: "large", Concurrency: 100, Deadline: time.Hour, Filter: json.RawMessage(`{"type":"t"}`)})
+	w.subscribe(t, bus.Subscription{Name: "small", Filter: json.RawMessage(`{"type":"small"}`)})
+	body := large(1, size)
+	for i := range n {
+		e := newEvent(fmt.Sprint(i))
+		e.Data = body
+		w.publish(t, e)
+	}
+	until(t, "a full house", func() (bool, error) { return now.Load() == 9, nil })
+	e := newEvent("beside")
+	e.Type = "small"
+	w.publish(t, e)
+	w.states(t, "small", map[bus.State]int{bus.Done: 1})
+	for range n {
+		next <- struct{}{}
+	}
+	w.states(t, "large", map[bus.State]int{bus.Done: n})
+	if most.Load() > 9 {
+		t.Errorf("%d of them were in memory", most.Load())
 	}
 }

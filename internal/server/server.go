@@ -72,7 +72,7 @@ type Server struct {
 	runtimes   *runtimes.Finder
 	egress     *egress.Egress
 	sink       sink
-	intake     *api.Intake // what all callers publish
+	intake     *api.Intake    // what all callers publish
 	driver     sandbox.Driver // of functions that ask for nothing else
 	drivers    all.Set
 	checks     []api.Check
