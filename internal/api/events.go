@@ -97,16 +97,14 @@ type EventBackend interface {
 	Schedules(ctx context.Context, next int) ([]ScheduleInfo, error)
 }
 
-// EventLimits bound what a caller publishes at once.
-func EventLimits() event.Limits {
-	return event.Limits{Event: MaxAsyncPayload, Events: 1000, Batch: 8 << 20}
-}
+// EventLimits bound what a caller publishes at once, where nothing is set.
+func EventLimits() event.Limits { return NewIntake(MaxAsyncPayload).limits() }
 
 func (s *Server) publish(w http.ResponseWriter, r *http.Request) error {
 	to := r.URL.Query().Get("bus")
 	// Whether they were accepted must not be left open by a caller that hangs up while the disk writes.
 	ctx := context.WithoutCancel(r.Context())
-	return acceptEvents(w, r, EventLimits(), to, func(events []*event.Event) error { return s.backend.Publish(ctx, to, events) })
+	return acceptEvents(w, r, s.intake, s.intake.limits(), to, func(events []*event.Event) error { return s.backend.Publish(ctx, to, events) })
 }
 
 // moment reads a time of a query, or nothing.

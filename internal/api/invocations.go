@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -11,14 +12,19 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 	"github.com/ebb-run/ebb/internal/invocation"
 )
 
 // HeaderMode asks for an asynchronous Invocation with the value "async".
 const HeaderMode = "Ebb-Invocation-Mode"
 
-// MaxAsyncPayload bounds the payload of an asynchronous Invocation, in bytes: it is kept until it has ended.
-const MaxAsyncPayload = 256 << 10
+// MaxAsyncPayload bounds the payload of an asynchronous Invocation and an event, in bytes, where nothing is set: Lambda quotas, "Invocation payload
+// (asynchronous)". MostAsyncPayload is the most that can be.
+const (
+	MaxAsyncPayload  = 1 << 20
+	MostAsyncPayload = 64 << 20
+)
 
 // Accepted says that an asynchronous Invocation is durable.
 type Accepted struct {
@@ -80,7 +86,16 @@ type AsyncBackend interface {
 }
 
 func (s *Server) invokeAsync(w http.ResponseWriter, r *http.Request, function string) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxAsyncPayload))
+	leave, err := s.intake.enter(w, r, int64(s.intake.event))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.intake.event)))
+	var over *http.MaxBytesError
+	if errors.As(err, &over) {
+		return errs.New(errs.TooLarge, "the payload of an asynchronous invocation has more than %d bytes", over.Limit).WithHint("%s", event.HintTooLarge)
+	}
 	if err != nil {
 		return errs.New(errs.Invalid, "read payload: %w", err)
 	}

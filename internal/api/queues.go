@@ -49,9 +49,6 @@ type QueueBackend interface {
 	RedriveQueue(ctx context.Context, queue, to string) (int, error)
 }
 
-// maxMessageCall bounds the body of a call that sends a message, in bytes.
-const maxMessageCall = 2 << 20
-
 func (s *Server) queues(w http.ResponseWriter, r *http.Request) error {
 	list, err := s.backend.Queues(r.Context())
 	if err != nil {
@@ -63,9 +60,11 @@ func (s *Server) queues(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) sendMessage(w http.ResponseWriter, r *http.Request) error {
 	var m QueueMessage
-	if err := readJSON(w, r, maxMessageCall, &m); err != nil {
+	leave, err := s.intake.readJSON(w, r, s.intake.call(), &m)
+	if err != nil {
 		return err
 	}
+	defer leave()
 	// Whether it was accepted must not be left open by a caller that hangs up while the disk writes.
 	got, err := s.backend.SendMessage(context.WithoutCancel(r.Context()), r.PathValue("name"), m)
 	if err != nil {
@@ -75,17 +74,16 @@ func (s *Server) sendMessage(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// Bounds of a call that sends several messages.
-const (
-	maxMessages     = 1000
-	maxMessagesCall = 8 << 20
-)
+// maxMessages bounds a call that sends several messages.
+const maxMessages = 1000
 
 func (s *Server) sendMessages(w http.ResponseWriter, r *http.Request) error {
 	var all []QueueMessage
-	if err := readJSON(w, r, maxMessagesCall, &all); err != nil {
+	leave, err := s.intake.readJSON(w, r, s.intake.calls(), &all)
+	if err != nil {
 		return err
 	}
+	defer leave()
 	if len(all) == 0 || len(all) > maxMessages {
 		return errs.New(errs.Invalid, "%d messages; one call takes 1 to %d", len(all), maxMessages)
 	}

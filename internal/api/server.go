@@ -35,6 +35,7 @@ type Server struct {
 	local        bool // reached from this machine only
 	log          *slog.Logger
 	mux          *http.ServeMux
+	intake       *Intake
 }
 
 // NewServer returns the handler for callers of this machine: the Node's token opens it, and only a Host of this machine is right.
@@ -55,6 +56,7 @@ func NewRemote(b Backend, k Keyring, log *slog.Logger) *Server {
 
 func (s *Server) open() {
 	s.mux = http.NewServeMux()
+	s.intake = NewIntake(MaxAsyncPayload)
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	s.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := s.backend.Ready(); err != nil {

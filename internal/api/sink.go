@@ -11,10 +11,10 @@ import (
 	"github.com/ebb-run/ebb/internal/event"
 )
 
-// SinkLimits bound what a function publishes at once. Many do at the same time, in this process's memory.
-func SinkLimits() event.Limits {
-	lim := EventLimits()
-	lim.Batch = 2 << 20
+// sinkLimits bound what a function publishes at once. Many do at the same time, in this process's memory.
+func (k *Intake) sinkLimits() event.Limits {
+	lim := k.limits()
+	lim.Batch = max(2<<20, k.event)
 	return lim
 }
 
@@ -24,8 +24,9 @@ type Sink struct {
 	// Publish returns when all of the events are durable. An empty bus is the default one.
 	Publish func(ctx context.Context, bus string, events []*event.Event) error
 	// Enter waits for a turn of the caller, whose events are in memory from then until leave.
-	Enter func(ctx context.Context) (leave func(), err error)
-	Log   *slog.Logger
+	Enter  func(ctx context.Context) (leave func(), err error)
+	Intake *Intake // nil: the usual one
+	Log    *slog.Logger
 }
 
 // sinkWait bounds the wait for the disk and for a turn.
@@ -65,11 +66,20 @@ func (k *Sink) serve(w http.ResponseWriter, r *http.Request) error {
 	// Whether they were accepted must not be left open by a caller that hangs up while the disk writes.
 	durable, done := context.WithTimeout(context.WithoutCancel(ctx), sinkWait)
 	defer done()
-	return acceptEvents(w, r, SinkLimits(), to, func(events []*event.Event) error { return k.Publish(durable, to, events) })
+	in := k.Intake
+	if in == nil {
+		in = NewIntake(MaxAsyncPayload)
+	}
+	return acceptEvents(w, r, in, in.sinkLimits(), to, func(events []*event.Event) error { return k.Publish(durable, to, events) })
 }
 
 // acceptEvents reads CloudEvents, publishes them, and says so.
-func acceptEvents(w http.ResponseWriter, r *http.Request, lim event.Limits, to string, publish func([]*event.Event) error) error {
+func acceptEvents(w http.ResponseWriter, r *http.Request, in *Intake, lim event.Limits, to string, publish func([]*event.Event) error) error {
+	leave, err := in.enter(w, r, int64(lim.Batch))
+	if err != nil {
+		return err
+	}
+	defer leave()
 	events, _, err := event.ReadHTTP(r.Header, r.Body, lim)
 	if errs.CodeOf(err) == errs.Unsupported {
 		writeJSON(w, http.StatusUnsupportedMediaType, map[string]wireError{"error": {Code: errs.Unsupported, Message: err.Error(), Hint: errs.HintOf(err)}})

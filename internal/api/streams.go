@@ -57,9 +57,6 @@ type StreamBackend interface {
 	Records(ctx context.Context, q RecordQuery, begun func(), each func(StreamRecord) error) error
 }
 
-// maxRecordsCall bounds the body of a call that puts records, in bytes.
-const maxRecordsCall = 8 << 20
-
 func (s *Server) streams(w http.ResponseWriter, r *http.Request) error {
 	list, err := s.backend.Streams(r.Context())
 	if err != nil {
@@ -73,9 +70,11 @@ func (s *Server) putRecords(w http.ResponseWriter, r *http.Request) error {
 	var req struct {
 		Records []StreamRecord `json:"records"`
 	}
-	if err := readJSON(w, r, maxRecordsCall, &req); err != nil {
+	leave, err := s.intake.readJSON(w, r, s.intake.calls(), &req)
+	if err != nil {
 		return err
 	}
+	defer leave()
 	if len(req.Records) == 0 {
 		return errs.New(errs.Invalid, "there are no records")
 	}

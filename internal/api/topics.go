@@ -72,9 +72,11 @@ func (s *Server) topics(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) publishTopic(w http.ResponseWriter, r *http.Request) error {
 	var m TopicMessage
-	if err := readJSON(w, r, maxMessageCall, &m); err != nil {
+	leave, err := s.intake.readJSON(w, r, s.intake.call(), &m)
+	if err != nil {
 		return err
 	}
+	defer leave()
 	// Whether it was accepted must not be left open by a caller that hangs up while the disk writes.
 	got, err := s.backend.PublishTopic(context.WithoutCancel(r.Context()), r.PathValue("name"), m)
 	if err != nil {

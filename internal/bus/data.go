@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -227,11 +228,11 @@ func (b *blocks) item(ctx context.Context, seq uint64, idx int) (item, error) {
 // dataSchema is the part of the index that says which blocks need earlier ones for their data.
 const dataSchema = `
 CREATE TABLE data(seq INTEGER PRIMARY KEY, first INTEGER NOT NULL);
-CREATE TABLE chunks(seq INTEGER PRIMARY KEY); -- blocks that have some
+CREATE TABLE chunks(seq INTEGER PRIMARY KEY, at INTEGER NOT NULL); -- blocks that have some
 `
 
 // needs notes the first block that a block needs.
-func (f *folder) needs(ctx context.Context, seq uint64, items []item) error {
+func (f *folder) needs(ctx context.Context, seq uint64, now int64, items []item) error {
 	first, chunk := seq, false
 	for _, it := range items {
 		chunk = chunk || it.kind == kindChunk
@@ -241,7 +242,7 @@ func (f *folder) needs(ctx context.Context, seq uint64, items []item) error {
 	}
 	if chunk {
 		f.chunks = append(f.chunks, chunkSeen{seq, time.Now()})
-		if err := f.x.exec(ctx, "INSERT INTO chunks(seq) VALUES(?)", int64(seq)); err != nil {
+		if err := f.x.exec(ctx, "INSERT INTO chunks(seq, at) VALUES(?, ?)", int64(seq), now); err != nil {
 			return err
 		}
 	}
@@ -271,11 +272,15 @@ func (o *owner) dataFloor(ctx context.Context, floor uint64) (uint64, error) {
 	if len(o.fold.chunks) > 0 {
 		first = min(first, o.fold.chunks[0].seq)
 	}
-	if err == nil && time.Since(o.began) < kept { // how old those are that were there before is not known
-		_, err = o.x.one(ctx, []any{&v}, "SELECT coalesce(min(seq), ?) FROM chunks", int64(first))
-		first = min(first, uint64(v))
+	// By the time of the log, too: what refers to them may not be folded yet. How old those are that were there before this owner is not known.
+	since := o.fold.q.at - kept.Milliseconds()
+	if time.Since(o.began) < kept {
+		since = math.MinInt64
 	}
-	return first, err
+	if err == nil {
+		_, err = o.x.one(ctx, []any{&v}, "SELECT coalesce(min(seq), ?) FROM chunks WHERE at >= ?", int64(first), since)
+	}
+	return min(first, uint64(v)), err
 }
 
 // chunksSeen has chunks at hand when the fold comes to what refers to them, soon after.

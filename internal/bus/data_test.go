@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,7 +212,7 @@ func TestData_GoesWithTheLogAndNotBefore(t *testing.T) {
 		return nil
 	}}
 	o := bus.Sweep(bus.Options{Deliver: r, Partitions: 1, Retention: time.Millisecond, DedupWindow: time.Millisecond, Limits: event.Limits{Event: 4 << 20}, Compile: byData}, 10*time.Millisecond)
-	o = bus.KeepChunks(o, 10*time.Second)
+	o = bus.KeepChunks(o, 20*time.Second)
 	w := start(t, dir, o)
 	filter, _ := json.Marshal(`{"n":`)
 	w.subscribe(t, bus.Subscription{Name: "s", Filter: filter, Deadline: time.Hour})
@@ -230,10 +231,17 @@ func TestData_GoesWithTheLogAndNotBefore(t *testing.T) {
 		})
 		return rec
 	}
+	tick := func() { // what is kept for a time is kept by the time of the log, which goes on with what is written
+		w.publish(t, newEvent(fmt.Sprint("tick", time.Now())))
+		time.Sleep(50 * time.Millisecond) // not too many of them
+	}
 	for i := range uint64(10) {
 		publish(largeEvent(100+i, 1<<20))
 	}
-	until(t, "first purge", func() (bool, error) { return log().FirstSeq > 10, nil })
+	until(t, "first purge", func() (bool, error) {
+		tick()
+		return log().FirstSeq > 10, nil
+	})
 	before := log().LastSeq
 	held := largeEvent(9, 3<<20) // its chunks are in blocks of their own, before it
 	rec := publish(held)
@@ -244,7 +252,10 @@ func TestData_GoesWithTheLogAndNotBefore(t *testing.T) {
 		publish(largeEvent(200+i, 1<<20))
 	}
 	w.states(t, "s", map[bus.State]int{bus.Pending: 1, bus.Done: 10})
-	until(t, "second purge", func() (bool, error) { return log().FirstSeq > before, nil })
+	until(t, "second purge", func() (bool, error) {
+		tick()
+		return log().FirstSeq > before, nil
+	})
 	if first := log().FirstSeq; first >= rec[0].Seq {
 		t.Errorf("the log begins at block %d: the data of %d are gone", first, rec[0].Seq)
 	}
@@ -274,6 +285,7 @@ func TestData_GoesWithTheLogAndNotBefore(t *testing.T) {
 		}
 	}
 	until(t, "last purge", func() (bool, error) {
+		tick()
 		s := log()
 		return s.FirstSeq >= rec[0].Seq && s.Bytes < 1<<20, nil
 	})
@@ -348,5 +360,48 @@ func TestData_OutlastsThePurgeBeforeItsItem(t *testing.T) {
 	}
 	if got := r.wait(t, count(1)); !bytes.Equal(got[0].Event.Data, e.Data) {
 		t.Errorf("%d bytes came", len(got[0].Event.Data))
+	}
+}
+
+// A Subscription whose target does not answer has a bounded number of large events in memory, and one that takes small ones goes on beside it.
+func TestData_DeliveriesWaitForRoomInMemory(t *testing.T) {
+	t.Parallel()
+	const size, n = 7 << 20, 14 // nine fit
+	var now, most atomic.Int64
+	next := make(chan struct{})
+	r := &target{answer: func(ctx context.Context, d *bus.Delivery) error {
+		if d.Subscription != "large" {
+			return nil
+		}
+		if v := now.Add(1); v > most.Load() {
+			most.Store(v)
+		}
+		defer now.Add(-1)
+		select {
+		case <-next:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	}}
+	w := start(t, t.TempDir(), bus.Options{Deliver: r, Partitions: 1, Limits: event.Limits{Event: 8 << 20}})
+	w.subscribe(t, bus.Subscription{Name: "large", Concurrency: 100, Deadline: time.Hour, Filter: json.RawMessage(`{"type":"t"}`)})
+	w.subscribe(t, bus.Subscription{Name: "small", Filter: json.RawMessage(`{"type":"small"}`)})
+	body := large(1, size)
+	for i := range n {
+		e := newEvent(fmt.Sprint(i))
+		e.Data = body
+		w.publish(t, e)
+	}
+	until(t, "a full house", func() (bool, error) { return now.Load() == 9, nil })
+	e := newEvent("beside")
+	e.Type = "small"
+	w.publish(t, e)
+	w.states(t, "small", map[bus.State]int{bus.Done: 1})
+	for range n {
+		next <- struct{}{}
+	}
+	w.states(t, "large", map[bus.State]int{bus.Done: n})
+	if most.Load() > 9 {
+		t.Errorf("%d of them were in memory", most.Load())
 	}
 }

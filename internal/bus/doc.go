@@ -74,6 +74,12 @@
 // they are sent first, under a name that makes a second sending a duplicate, and removed when they stand there; until that is known nobody receives them. A purge gives the queue a new generation;
 // the old one's rows go little by little. The purge of the log's head keeps what queues hold.
 //
+// Data of more than 256 KiB stand apart from what refers to them (data.go), since a block has to fit into the servers' default payload: in chunks, items of the same
+// log, which are durable before the item. The item has their places, length and SHA-256, and so is as small as any other: what is held, folded and waits is small. The
+// data are read where they are used: by a Filter, by a delivery when those of its Subscription leave room, by who receives or reads. What is durable, how much fits, when
+// the head goes and what a kill leaves is thereby said already: a chunk whose item was never written is passed over, and goes with the head. The head that is purged from the log
+// may stand before the base: from there on only chunks count, and those that are young, whose item may be on its way.
+//
 // A topic is an item of the log, in the Partition of its key (topicfold.go): a name that may be published to. A publication is an event on the topic's channel
 // (topic.go), and what takes it are Subscriptions there. Those of a FIFO topic are all in the topic's Partition, where their dedup IDs, as the events' ids, meet.
 //
@@ -89,7 +95,7 @@
 // It does not yet: spread the shards of one stream over Partitions; spread Partitions evenly over Nodes (who comes first takes
 // what is free); keep a second index warm on another Node, which has to fold what it lacks when it takes over; bound the calls of one Subscription over
 // all Partitions together; keep events and queues in logs of their own, so that the retention of events keeps the
-// blocks of messages that stand among them; take messages of 1 MiB, because a block has to fit into the servers' default payload.
+// blocks of messages that stand among them.
 //
 // It knows nothing of engines, HTTP, functions or patterns: a Matcher is compiled by the caller, and a Deliverer takes what is due.
 package bus

@@ -216,7 +216,7 @@ func (f *folder) block(ctx context.Context, seq uint64, at time.Time, data []byt
 			return fmt.Errorf("block %d, item %d: %w", seq, i, err)
 		}
 	}
-	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at), items, len(data)), f.flushFlows(ctx, ms(at)), f.needs(ctx, seq, items)); err != nil {
+	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at), items, len(data)), f.flushFlows(ctx, ms(at)), f.needs(ctx, seq, ms(at), items)); err != nil {
 		return fmt.Errorf("block %d: %w", seq, err)
 	}
 	f.x.applied = seq

@@ -44,6 +44,9 @@ func TestMain(m *testing.M) {
 		if os.Getenv(childStreams) != "" {
 			use = useStreams
 		}
+		if os.Getenv(childLarge) != "" {
+			use = publishLarge
+		}
 		if err := use(dir, os.Getenv(childRound)); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
@@ -125,10 +128,11 @@ func killOptions(dir string, d bus.Deliverer) bus.Options {
 }
 
 // killOnce runs the child until it is killed, and collects what it says.
-func killOnce(t *testing.T, dir string, round int, acked map[string]bool, got map[string]map[string]int) {
+func killOnce(t *testing.T, dir string, round int, acked map[string]bool, got map[string]map[string]int, env ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), childDir+"="+dir, fmt.Sprintf("%s=%d", childRound, round))
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = os.Stderr
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {

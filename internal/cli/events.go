@@ -132,7 +132,7 @@ func (c *command) fillEvent(cmd *cobra.Command, e *event.Event, data, file, cont
 		}
 		e.SetExtension(name, value)
 	}
-	return e.Validate(api.EventLimits().Event)
+	return e.Validate(api.MostAsyncPayload) // the server has the limit that is set
 }
 
 // eachBody reads a file of events: one, an array, or one on each line, and sends bodies of as many as one call takes.

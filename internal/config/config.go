@@ -50,6 +50,7 @@ type Config struct {
 	QueueTimeout     time.Duration // how long an Invocation may wait for an Instance
 	Queue            int           // Invocations that may wait per Unit
 	MaxBodyMB        int           // MiB of a request body
+	MaxEventKB       int           // KiB of an event, message, record or asynchronous payload
 	LogMaxMB         int           // MiB of kept function output
 	LogLevel         string        // debug, info, warn, error
 	Isolation        string        // "auto", "none" or "strong"
@@ -155,6 +156,14 @@ func Settings() []Setting {
 		dur("queue-timeout", "10s", "how long an Invocation may wait for an Instance before it gets 429", func(c *Config) *time.Duration { return &c.QueueTimeout }),
 		num("queue", "1000", "Invocations that may wait per Unit", func(c *Config) *int { return &c.Queue }),
 		num("max-body", "10", "MiB of a request body", func(c *Config) *int { return &c.MaxBodyMB }),
+		{Name: "max-event", Default: "1024", Help: "KiB of an event, of the payload of an asynchronous invocation, of a publication, a record, and a message where its queue says nothing; 1 to 65536", set: func(c *Config, s string) error {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 1 || n > 65536 {
+				return fmt.Errorf("%q is not a whole number from 1 to 65536", s)
+			}
+			c.MaxEventKB = n
+			return nil
+		}},
 		num("log-max", "256", "MiB of function output kept on disk", func(c *Config) *int { return &c.LogMaxMB }),
 		one("isolation", "auto", []string{"auto", "none", "strong"}, "how functions and builds are kept from the machine and each other; auto is all that it allows, strong adds a kernel of its own for each function", func(c *Config) *string { return &c.Isolation }),
 		str("oci-runtime", "runsc", "path or name of the OCI runtime of functions with strong isolation", func(c *Config) *string { return &c.OCIRuntime }),

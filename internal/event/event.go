@@ -225,9 +225,12 @@ func (e *Event) Validate(limit int) error {
 	return nil
 }
 
+// HintTooLarge is the mend of what is over a limit.
+const HintTooLarge = "Put large data into a bucket and send a reference to it, or raise the server's setting max-event."
+
 func tooLarge(what string, n, limit int) error {
 	return errs.New(errs.TooLarge, "the %s has %d bytes, the limit is %d", what, n, limit).
-		WithHint("Put large data into a bucket and send a reference to it.")
+		WithHint("%s", HintTooLarge)
 }
 
 // problems collects what is wrong.

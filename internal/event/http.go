@@ -72,7 +72,7 @@ func ReadHTTP(h http.Header, body io.Reader, lim Limits) ([]*Event, Mode, error)
 			what = "batch"
 		}
 		return nil, mode, errs.New(errs.TooLarge, "the %s has more than %d bytes", what, most).
-			WithHint("Put large data into a bucket and send a reference to it.")
+			WithHint("%s", HintTooLarge)
 	}
 	switch mode {
 	case Batch:

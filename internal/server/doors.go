@@ -183,9 +183,9 @@ func (s *Server) apiServers() map[net.Listener]*http.Server {
 		srv.Protocols.SetHTTP2(true)
 		return srv
 	}
-	out := map[net.Listener]*http.Server{s.doors.local: serve(api.NewServer(s, s.token, s.o.Log))}
+	out := map[net.Listener]*http.Server{s.doors.local: serve(api.NewServer(s, s.token, s.o.Log).Take(s.intake))}
 	if s.doors.remote != nil {
-		out[s.doors.remote] = serve(api.NewRemote(s, s, s.o.Log))
+		out[s.doors.remote] = serve(api.NewRemote(s, s, s.o.Log).Take(s.intake))
 	}
 	return out
 }

@@ -36,8 +36,13 @@ const (
 	clientContext = "ebbclientcontext"
 )
 
-// maxEvent bounds an event, in bytes: several go into one block of the log, which is below NATS's usual limit of 1 MB.
-const maxEvent = 512 << 10
+// maxEvent bounds what comes from outside, in bytes.
+func (s *Server) maxEvent() int {
+	if kb := s.o.Config.MaxEventKB; kb > 0 {
+		return kb << 10
+	}
+	return bus.DefaultData
+}
 
 // events is the bus, and what this Node has told it.
 type events struct {
@@ -54,7 +59,8 @@ type events struct {
 func (s *Server) openEvents(ctx context.Context) error {
 	o := bus.Options{
 		Dir: filepath.Join(s.o.Config.Data, "events"), Alone: s.o.Config.NATS == "", Log: s.o.Log, Deliver: deliverer{s},
-		Limits: event.Limits{Event: maxEvent}, Compile: rule.Compile, Index: rule.NewIndex, Ended: s.ended, Passing: s.o.Passing,
+		Limits:  event.Limits{Event: 2 * s.maxEvent()}, // what ebb itself publishes holds what came from outside, and an answer
+		MaxData: s.maxEvent(), Compile: rule.Compile, Index: rule.NewIndex, Ended: s.ended, Passing: s.o.Passing,
 	}
 	s.events.alone = o.Alone
 	if !o.Alone {

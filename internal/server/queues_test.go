@@ -62,7 +62,7 @@ func TestQueueOf_ReadsWhatTemplatesWrite(t *testing.T) {
 	owner := map[string]string{ownerTag: "default/shop/dev"}
 	want := []bus.Queue{
 		{Tenant: tenant, Name: "shop-dev-Plain", Tags: owner},
-		{Tenant: tenant, Name: "shop-dev-Full", Visibility: &ninety, Delay: 5 * time.Second, Retention: time.Hour, Wait: 20 * time.Second, MaxSize: bus.MaxMessage,
+		{Tenant: tenant, Name: "shop-dev-Full", Visibility: &ninety, Delay: 5 * time.Second, Retention: time.Hour, Wait: 20 * time.Second, MaxSize: bus.DefaultData,
 			MaxReceives: 3, DeadLetters: "shop-dev-Plain", Tags: owner},
 		{Tenant: tenant, Name: "shop-dev-Text", Visibility: &zero, MaxReceives: 4, DeadLetters: "dead", Tags: owner},
 		{Tenant: tenant, Name: "shop-dev-Fifo.fifo", FIFO: true, ContentDedup: true, GroupDedup: true, Tags: map[string]string{ownerTag: "default/shop/dev", retainTag: "true"}},

@@ -73,6 +73,7 @@ type Server struct {
 	egress     *egress.Egress
 	sink       sink
 	wires      wires
+	intake     *api.Intake    // what all callers publish
 	driver     sandbox.Driver // of functions that ask for nothing else
 	drivers    all.Set
 	checks     []api.Check
@@ -204,6 +205,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 	if s.egress, err = s.openEgress(); err != nil {
 		return err
 	}
+	s.intake = api.NewIntake(s.maxEvent())
 	s.openSink()
 	if err := s.openWires(); err != nil {
 		return err

@@ -84,7 +84,7 @@ func (s *Server) openSink() {
 	k := &s.sink
 	k.s, k.line, k.all = s, newLine(), make(chan struct{}, sinkAtOnce)
 	_, _ = rand.Read(k.key[:]) // never fails; see crypto/rand
-	door := &api.Sink{Log: s.o.Log, Enter: k.enter, Publish: k.publish}
+	door := &api.Sink{Log: s.o.Log, Enter: k.enter, Publish: k.publish, Intake: s.intake}
 	k.http = &http.Server{
 		Handler: k.known(door), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		IdleTimeout: -1, // a guest that was frozen meanwhile would write to a closed connection; what it may hold open is bounded

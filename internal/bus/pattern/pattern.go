@@ -31,10 +31,10 @@ import (
 
 // Limits of patterns and events; zero fields of Options take them.
 const (
-	MaxBytes        = 4096    // of a pattern: EventBridge quotas, "Event pattern size" at its highest
-	MaxDepth        = 64      // of a pattern
-	MaxCombinations = 1000    // of $or branches: EventBridge, "Or matching"
-	MaxEventBytes   = 2 << 20 // twice what the bus carries inline
+	MaxBytes        = 4096      // of a pattern: EventBridge quotas, "Event pattern size" at its highest
+	MaxDepth        = 64        // of a pattern
+	MaxCombinations = 1000      // of $or branches: EventBridge, "Or matching"
+	MaxEventBytes   = 130 << 20 // what the bus carries at most, and some more
 	maxEventDepth   = 512
 	maxFields       = 2000  // of one combination of $or branches; ebb's own, as is the next
 	maxConditions   = 50000 // of all combinations

@@ -337,7 +337,7 @@ func TestCompile_WarnsOfNumbersBeyondWhatAWSDocuments(t *testing.T) {
 func TestMatch_RefusesWhatIsNoEvent(t *testing.T) {
 	t.Parallel()
 	p := must(t, `{"a":[1]}`)
-	big := `{"a":"` + strings.Repeat("x", pattern.MaxEventBytes) + `"}`
+	big := string(make([]byte, pattern.MaxEventBytes+1))
 	for event, code := range map[string]errs.Code{``: errs.Invalid, `[]`: errs.Invalid, `5`: errs.Invalid, `{"a":1`: errs.Invalid, `{"a":1}}`: errs.Invalid, `{"b":tru}`: errs.Invalid,
 		`{"a":` + strings.Repeat("[", 600) + strings.Repeat("]", 600) + `}`: errs.Invalid, big: errs.TooLarge} {
 		if ok, err := p.Match([]byte(event)); ok || errs.CodeOf(err) != code {
