@@ -9,10 +9,11 @@ package all
 import (
 	"github.com/ebb-run/ebb/internal/frontend"
 	"github.com/ebb-run/ebb/internal/frontend/cloudformation"
+	"github.com/ebb-run/ebb/internal/frontend/sam"
 	"github.com/ebb-run/ebb/internal/frontend/serverless"
 )
 
 // Frontends returns every front-end, in order of detection.
 func Frontends() frontend.Registry {
-	return frontend.Registry{serverless.Frontend{}, cloudformation.New()}
+	return frontend.Registry{serverless.Frontend{}, sam.Frontend{}, cloudformation.New()}
 }

@@ -22,6 +22,7 @@ func (l *loader) model() {
 		{"AWS::ApiGateway::Stage": l.restStage, "AWS::ApiGateway::Deployment": l.restDeployment, "AWS::ApiGatewayV2::Deployment": l.httpDeployment, "AWS::ApiGatewayV2::Stage": l.httpStage,
 			"AWS::ApiGateway::Resource": l.restResource},
 		{"AWS::ApiGateway::Method": l.restMethod, "AWS::ApiGatewayV2::Route": l.httpRoute},
+		{"AWS::ApiGateway::RestApi": l.document, "AWS::ApiGatewayV2::Api": l.document},
 		{"AWS::Events::Rule": l.rule, "AWS::Scheduler::Schedule": l.scheduler, "AWS::Lambda::EventSourceMapping": l.eventSource,
 			"AWS::SNS::Subscription": l.subscription, "AWS::SNS::Topic": l.topic, "AWS::S3::Bucket": l.bucket,
 			"AWS::Logs::SubscriptionFilter": l.logFilter, "AWS::IoT::TopicRule": l.iotRule, "AWS::Cognito::UserPool": l.userPool},
