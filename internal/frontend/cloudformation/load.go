@@ -156,7 +156,9 @@ func (l *loader) evalResources() {
 				l.diags.Warnf(k.Pos, "unknown-key", nearHint(k.Key, resourceKeys()), "a resource has no key %q", k.Key)
 			}
 		}
-		l.at = en.Key
+		if !strings.HasPrefix(typ, "AWS::Serverless::") { // of which the transform makes several resources, that may need others in between
+			l.at = en.Key
+		}
 		props := l.eval(en.Value.Get("Properties"))
 		if props.IsNull() {
 			props = NewMap(en.Pos)

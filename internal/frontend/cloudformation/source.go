@@ -29,7 +29,7 @@ func ReadDoc(p frontend.Project, file string) (*Node, diag.List) {
 		l.Errorf(diag.Pos{File: file}, "too-large", "", "the template has more than %d bytes", maxTemplate)
 		return nil, l
 	}
-	return ParseDoc(filepath.ToSlash(file), data)
+	return ParseTemplate(filepath.ToSlash(file), data)
 }
 
 // AppName makes an App's name out of the project's folder.

@@ -113,6 +113,9 @@ func (f *function) apiOf(e cfn.Entry, p *cfn.Node, key, implicit, kind string) *
 		id = target(n)
 	}
 	a := f.c.apis[id]
+	if r := f.c.byID[id]; a == nil && r != nil && text(r.decl.Get("Type")) == "AWS::ApiGateway::RestApi" && kind == "Api" {
+		return &api{resource: r, c: f.c} // its routes are in the template
+	}
 	if a == nil || a.kind != kind {
 		f.c.l.Errorf(or(n, e.Value).Pos, "unknown-ref", near(id, f.c.order, ""), "%s of the event %q must name an %s%s of the same template", key, e.Key, prefix, kind)
 		return nil
@@ -149,7 +152,7 @@ func (f *function) apiEvent(e cfn.Entry, p *cfn.Node, id string) {
 	f.permission(permission, "apigateway.amazonaws.com", "SourceArn", f.callers(e, or(p.Get("RestApiId"), ref(e.Pos, a.id)), method, path))
 	auth := p.Get("Auth")
 	if !a.managed && !isTrue(a.props.Get("MergeDefinitions")) {
-		if isTrue(auth.Get("OverrideApiAuth")) {
+		if isTrue(auth.Get("OverrideApiAuth")) && a.body != nil {
 			a.edit(func(at, m string, def *cfn.Node) *cfn.Node {
 				if at == path && m == methodKey(method) {
 					return a.methodAuth(def, auth, e)

@@ -77,6 +77,7 @@ func (c *compiler) function(r *resource) {
 	f.publish()
 	f.url()
 	f.eventInvoke()
+	f.policies()
 	for _, e := range f.sorted() {
 		f.event(e)
 	}

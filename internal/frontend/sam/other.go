@@ -85,6 +85,12 @@ func (c *compiler) stateMachine(r *resource) {
 	}
 }
 
+// starter is the role of a service that starts a state machine.
+func (c *compiler) starter(r *resource, e cfn.Entry, service string) *cfn.Node {
+	return obj(e.Pos, "AssumeRolePolicyDocument", trust(e.Pos, service), "Policies", []*cfn.Node{obj(e.Pos, "PolicyName", r.id+e.Key+"StartExecutionPolicy",
+		"PolicyDocument", obj(e.Pos, "Statement", []*cfn.Node{statement(ref(e.Pos, r.id), "states:StartExecution")}))})
+}
+
 // starts keeps what starts a state machine.
 func (c *compiler) starts(r *resource, e cfn.Entry) {
 	p, id := e.Value.Get("Properties"), r.id+e.Key
@@ -92,18 +98,18 @@ func (c *compiler) starts(r *resource, e cfn.Entry) {
 	case "Schedule", "CloudWatchEvent", "EventBridgeRule":
 		c.put(r, id, "AWS::Events::Rule", obj(e.Pos, "ScheduleExpression", or(p.Get("Schedule")), "EventPattern", or(p.Get("Pattern")), "EventBusName", or(p.Get("EventBusName")),
 			"Targets", []*cfn.Node{obj(e.Pos, "Arn", ref(e.Pos, r.id), "Id", id+"StepFunctionsTarget", "RoleArn", getAtt(e.Pos, id+"Role", "Arn"))}))
-		c.put(r, id+"Role", "AWS::IAM::Role", obj(e.Pos, "AssumeRolePolicyDocument", trust(e.Pos, "events.amazonaws.com")))
+		c.put(r, id+"Role", "AWS::IAM::Role", c.starter(r, e, "events.amazonaws.com"))
 	case "ScheduleV2":
 		c.put(r, id, "AWS::Scheduler::Schedule", obj(e.Pos, "ScheduleExpression", or(p.Get("ScheduleExpression")),
 			"Target", obj(e.Pos, "Arn", ref(e.Pos, r.id), "RoleArn", getAtt(e.Pos, id+"Role", "Arn"))))
-		c.put(r, id+"Role", "AWS::IAM::Role", obj(e.Pos, "AssumeRolePolicyDocument", trust(e.Pos, "scheduler.amazonaws.com")))
+		c.put(r, id+"Role", "AWS::IAM::Role", c.starter(r, e, "scheduler.amazonaws.com"))
 	case "Api":
 		f := &function{resource: r, c: c}
 		a := f.apiOf(e, p, "RestApiId", implicitREST, "Api")
 		if a == nil || !a.managed {
 			return
 		}
-		c.put(r, id+"Role", "AWS::IAM::Role", obj(e.Pos, "AssumeRolePolicyDocument", trust(e.Pos, "apigateway.amazonaws.com")))
+		c.put(r, id+"Role", "AWS::IAM::Role", c.starter(r, e, "apigateway.amazonaws.com"))
 		a.add(r, e, text(p.Get("Path")), methodKey(text(p.Get("Method"))), obj(e.Pos, integration, obj(e.Pos, "type", "aws", "httpMethod", "POST",
 			"uri", sub(e.Pos, "arn:${AWS::Partition}:apigateway:${AWS::Region}:states:action/StartExecution"), "credentials", getAtt(e.Pos, id+"Role", "Arn"))), true)
 	}

@@ -77,10 +77,10 @@ func managedARN(pos diag.Pos, name string) *cfn.Node {
 	if full := managedPaths()[name]; full != "" {
 		name = full
 	}
-	return sub(pos, "arn:${AWS::Partition}:iam::aws:policy/"+name)
+	return cfn.Str(pos, "arn:aws:iam::aws:policy/"+name)
 }
 
-// role decides what the function runs as: the role it names, or one that is made for it.
+// role decides what the function runs as: the role it names, or one that is made for it, with what its properties need.
 func (f *function) role(props **cfn.Node) {
 	own := getAtt(f.pos, f.id+"Role", "Arn")
 	switch n := f.props.Get("Role"); {
@@ -101,7 +101,25 @@ func (f *function) role(props **cfn.Node) {
 	default:
 		*props = (*props).With("Role", n)
 	}
-	f.policies()
+	basic := "service-role/AWSLambdaBasicExecutionRole"
+	if !f.props.Get("DurableConfig").IsNull() {
+		basic = "service-role/AWSLambdaBasicDurableExecutionRolePolicy"
+	}
+	f.manage(managedARN(f.pos, basic))
+	if f.traced() {
+		f.manage(managedARN(f.pos, "AWSXrayWriteOnlyAccess"))
+	}
+	if !f.props.Get("VpcConfig").IsNull() {
+		f.manage(managedARN(f.pos, "service-role/AWSLambdaVPCAccessExecutionRole"))
+	}
+	if dlq := f.props.Get("DeadLetterQueue"); !dlq.IsNull() {
+		action := map[string]string{"SQS": "sqs:SendMessage", "SNS": "sns:Publish"}[text(dlq.Get("Type"))]
+		if action == "" || dlq.Get("TargetArn").IsNull() {
+			f.c.l.Errorf(dlq.Pos, "missing-key", "Write `Type: SQS` or `Type: SNS`, and TargetArn.", "DeadLetterQueue of %q needs a Type and a TargetArn", f.id)
+		} else {
+			f.grant("DeadLetterQueuePolicy", statement(dlq.Get("TargetArn"), action))
+		}
+	}
 }
 
 // roleCondition says under which condition the role is made, and whether it is at all.
@@ -150,29 +168,9 @@ func trust(pos diag.Pos, service string) *cfn.Node {
 		"Action": []any{"sts:AssumeRole"}, "Effect": "Allow", "Principal": map[string]any{"Service": []any{service}}}}})
 }
 
-// policies reads what the function's role may do.
+// policies reads what the project lets the function's role do.
 func (f *function) policies() {
-	p := f.props
-	basic := "service-role/AWSLambdaBasicExecutionRole"
-	if !p.Get("DurableConfig").IsNull() {
-		basic = "service-role/AWSLambdaBasicDurableExecutionRolePolicy"
-	}
-	f.manage(managedARN(f.pos, basic))
-	if f.traced() {
-		f.manage(managedARN(f.pos, "AWSXRayDaemonWriteAccess"))
-	}
-	if !p.Get("VpcConfig").IsNull() {
-		f.manage(managedARN(f.pos, "service-role/AWSLambdaVPCAccessExecutionRole"))
-	}
-	if dlq := p.Get("DeadLetterQueue"); !dlq.IsNull() {
-		action := map[string]string{"SQS": "sqs:SendMessage", "SNS": "sns:Publish"}[text(dlq.Get("Type"))]
-		if action == "" || dlq.Get("TargetArn").IsNull() {
-			f.c.l.Errorf(dlq.Pos, "missing-key", "Write `Type: SQS` or `Type: SNS`, and TargetArn.", "DeadLetterQueue of %q needs a Type and a TargetArn", f.id)
-		} else {
-			f.grant("DeadLetterQueuePolicy", statement(dlq.Get("TargetArn"), action))
-		}
-	}
-	for i, n := range policyList(p.Get("Policies")) {
+	for i, n := range policyList(f.props.Get("Policies")) {
 		f.policy(f.id+"RolePolicy"+strconv.Itoa(i), n)
 	}
 }
