@@ -35,7 +35,8 @@ func (plainTemplate) Detect(p frontend.Project) (string, bool) {
 		if err != nil || !strings.Contains(string(data), "Resources") {
 			continue
 		}
-		if n, _ := ParseDoc(name, data); isTemplate(n) {
+		n, _ := ParseTemplate(name, data)
+		if n == nil && strings.Contains(string(data), "AWSTemplateFormatVersion") || isTemplate(n) { // its faults are told when it is read
 			return name, true
 		}
 	}

@@ -32,6 +32,12 @@ func ReadDoc(p frontend.Project, file string) (*Node, diag.List) {
 	return ParseTemplate(filepath.ToSlash(file), data)
 }
 
+// Says reports whether a file of the project holds a text. It is for those that cannot be read as documents.
+func Says(p frontend.Project, file, text string) bool {
+	data, err := readFile(filepath.Join(p.Root, filepath.FromSlash(file)))
+	return err == nil && strings.Contains(string(data), text)
+}
+
 // AppName makes an App's name out of the project's folder.
 func AppName(root string) string { return appName(root) }
 

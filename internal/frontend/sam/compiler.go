@@ -1,7 +1,7 @@
 package sam
 
 import (
-	"crypto/sha256"
+	"crypto/sha1" // as SAM does: a name, not a secret
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -216,7 +216,7 @@ func (c *compiler) known(n *cfn.Node) (string, bool) {
 
 // hashed is SAM's way to put any text into a logical ID.
 func hashed(lead, data string) string {
-	sum := sha256.Sum256([]byte(data))
+	sum := sha1.Sum([]byte(data))
 	return lead + hex.EncodeToString(sum[:])[:10]
 }
 

@@ -117,6 +117,7 @@ func (c *compiler) code(f *function, props *cfn.Node) *cfn.Node {
 	case !inline.IsNull():
 		props = props.With("Code", obj(inline.Pos, "ZipFile", inline))
 	case uri != nil && uri.Kind == cfn.Map && !isIntrinsic(uri):
+		c.l.Warnf(uri.Pos, "remote-code", "Write the local folder or zip as CodeUri.", "the code of %q is in S3, not here; the project folder is taken", f.id)
 		props = props.With("Code", obj(uri.Pos, "S3Bucket", uri.Get("Bucket"), "S3Key", uri.Get("Key"), "S3ObjectVersion", uri.Get("Version")))
 	default:
 		dir, known := c.known(uri)
@@ -127,7 +128,8 @@ func (c *compiler) code(f *function, props *cfn.Node) *cfn.Node {
 			c.l.Warnf(uri.Pos, "remote-code", "Write the local folder or zip as CodeUri.", "the code of %q is known only to a deploy; the project folder is taken", f.id)
 			dir = "."
 		case strings.HasPrefix(dir, "s3://"):
-			return props.With("Code", obj(uri.Pos, "S3Bucket", "remote", "S3Key", dir))
+			c.l.Warnf(uri.Pos, "remote-code", "Write the local folder or zip as CodeUri.", "the code of %q is in S3, not here; the project folder is taken", f.id)
+			dir = "."
 		}
 		if dir == "" {
 			dir = "."
@@ -292,6 +294,9 @@ func (f *function) sorted() []cfn.Entry {
 	key := func(e cfn.Entry) string {
 		if p := text(e.Value.At("Properties", "Path")); p != "" {
 			return p
+		}
+		if text(e.Value.Get("Type")) == "HttpApi" {
+			return "$default"
 		}
 		return e.Key
 	}

@@ -70,9 +70,10 @@ func (c *compiler) stateMachine(r *resource) {
 	role := or(p.Get("Role"))
 	if role == nil {
 		f := &function{resource: r, c: c}
-		for i, n := range policyList(p.Get("Policies")) {
-			f.policy(r.id+"RolePolicy"+string(rune('0'+i%10)), n)
+		if isTrue(p.At("Tracing", "Enabled")) {
+			f.manage(managedARN(r.pos, "AWSXrayWriteOnlyAccess"))
 		}
+		f.policies()
 		c.put(r, r.id+"Role", "AWS::IAM::Role", obj(r.pos, "AssumeRolePolicyDocument", trust(r.pos, "states.amazonaws.com"),
 			"ManagedPolicyArns", f.managed, "Policies", f.inline))
 		role = getAtt(r.pos, r.id+"Role", "Arn")

@@ -55,7 +55,8 @@ func (Frontend) Detect(p frontend.Project) (string, bool) {
 		if st, err := os.Stat(filepath.Join(p.Root, filepath.FromSlash(name))); err != nil || !st.Mode().IsRegular() {
 			continue
 		}
-		if n, _ := cfn.ReadDoc(p, name); isSAM(n) {
+		n, _ := cfn.ReadDoc(p, name)
+		if n == nil && cfn.Says(p, name, prefix[:len(prefix)-2]) || isSAM(n) { // its faults are told when it is read
 			return name, true
 		}
 	}
