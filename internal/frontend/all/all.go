@@ -8,6 +8,7 @@ package all
 
 import (
 	"github.com/ebb-run/ebb/internal/frontend"
+	"github.com/ebb-run/ebb/internal/frontend/cdk"
 	"github.com/ebb-run/ebb/internal/frontend/cloudformation"
 	"github.com/ebb-run/ebb/internal/frontend/sam"
 	"github.com/ebb-run/ebb/internal/frontend/serverless"
@@ -15,5 +16,5 @@ import (
 
 // Frontends returns every front-end, in order of detection.
 func Frontends() frontend.Registry {
-	return frontend.Registry{serverless.Frontend{}, sam.Frontend{}, cloudformation.New()}
+	return frontend.Registry{serverless.Frontend{}, cdk.Frontend{}, sam.Frontend{}, cloudformation.New()}
 }

@@ -87,7 +87,7 @@ func (c plainTemplate) Load(_ context.Context, p frontend.Project, o frontend.Op
 	if n == nil {
 		return nil, l
 	}
-	n = Include(p, n, &l)
+	n = Nest(p, Include(p, n, &l), &l)
 	in := Input{Name: appName(p.Root), Stage: o.Stage, Region: o.Region, Account: o.Account, Source: "CloudFormation", Params: o.Params}
 	if in.Stage == "" {
 		in.Stage = "dev"
