@@ -140,7 +140,7 @@ func (p *project) historyJob(j build.Job, args []string) (build.Job, error) {
 }
 
 // made is where programs of a project that make files put them.
-var made = filepath.Join(".ebb", "made") // never written
+var made = filepath.Join(".ebb", "build", "made") // never written
 
 // makes runs a program of the project that makes files.
 func (p *project) makes(ctx context.Context, t frontend.Tool) (string, error) {

@@ -179,24 +179,40 @@ func (s *assembly) template(st stack) *cfn.Node {
 		case "Conditions":
 			e.Value = filter(e.Value, func(p cfn.Entry) bool { return p.Key != "CDKMetadataAvailable" })
 		case "Resources":
-			e.Value = filter(e.Value, func(p cfn.Entry) bool {
-				typ, _ := p.Value.Get("Type").Text()
-				return typ != "AWS::CDK::Metadata" && !strings.HasPrefix(p.Key, notifier)
-			})
-			for i, r := range e.Value.Entries {
-				if typ, _ := r.Value.Get("Type").Text(); typ == "Custom::S3BucketNotifications" { // which are read themselves, without their helper
-					props := filter(r.Value.Get("Properties"), func(p cfn.Entry) bool { return p.Key != "ServiceToken" })
-					e.Value.Entries[i].Value = r.Value.With("Properties", props)
-				}
-			}
+			e.Value = resources(e.Value)
 		}
 		out.Entries = append(out.Entries, e)
 	}
 	return out
 }
 
+// resources leaves out what only the CDK's own deploys need. Notifications of buckets are read themselves, without their helper.
+func resources(n *cfn.Node) *cfn.Node {
+	out := filter(n, func(e cfn.Entry) bool {
+		typ, _ := e.Value.Get("Type").Text()
+		roles := e.Value.At("Properties", "Roles")
+		helps := typ == "AWS::IAM::Policy" && roles != nil && len(roles.Items) == 1 && isNotifier(roles.Items[0].Get("Ref"))
+		return typ != "AWS::CDK::Metadata" && !strings.HasPrefix(e.Key, notifier) && !helps
+	})
+	for i, r := range out.Entries {
+		if typ, _ := r.Value.Get("Type").Text(); typ == "Custom::S3BucketNotifications" {
+			props := filter(r.Value.Get("Properties"), func(p cfn.Entry) bool { return p.Key != "ServiceToken" })
+			out.Entries[i].Value = filter(r.Value, func(k cfn.Entry) bool { return k.Key != "DependsOn" }).With("Properties", props)
+		}
+	}
+	return out
+}
+
+func isNotifier(n *cfn.Node) bool {
+	id, _ := n.Text()
+	return strings.HasPrefix(id, notifier)
+}
+
 func filter(n *cfn.Node, keep func(cfn.Entry) bool) *cfn.Node {
-	out := cfn.NewMap(n.Pos)
+	out := cfn.NewMap(n.Place())
+	if n == nil {
+		return out
+	}
 	for _, e := range n.Entries {
 		if keep(e) {
 			out.Entries = append(out.Entries, e)
