@@ -3,6 +3,7 @@ module github.com/ebb-run/ebb
 go 1.26.0
 
 require (
+	github.com/BurntSushi/toml v1.6.0
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/aws/aws-sdk-go-v2 v1.41.0
 	github.com/bmatcuk/doublestar/v4 v4.10.4

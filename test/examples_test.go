@@ -13,6 +13,7 @@ var calls = map[string]struct{ path, want string }{ // never written
 	"hello-api":            {"/hello/ann", `{"message":"Hello, ann!"}`},
 	"stream-node":          {"/", "data: 1\n\ndata: 2\n\ndata: 3"},
 	"hello-cloudformation": {"/hello/ann", `{"message": "Hello, ann!"}`},
+	"hello-sam":            {"/hello/ann", `{"message":"Good day, ann!","payload":"2.0"}`},
 	"layers":               {"/hello/ann", `{"message": "HELLO, ANN!"}`},
 }
 

@@ -111,7 +111,7 @@ func (c *command) layerFiles(given []string) (map[string]string, error) {
 
 // find says whether the folder holds a project. It only looks, so that nothing is made in a folder that is none.
 func (p *project) find() (frontend.Frontend, frontend.Project, error) {
-	return all.Frontends().Find(frontend.Project{Root: p.root, Env: p.c.Env, Exec: p.exec, Reads: p.fence().Check,
+	return all.Frontends().Find(frontend.Project{Root: p.root, Env: p.c.Env, Exec: p.exec, Run: p.makes, Reads: p.fence().Check,
 		Script: func(file string) (string, error) { return build.Script(file, p.fence()) }})
 }
 
@@ -126,7 +126,7 @@ func (p *project) fence() *fence.Fence {
 		}
 		allow[i] = p.c.abs(file)
 	}
-	return fence.New(fence.Options{Root: p.root, Env: p.c.Env, Allow: allow})
+	return fence.New(fence.Options{Root: p.root, Own: []string{filepath.Join(p.root, made)}, Env: p.c.Env, Allow: allow})
 }
 
 // load reads the project file and shows what it has to say.

@@ -7,13 +7,16 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/build"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/frontend"
 	"github.com/ebb-run/ebb/internal/sandbox/process"
 	"github.com/ebb-run/ebb/internal/workshop"
 )
@@ -134,4 +137,49 @@ func (p *project) historyJob(j build.Job, args []string) (build.Job, error) {
 			return j, errs.New(errs.NotFound, "%s is in no repository", p.root)
 		}
 	}
+}
+
+// made is where programs of a project that make files put them.
+var made = filepath.Join(".ebb", "build", "made") // never written
+
+// makes runs a program of the project that makes files.
+func (p *project) makes(ctx context.Context, t frontend.Tool) (string, error) {
+	rel := filepath.Join(made, t.Out)
+	out := filepath.Join(p.root, rel)
+	if err := os.RemoveAll(out); err != nil {
+		return "", fmt.Errorf("empty %s: %w", rel, err)
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return "", fmt.Errorf("make %s: %w", rel, err)
+	}
+	program, err := p.c.lookPath(t.Name)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", t.Name, err)
+	}
+	fill := func(list []string) []string {
+		filled := make([]string, len(list))
+		for i, s := range list {
+			filled[i] = strings.ReplaceAll(s, frontend.OutDir, out)
+		}
+		return filled
+	}
+	env := append(build.ToolEnv(os.Environ(), p.settings.BuildEnv), fill(t.Env)...)
+	sum := sha256.Sum256([]byte(p.root))
+	run, err := p.runner("read-" + hex.EncodeToString(sum[:8]))
+	if err != nil {
+		return "", err
+	}
+	var said bytes.Buffer
+	if run == nil {
+		cmd := exec.CommandContext(ctx, program, fill(t.Args)...)
+		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = p.root, env, &said, &said, time.Second
+		err = cmd.Run()
+	} else {
+		err = run(ctx, build.Job{Root: p.root, Dir: p.root, Writes: []string{out}, Output: &said, Shows: build.ModulesAbove(p.root, p.fence()),
+			Steps: []build.Step{{Command: append([]string{program}, fill(t.Args)...), Env: env, Keep: p.settings.BuildEnv}}})
+	}
+	if text := strings.TrimSpace(said.String()); err != nil && text != "" {
+		err = fmt.Errorf("%s: %w: %s", t.Name, err, text)
+	}
+	return filepath.ToSlash(rel), err
 }

@@ -31,7 +31,7 @@ type watcher struct {
 const quiet = 30 * time.Millisecond
 
 // unwatched are folders whose changes never mean a redeploy.
-var unwatched = map[string]bool{".git": true, ".ebb": true, ".serverless": true, "node_modules": true, "__pycache__": true, ".venv": true, "venv": true, ".idea": true, ".vscode": true, ".build": true}
+var unwatched = map[string]bool{".git": true, ".ebb": true, ".serverless": true, ".aws-sam": true, "cdk.out": true, "node_modules": true, "__pycache__": true, ".venv": true, "venv": true, ".idea": true, ".vscode": true, ".build": true}
 
 func (u *upRun) startWatch() (*watcher, error) {
 	w := &watcher{root: u.p.root, outputs: u.c.outputs, changes: make(chan []string), done: make(chan struct{})}

@@ -10,7 +10,7 @@
 //     only together with at least one error.
 //  3. What is declared and not understood is in the App (app.Foreign, a Trigger) or in a
 //     diagnostic, never dropped in silence.
-//  4. Load runs the project's own code only through Project.Exec.
+//  4. Load runs the project's own code only through Project.Exec and Project.Run.
 //  5. Load reads no file that Project.MayRead refuses, the project's main file included.
 package frontend
 
@@ -31,11 +31,24 @@ type Project struct {
 	// Exec runs a program in the project (its own node, say) and returns what it printed on standard
 	// output. nil means that running project code is not allowed.
 	Exec func(ctx context.Context, name string, args ...string) ([]byte, error)
+	// Run runs a program that makes files, and gives the folder of these relative to Root, with slashes. nil is as with Exec.
+	Run func(ctx context.Context, t Tool) (dir string, err error)
 	// Reads says whether a file that is there may be read for the project; an error says why not, with the mend as hint. nil allows what is
 	// below Root. What the project names is asked about, not what the user does.
 	Reads func(file string) error
 	// Script makes one CommonJS module of a TypeScript file and what it imports of the project. nil means that there is nobody to do it.
 	Script func(file string) (string, error)
+}
+
+// OutDir stands, in the arguments and the environment of a Tool, for the folder that it writes to.
+const OutDir = "{out}"
+
+// Tool is a program of the project that makes files. It may connect to package registries, and to nothing else; it has no credentials.
+type Tool struct {
+	Name string
+	Args []string
+	Env  []string // beside what every tool is given
+	Out  string   // name of the folder it writes to, which is empty before
 }
 
 // MayRead asks Reads about a file, named by an absolute path.

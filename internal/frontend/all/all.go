@@ -8,11 +8,13 @@ package all
 
 import (
 	"github.com/ebb-run/ebb/internal/frontend"
+	"github.com/ebb-run/ebb/internal/frontend/cdk"
 	"github.com/ebb-run/ebb/internal/frontend/cloudformation"
+	"github.com/ebb-run/ebb/internal/frontend/sam"
 	"github.com/ebb-run/ebb/internal/frontend/serverless"
 )
 
 // Frontends returns every front-end, in order of detection.
 func Frontends() frontend.Registry {
-	return frontend.Registry{serverless.Frontend{}, cloudformation.New()}
+	return frontend.Registry{serverless.Frontend{}, cdk.Frontend{}, sam.Frontend{}, cloudformation.New()}
 }

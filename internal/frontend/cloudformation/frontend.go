@@ -10,7 +10,6 @@ import (
 
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/diag"
-	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/frontend"
 )
 
@@ -36,7 +35,8 @@ func (plainTemplate) Detect(p frontend.Project) (string, bool) {
 		if err != nil || !strings.Contains(string(data), "Resources") {
 			continue
 		}
-		if n, _ := ParseDoc(name, data); isTemplate(n) {
+		n, _ := ParseTemplate(name, data)
+		if n == nil && strings.Contains(string(data), "AWSTemplateFormatVersion") || isTemplate(n) { // its faults are told when it is read
 			return name, true
 		}
 	}
@@ -83,26 +83,11 @@ func (c plainTemplate) Load(_ context.Context, p frontend.Project, o frontend.Op
 			return nil, l
 		}
 	}
-	full := filepath.Join(p.Root, filepath.FromSlash(file))
-	data, err := readFile(full)
-	if err == nil {
-		if err := p.MayRead(full); err != nil {
-			l.Errorf(diag.Pos{File: file}, "outside", errs.HintOf(err), "%v", err)
-			return nil, l
-		}
-	}
-	switch {
-	case err != nil:
-		l.Errorf(diag.Pos{File: file}, "unreadable", "", "the file cannot be read: %s", pathless(err))
-		return nil, l
-	case len(data) > maxTemplate:
-		l.Errorf(diag.Pos{File: file}, "too-large", "", "the template has more than %d bytes", maxTemplate)
-		return nil, l
-	}
-	n, l := ParseDoc(filepath.ToSlash(file), data)
+	n, l := ReadDoc(p, file)
 	if n == nil {
 		return nil, l
 	}
+	n = Nest(p, Include(p, n, &l), &l)
 	in := Input{Name: appName(p.Root), Stage: o.Stage, Region: o.Region, Account: o.Account, Source: "CloudFormation", Params: o.Params}
 	if in.Stage == "" {
 		in.Stage = "dev"

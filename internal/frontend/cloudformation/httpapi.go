@@ -29,12 +29,7 @@ func (l *loader) httpAPI(r *resource) {
 		api.CORS = &app.CORS{Origins: c.strs("AllowOrigins"), Methods: c.strs("AllowMethods"), Headers: c.strs("AllowHeaders"),
 			Expose: c.strs("ExposeHeaders"), MaxAgeSec: c.num("MaxAge", 0), Credentials: c.flag("AllowCredentials", false)}
 	}
-	for _, key := range []string{"Body", "BodyS3Location"} {
-		if o.has(key) {
-			l.diags.Warnf(o.pos(key), "openapi", "Declare the routes as resources of the template.", "routes in the OpenAPI document of %q are not read", r.id)
-			r.modeled = false
-		}
-	}
+	l.remoteBody(r, o)
 	if o.has("Target") {
 		api.Stage = "$default"
 	}

@@ -84,7 +84,7 @@ func (l *loader) sections() {
 		}
 		switch {
 		case strings.HasPrefix(name, "AWS::Serverless"):
-			l.diags.Errorf(t.Pos, "unsupported", samHint, "this is a SAM template, and SAM templates are not read yet")
+			l.diags.Errorf(t.Pos, "unsupported", "", "a SAM template is none of CloudFormation")
 		case strings.HasPrefix(name, "AWS::LanguageExtensions"):
 		default:
 			l.diags.Warnf(t.Pos, "transform", "", "the transform %q runs only in the cloud and is ignored", name)
@@ -95,7 +95,12 @@ func (l *loader) sections() {
 // maxResources is ten times what CloudFormation takes in one template.
 const maxResources = 5000
 
-const samHint = "Let `aws cloudformation package` and a deploy expand it, and give the resulting CloudFormation template."
+const samHint = "Add `Transform: AWS::Serverless-2016-10-31` at the top of the template."
+
+// samTypes are those resources of SAM that a template has in another form once it is compiled.
+func samTypes() []string {
+	return strings.Fields("AWS::Serverless::Function AWS::Serverless::Api AWS::Serverless::HttpApi AWS::Serverless::SimpleTable AWS::Serverless::LayerVersion AWS::Serverless::StateMachine")
+}
 
 func resourceKeys() []string {
 	return strings.Fields("Type Properties DependsOn Condition DeletionPolicy UpdateReplacePolicy Metadata CreationPolicy UpdatePolicy")
@@ -142,8 +147,8 @@ func (l *loader) evalResources() {
 			l.diags.Errorf(en.Pos, "missing-key", "", "the resource %q has no Type", en.Key)
 			continue
 		}
-		if strings.HasPrefix(typ, "AWS::Serverless::") {
-			l.diags.Errorf(en.Value.Get("Type").Pos, "unsupported", samHint, "%s is a SAM resource, and SAM templates are not read yet", typ)
+		if slices.Contains(samTypes(), typ) {
+			l.diags.Errorf(en.Value.Get("Type").Pos, "unsupported", samHint, "%s is a SAM resource, and the template is none of SAM", typ)
 			continue
 		}
 		for _, k := range en.Value.Entries {
@@ -151,7 +156,9 @@ func (l *loader) evalResources() {
 				l.diags.Warnf(k.Pos, "unknown-key", nearHint(k.Key, resourceKeys()), "a resource has no key %q", k.Key)
 			}
 		}
-		l.at = en.Key
+		if !strings.HasPrefix(typ, "AWS::Serverless::") { // of which the transform makes several resources, that may need others in between
+			l.at = en.Key
+		}
 		props := l.eval(en.Value.Get("Properties"))
 		if props.IsNull() {
 			props = NewMap(en.Pos)

@@ -22,8 +22,9 @@ func (l *loader) model() {
 		{"AWS::ApiGateway::Stage": l.restStage, "AWS::ApiGateway::Deployment": l.restDeployment, "AWS::ApiGatewayV2::Deployment": l.httpDeployment, "AWS::ApiGatewayV2::Stage": l.httpStage,
 			"AWS::ApiGateway::Resource": l.restResource},
 		{"AWS::ApiGateway::Method": l.restMethod, "AWS::ApiGatewayV2::Route": l.httpRoute},
+		{"AWS::ApiGateway::RestApi": l.document, "AWS::ApiGatewayV2::Api": l.document},
 		{"AWS::Events::Rule": l.rule, "AWS::Scheduler::Schedule": l.scheduler, "AWS::Lambda::EventSourceMapping": l.eventSource,
-			"AWS::SNS::Subscription": l.subscription, "AWS::SNS::Topic": l.topic, "AWS::S3::Bucket": l.bucket,
+			"AWS::SNS::Subscription": l.subscription, "AWS::SNS::Topic": l.topic, "AWS::S3::Bucket": l.bucket, "Custom::S3BucketNotifications": l.bucketNotifications,
 			"AWS::Logs::SubscriptionFilter": l.logFilter, "AWS::IoT::TopicRule": l.iotRule, "AWS::Cognito::UserPool": l.userPool},
 	}
 	for _, pass := range passes {

@@ -201,7 +201,12 @@ const (
 
 // ParseDoc reads a YAML (or JSON) document. CloudFormation's short tags (!Ref, !GetAtt, !Sub, …) become
 // their long forms. Faults are diagnostics at file; the Node is nil when nothing could be read.
-func ParseDoc(file string, data []byte) (*Node, diag.List) {
+func ParseDoc(file string, data []byte) (*Node, diag.List) { return parseDoc(file, data, false) }
+
+// ParseTemplate is ParseDoc for templates: of a key that is there twice the last counts, as in the cloud, with a warning.
+func ParseTemplate(file string, data []byte) (*Node, diag.List) { return parseDoc(file, data, true) }
+
+func parseDoc(file string, data []byte, lenient bool) (*Node, diag.List) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if looksJSON(file, data) {
 		return parseJSON(file, data)
@@ -216,7 +221,7 @@ func ParseDoc(file string, data []byte) (*Node, diag.List) {
 	if len(doc.Content) == 0 {
 		return &Node{Kind: Null, Pos: diag.Pos{File: file}}, l
 	}
-	r := reader{file: file, diags: &l}
+	r := reader{file: file, diags: &l, lenient: lenient}
 	n := r.node(doc.Content[0], 0)
 	if l.HasErrors() {
 		return nil, l
@@ -252,6 +257,8 @@ type reader struct {
 	count int
 	text  int
 	over  bool // the limits are passed; the rest is not read
+
+	lenient bool // of a key that is there twice the last counts
 }
 
 func (r *reader) node(y *yaml.Node, depth int) *Node {
@@ -313,7 +320,10 @@ func (r *reader) mapping(y *yaml.Node, pos diag.Pos, depth int) *Node {
 			r.diags.Errorf(kpos, "bad-key", "", "a key must be a plain word")
 			continue
 		}
-		if seen[k.Value] {
+		if seen[k.Value] && r.lenient {
+			r.diags.Warnf(kpos, "duplicate-key", "Remove one of the two.", "the key %q is there twice; the last counts", k.Value)
+			n.Entries = slices.DeleteFunc(n.Entries, func(e Entry) bool { return e.Key == k.Value })
+		} else if seen[k.Value] {
 			r.diags.Errorf(kpos, "duplicate-key", "Remove one of the two.", "the key %q is there twice", k.Value)
 			continue
 		}

@@ -40,14 +40,17 @@ func (l *loader) restAPI(r *resource) {
 	if types := o.obj("EndpointConfiguration").strs("Types"); len(types) > 0 {
 		api.Endpoint = strings.ToLower(types[0])
 	}
-	for _, key := range []string{"Body", "BodyS3Location"} {
-		if o.has(key) {
-			l.diags.Warnf(o.pos(key), "openapi", "Declare the routes as resources of the template.", "routes in the OpenAPI document of %q are not read", r.id)
-			r.modeled = false
-		}
-	}
+	l.remoteBody(r, o)
 	l.rest[r.id] = &restAPI{paths: map[string]string{}, cors: map[string]*app.CORS{}, mocks: map[string]restPending{}}
 	l.app.APIs = append(l.app.APIs, api)
+}
+
+// remoteBody says that an API's routes are in a document which is not here.
+func (l *loader) remoteBody(r *resource, o object) {
+	if o.has("BodyS3Location") {
+		l.diags.Warnf(o.pos("BodyS3Location"), "openapi", "Write the document into the template, as Body.", "routes in the OpenAPI document of %q are not read", r.id)
+		r.modeled = false
+	}
 }
 
 // declared says whether a document is there: Serverless writes an empty text where there is no policy.

@@ -154,6 +154,35 @@ func (l *loader) bucket(r *resource) {
 	}
 }
 
+// bucketNotifications reads the CDK's own resource for the notifications of a bucket, in the form of S3's API.
+func (l *loader) bucketNotifications(r *resource) {
+	o := l.object(r.props)
+	n := o.obj("NotificationConfiguration")
+	source := o.val("BucketName")
+	if id, attr, ok := source.Attribute(); ok && attr == "Ref" {
+		source = app.Attr(id, "Arn")
+	}
+	r.modeled = !n.has("QueueConfigurations") && !n.has("TopicConfigurations")
+	for _, c := range n.objs("LambdaFunctionConfigurations") {
+		f := l.target(r, c, "LambdaFunctionArn")
+		if f == nil {
+			r.modeled = false
+			continue
+		}
+		var rules []any
+		for _, rule := range c.obj("Filter").obj("Key").objs("FilterRules") {
+			rules = append(rules, map[string]any{"Name": rule.str("Name"), "Value": rule.str("Value")})
+		}
+		for _, event := range c.strs("Events") {
+			settings := map[string]any{"Event": event}
+			if rules != nil {
+				settings["Filter"] = map[string]any{"S3Key": map[string]any{"Rules": rules}}
+			}
+			l.trigger(app.Trigger{ID: r.id, Function: f.Key, Kind: "s3", Source: source, Enabled: true, Settings: settings})
+		}
+	}
+}
+
 // logFilter reads AWS::Logs::SubscriptionFilter.
 func (l *loader) logFilter(r *resource) {
 	o := l.object(r.props)

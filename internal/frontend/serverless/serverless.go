@@ -22,7 +22,8 @@
 //   - Routes on an API of another stack get an API of their own, since they could not be served otherwise.
 //   - Two routes whose paths give the same logical ID both stay.
 //
-// It does not run plugins. Those that are known have their effect taken or are named in a note.
+// It does not run plugins itself. Those that are known have their effect taken or are named in a note. Where others are used and the
+// project has Serverless 3 or osls installed, that compiles and packages the project instead.
 package serverless
 
 import (
@@ -79,7 +80,15 @@ func (Frontend) Detect(p frontend.Project) (string, bool) {
 // Load implements [frontend.Frontend].
 func (f Frontend) Load(ctx context.Context, p frontend.Project, o frontend.Options) (*app.App, diag.List) {
 	var l diag.List
+	if p.File == "" {
+		p.File, _ = f.Detect(p)
+	}
 	c, t, in, ok := f.compile(ctx, p, o, &l)
+	if c != nil {
+		if a, more, done := f.viaPackage(ctx, p, o, c, &l); done {
+			return a, once(more)
+		}
+	}
 	if !ok {
 		return nil, once(l)
 	}
