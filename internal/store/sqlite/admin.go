@@ -20,7 +20,9 @@ func (c *catalog) find(tenant, table string) (*live, error) {
 	return nil, errs.New(errs.NotFound, "no table %s", table)
 }
 
-func (s *Store) find(tenant, table string) (*live, error) { return s.catalog.Load().find(tenant, table) }
+func (s *Store) find(tenant, table string) (*live, error) {
+	return s.catalog.Load().find(tenant, table)
+}
 
 // told returns a table's description with its counts.
 func (l *live) told() store.Table {

@@ -30,7 +30,9 @@ func open(t *testing.T, path string, opt sqlite.Options) *sqlite.Store {
 
 func TestStore_KeepsTheContract(t *testing.T) {
 	t.Parallel()
-	storetest.Tables(t, func(t *testing.T) store.Tables { return open(t, filepath.Join(t.TempDir(), "tables.db"), sqlite.Options{}) })
+	storetest.Tables(t, func(t *testing.T) store.Tables {
+		return open(t, filepath.Join(t.TempDir(), "tables.db"), sqlite.Options{})
+	})
 }
 
 func simple(name string) store.Table {
