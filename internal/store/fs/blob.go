@@ -108,26 +108,40 @@ func (s *Store) take(ctx context.Context, r io.Reader, most int64, a store.Algor
 	buf := s.free.Get().(*[frame]byte)
 	defer s.free.Put(buf)
 	counter := newCounter(a)
-	n, err := io.ReadFull(r, buf[check:])
-	if err != nil && err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
+	n, end, err := fill(r, buf[check:])
+	if err != nil {
 		return nil, err
 	}
-	if err == io.ErrUnexpectedEOF || err == io.EOF {
-		if err == io.ErrUnexpectedEOF && n <= inlineMost || n == 0 {
-			return s.inline(ctx, buf, n, counter)
-		}
+	if end && n <= inlineMost {
+		return s.inline(ctx, buf, n, counter)
 	}
 	id, err := s.newID(ctx)
 	if err != nil {
 		return nil, err
 	}
 	b := &blob{id: id}
-	if err := s.writeFile(ctx, b, buf, n, r, most, counter); err != nil {
+	if err := s.writeFile(ctx, b, buf, n, end, r, most, counter); err != nil {
 		s.drop(b)
 		return nil, full(err)
 	}
 	b.sums = counter.sums()
 	return b, nil
+}
+
+// fill reads until the buffer is full or the reader ends. It is not io.ReadFull, which gives a reader's end the same error as a body that was
+// cut on its way.
+func fill(r io.Reader, buf []byte) (n int, end bool, err error) {
+	for n < len(buf) {
+		m, err := r.Read(buf[n:])
+		n += m
+		if err == io.EOF {
+			return n, true, nil
+		}
+		if err != nil {
+			return n, false, err
+		}
+	}
+	return n, false, nil
 }
 
 func (s *Store) inline(ctx context.Context, buf *[frame]byte, n int, counter *counter) (*blob, error) {
@@ -146,8 +160,8 @@ func (s *Store) inline(ctx context.Context, buf *[frame]byte, n int, counter *co
 	return b, nil
 }
 
-// writeFile writes blocks to the blob's file, of which the first n bytes are in buf.
-func (s *Store) writeFile(ctx context.Context, b *blob, buf *[frame]byte, n int, r io.Reader, most int64, counter *counter) (err error) {
+// writeFile writes blocks to the blob's file, of which the first n bytes, all at the end, are in buf.
+func (s *Store) writeFile(ctx context.Context, b *blob, buf *[frame]byte, n int, end bool, r io.Reader, most int64, counter *counter) (err error) {
 	path := s.path(b.id)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrNotExist) {
@@ -170,14 +184,14 @@ func (s *Store) writeFile(ctx context.Context, b *blob, buf *[frame]byte, n int,
 		if _, err := f.Write(buf[:check+n]); err != nil {
 			return err
 		}
-		if n < block {
+		if end {
 			break
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		var err error
-		if n, err = io.ReadFull(r, buf[check:]); err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		if n, end, err = fill(r, buf[check:]); err != nil {
 			return err
 		}
 	}

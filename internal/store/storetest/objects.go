@@ -380,6 +380,8 @@ func failedBody(t *testing.T, o objects) {
 	for _, n := range []int{0, 100, 65532, 200_000} {
 		_, err := o.Put(t.Context(), o.key("k"), store.PutObject{Body: io.MultiReader(strings.NewReader(noise(n)), failing{gone})})
 		want(t, err, gone)
+		_, err = o.Put(t.Context(), o.key("k"), store.PutObject{Body: io.MultiReader(strings.NewReader(noise(n)), failing{io.ErrUnexpectedEOF})})
+		want(t, err, io.ErrUnexpectedEOF)
 	}
 	same(t, "what stands", o.get(t, "k", ""), "old")
 }
