@@ -123,3 +123,20 @@ func checkAddress(c *wire.Call) error {
 	}
 	return nil
 }
+
+// hoist makes headers of the parameters of a presigned URL that stand for some. They were signed with it.
+func hoist(c *wire.Call) {
+	if c.Claim == nil || !c.Claim.Presigned {
+		return
+	}
+	for k, list := range c.Query {
+		low := strings.ToLower(k)
+		kept := strings.HasPrefix(low, "x-amz-meta-") || slices.Contains([]string{"x-amz-acl", "x-amz-tagging", "x-amz-storage-class", "x-amz-server-side-encryption", "x-amz-checksum-algorithm", "x-amz-checksum-mode"}, low)
+		if c.Claim.Older() { // which signs all that it has there
+			kept = kept || low == "content-type"
+		}
+		if kept && c.Request.Header.Get(k) == "" {
+			c.Request.Header.Set(k, list[0])
+		}
+	}
+}

@@ -3,6 +3,7 @@ package s3
 import (
 	"context"
 	"crypto/hmac"
+	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -175,6 +176,9 @@ func (s *service) admitForm(ctx context.Context, c *wire.Call, f *form) (least, 
 	if encoded == "" || s.Authenticate == nil {
 		return 0, 0, accessDenied()
 	}
+	if f.fields["awsaccesskeyid"] != "" {
+		return s.admitOlder(ctx, c, f)
+	}
 	credential := strings.Split(f.fields["x-amz-credential"], "/")
 	if len(credential) != 5 || f.fields["x-amz-algorithm"] != "AWS4-HMAC-SHA256" {
 		return 0, 0, invalidArgument("X-Amz-Credential", f.fields["x-amz-credential"], "Bucket POST must contain a field named 'X-Amz-Credential' of the form <access key>/<date>/<region>/s3/aws4_request")
@@ -191,13 +195,32 @@ func (s *service) admitForm(ctx context.Context, c *wire.Call, f *form) (least, 
 	if !hmac.Equal([]byte(want), []byte(strings.ToLower(f.fields["x-amz-signature"]))) {
 		return 0, 0, wire.Errorf("SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided. Check your key and signing method.").With(http.StatusForbidden)
 	}
+	return s.admitPolicy(c, f, who)
+}
+
+// admitOlder is admitForm for signatures of S3's older form.
+func (s *service) admitOlder(ctx context.Context, c *wire.Call, f *form) (least, most int64, err error) {
+	secret, who, err := s.Authenticate(ctx, f.fields["awsaccesskeyid"], f.fields["x-amz-security-token"])
+	if err != nil {
+		return 0, 0, err
+	}
+	h := hmac.New(sha1.New, []byte(secret))
+	h.Write([]byte(f.fields["policy"]))
+	if !hmac.Equal([]byte(base64.StdEncoding.EncodeToString(h.Sum(nil))), []byte(f.fields["signature"])) {
+		return 0, 0, wire.Errorf("SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided. Check your key and signing method.").With(http.StatusForbidden)
+	}
+	return s.admitPolicy(c, f, who)
+}
+
+// admitPolicy holds a form whose policy was signed by who to it.
+func (s *service) admitPolicy(c *wire.Call, f *form, who wire.Caller) (least, most int64, err error) {
 	c.Caller = who
 	if who.May != nil {
 		if err := who.May("s3:PutObject"); err != nil {
 			return 0, 0, err
 		}
 	}
-	raw, err := base64.StdEncoding.DecodeString(encoded)
+	raw, err := base64.StdEncoding.DecodeString(f.fields["policy"])
 	if err != nil {
 		return 0, 0, wire.Errorf("InvalidPolicyDocument", "Invalid Policy: Invalid Base64.")
 	}
@@ -233,7 +256,7 @@ func checkForm(raw []byte, fields map[string]string, bucket string, now time.Tim
 		return 0, 0, denied("Policy expired.")
 	}
 	most = store.MaxPart
-	covered := map[string]bool{"policy": true, "x-amz-signature": true, "file": true, "bucket": true}
+	covered := map[string]bool{"policy": true, "x-amz-signature": true, "file": true, "bucket": true, "awsaccesskeyid": true, "signature": true}
 	value := func(name string) string {
 		if name == "bucket" {
 			return bucket

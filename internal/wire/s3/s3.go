@@ -81,6 +81,7 @@ func (s *service) wrap(f operation) operation {
 		if err := checkAddress(c); err != nil {
 			return nil, err
 		}
+		hoist(c)
 		if c.Request.Header.Get("Origin") != "" && c.Operation != opPreflight {
 			s.allowOrigin(ctx, c)
 		}
