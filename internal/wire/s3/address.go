@@ -91,8 +91,8 @@ func anonymous(c *wire.Call) bool {
 
 var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
-// validBucket is S3's rule for names: S3 guide, "General purpose bucket naming rules".
-func validBucket(name string) bool {
+// ValidBucket says whether a bucket may have the name: S3 guide, "General purpose bucket naming rules".
+func ValidBucket(name string) bool {
 	if !bucketName.MatchString(name) || strings.Contains(name, "..") {
 		return false
 	}
@@ -103,7 +103,7 @@ func validBucket(name string) bool {
 // checkAddress checks the bucket and the key of an address.
 func checkAddress(c *wire.Call) error {
 	bucket, ok := c.Labels["Bucket"]
-	if ok && !validBucket(bucket) {
+	if ok && !ValidBucket(bucket) {
 		e := wire.Errorf("InvalidBucketName", "The specified bucket is not valid.")
 		e.Fields = map[string]any{"BucketName": bucket}
 		return e

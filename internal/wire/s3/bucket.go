@@ -112,6 +112,7 @@ func (s *service) createBucket(ctx context.Context, c *wire.Call) (*shape.Answer
 	if err != nil && !errors.Is(err, store.ErrBucketExists) { // made again in us-east-1 it is no error
 		return nil, err
 	}
+	s.changed(ctx, c)
 	c.Header.Set("Location", "/"+c.Labels["Bucket"])
 	return done(http.StatusOK), nil
 }
@@ -120,13 +121,13 @@ func (s *service) deleteBucket(ctx context.Context, c *wire.Call) (*shape.Answer
 	if err := s.Objects.DeleteBucket(ctx, bucketOf(c)); err != nil {
 		return nil, err
 	}
-	s.changed(c)
+	s.changed(ctx, c)
 	return done(http.StatusNoContent), nil
 }
 
-func (s *service) changed(c *wire.Call) {
+func (s *service) changed(ctx context.Context, c *wire.Call) {
 	if s.Changed != nil {
-		s.Changed(bucketOf(c))
+		s.Changed(ctx, bucketOf(c))
 	}
 }
 

@@ -109,7 +109,7 @@ func (s *service) putDocument(ctx context.Context, c *wire.Call, d documentKind)
 func (s *service) setDocument(ctx context.Context, c *wire.Call, name string, data []byte) error {
 	err := s.Objects.SetBucket(ctx, bucketOf(c), func(b *store.Bucket) error { return setDocument(b, name, data) })
 	if err == nil {
-		s.changed(c)
+		s.changed(ctx, c)
 	}
 	return err
 }

@@ -122,7 +122,7 @@ func (n Notification) Wants(c store.ObjectChange) bool {
 
 // Record is a change as S3's notifications have it: S3 guide, "Event message structure". id is that of the notification.
 func Record(c store.ObjectChange, id, region, account string) json.RawMessage {
-	object := map[string]any{"key": encodeEventKey(c.Key), "sequencer": fmt.Sprintf("%016X", c.Seq)}
+	object := map[string]any{"key": EncodeKey(c.Key), "sequencer": fmt.Sprintf("%016X", c.Seq)}
 	if !strings.HasPrefix(c.Event.Name, "ObjectRemoved:") {
 		object["size"] = c.Size
 	}
@@ -149,8 +149,8 @@ func Record(c store.ObjectChange, id, region, account string) json.RawMessage {
 	return data
 }
 
-// encodeEventKey encodes as notifications do: blanks as plus signs, slashes as they are.
-func encodeEventKey(key string) string {
+// EncodeKey encodes a key as notifications do: blanks as plus signs, slashes as they are.
+func EncodeKey(key string) string {
 	return strings.ReplaceAll(url.QueryEscape(key), "%2F", "/")
 }
 

@@ -33,7 +33,7 @@ type Options struct {
 	// Authenticate gives the secret of an access key, for forms, which are signed in their own way. nil: no forms.
 	Authenticate func(ctx context.Context, accessKey, token string) (secret string, who wire.Caller, err error)
 	// Changed is told when a bucket's notifications or lifecycle may be others; may be nil.
-	Changed func(id store.BucketID)
+	Changed func(ctx context.Context, id store.BucketID)
 }
 
 type service struct{ Options }
