@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -150,11 +151,11 @@ func conditionOf(c *wire.Call) (store.ObjectCondition, error) {
 func unquoted(etag string) string { return strings.Trim(strings.TrimSpace(etag), `"`) }
 
 func (s *service) eventOf(c *wire.Call, name string) store.ObjectEvent {
-	ip := c.Request.RemoteAddr
-	if i := strings.LastIndex(ip, ":"); i > 0 {
-		ip = strings.Trim(ip[:i], "[]")
+	ip := "127.0.0.1" // of functions, whose connections have no address
+	if at, err := netip.ParseAddrPort(c.Request.RemoteAddr); err == nil {
+		ip = at.Addr().String()
 	}
-	return store.ObjectEvent{Name: name, Principal: c.Caller.UserID, Request: c.RequestID, SourceIP: ip}
+	return store.ObjectEvent{Name: name, Principal: "AWS:" + c.Caller.UserID, Request: c.RequestID, SourceIP: ip}
 }
 
 func (s *service) putObject(ctx context.Context, c *wire.Call) (*shape.Answer, error) {
