@@ -16,7 +16,7 @@ import (
 
 // ActiveTrigger says whether a Node runs Triggers of the kind; the others are declared only.
 func ActiveTrigger(kind string) bool {
-	return kind == "eventBridge" || kind == "schedule" || kind == "sqs" || kind == "stream" || kind == "sns"
+	return kind == "eventBridge" || kind == "schedule" || kind == "sqs" || kind == "stream" || kind == "sns" || kind == "s3"
 }
 
 // Published says that events are durable.

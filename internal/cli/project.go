@@ -157,7 +157,7 @@ func inactive(a *app.App, diags *diag.List) {
 	}
 	kinds := map[string][]string{}
 	for _, r := range a.Resources {
-		if r.Kind != app.Foreign && r.Kind != app.Layer {
+		if r.Kind != app.Foreign && r.Kind != app.Layer && r.Kind != app.Bucket {
 			kinds[r.Kind] = append(kinds[r.Kind], r.ID)
 		}
 	}

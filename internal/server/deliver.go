@@ -158,6 +158,10 @@ func (s *Server) text(t *target, v *bus.Delivery) ([]byte, error) {
 	case t.Via == invocation.ViaTopic:
 		return s.protocol.Notice(nil, t.unit(), b), nil
 	}
+	if t.Via == invocation.ViaBucket { // a message of its own, as a Function's event
+		record, err := s.protocol.Record([]byte(`{"Records":[`), t.unit(), b, 0)
+		return append(record, "]}"...), err
+	}
 	return s.protocol.Record(nil, t.unit(), b, 0)
 }
 

@@ -42,6 +42,7 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox/all"
 	"github.com/ebb-run/ebb/internal/sandbox/process"
 	"github.com/ebb-run/ebb/internal/state"
+	"github.com/ebb-run/ebb/internal/store/fs"
 	"github.com/ebb-run/ebb/internal/telemetry"
 )
 
@@ -67,6 +68,7 @@ type Server struct {
 	nats       *nats.Conn
 	state      *state.Store
 	artifacts  *artifact.Store
+	objects    *fs.Store // what buckets hold
 	logs       *telemetry.Logs
 	metrics    *telemetry.Metrics
 	runtimes   *runtimes.Finder
@@ -172,6 +174,9 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	s.closing(s.trash.close)
+	if err := s.openObjects(ctx); err != nil {
+		return err
+	}
 	if s.logs, err = telemetry.OpenLogs(filepath.Join(dir, "logs"), telemetry.LogOptions{MaxBytes: int64(s.o.Config.LogMaxMB) << 20}); err != nil {
 		return err
 	}
@@ -278,6 +283,7 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	s.runKeys(engineCtx, &wg)
 	s.runEvents(engineCtx, &wg, func(err error) { cancel(err) })
+	s.runObjects(engineCtx, &wg)
 	pollCtx, stopPolling := context.WithCancel(engineCtx)
 	defer stopPolling()
 	s.pollers.run(pollCtx, s)

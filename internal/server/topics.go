@@ -356,7 +356,7 @@ func (p *declaredSubscription) deliveryPolicy(sub *bus.Subscription, to *target)
 func declaredOnBus(a *app.App) (n int) {
 	for i := range a.Resources {
 		switch res := &a.Resources[i]; {
-		case res.Kind == app.Queue, res.Kind == app.Topic, slices.Contains([]string{"AWS::SNS::Subscription", "AWS::Events::Rule", "AWS::Scheduler::Schedule"}, res.Type):
+		case res.Kind == app.Queue, res.Kind == app.Topic, res.Kind == app.Bucket, slices.Contains([]string{"AWS::SNS::Subscription", "AWS::Events::Rule", "AWS::Scheduler::Schedule"}, res.Type):
 			n++
 		}
 	}

@@ -58,6 +58,11 @@ func (s *Server) triggers(d *state.Deployment) (w wanted) {
 			if sub, err = s.noticeOf(d, t, name); err == nil && t.Enabled {
 				w.subs = append(w.subs, sub)
 			}
+		case "s3":
+			var sub bus.Subscription
+			if sub, err = s.bucketTrigger(d, t, name); err == nil && t.Enabled {
+				w.subs = append(w.subs, sub)
+			}
 		case "schedule":
 			var list []timed
 			list, err = s.timedOf(d, t, name)
@@ -70,6 +75,7 @@ func (s *Server) triggers(d *state.Deployment) (w wanted) {
 		}
 	}
 	s.subscriptions(d, &w)
+	s.bucketNotices(d, &w)
 	s.rules(d, &w)
 	return w
 }

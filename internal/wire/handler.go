@@ -152,7 +152,7 @@ func (h *Handler) admit(ctx context.Context, c *Call, claim *sign.Signature, mis
 	if err != nil {
 		return err
 	}
-	body, err := claim.Check(c.Request, secret, sign.Options{Now: c.Now, MaxBody: most, Stream: stream})
+	body, err := claim.Check(c.Request, secret, sign.Options{Now: c.Now, MaxBody: most, Stream: stream, Path: c.Path})
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,9 @@ func hostService(host string) string {
 		}
 		part = strings.TrimSuffix(part, "-fips")
 		part = strings.TrimPrefix(part, "fips-")
+		if strings.HasPrefix(part, "s3-website") {
+			part = "s3"
+		}
 		if rest, ok := strings.CutPrefix(part, "s3-"); ok && (regionRE.MatchString(rest) || rest == "accelerate" || rest == "external-1") {
 			part = "s3"
 		}

@@ -87,12 +87,16 @@ type Signature struct {
 	headers []string
 	value   string
 	payload string // what the request says that its body's hash is
+	older   *version2
 }
 
 // Parse reads the signature of a request. Without one the Fault's kind is Missing.
 func Parse(r *http.Request) (*Signature, error) {
 	query := r.URL.Query()
 	header := r.Header.Get("Authorization")
+	if s, err := parseVersion2(r, query); s != nil || err != nil {
+		return s, err
+	}
 	switch {
 	case header != "":
 		return parseHeader(r, header)
@@ -179,8 +183,9 @@ func (s *Signature) fill(credential, headers, value, date string) error {
 // Options say how a request is checked.
 type Options struct {
 	Now     time.Time
-	MaxBody int64 // of a body that is buffered
-	Stream  bool  // the body is read as it comes
+	MaxBody int64  // of a body that is buffered
+	Stream  bool   // the body is read as it comes
+	Path    string // escaped, the bucket first, for signatures of S3's older form
 }
 
 // Body is a request's body, without the framing of its chunks.
@@ -202,6 +207,9 @@ func (b *Body) Trailer() http.Header {
 
 // Check checks the request's signature with the secret that belongs to its access key, and returns its body. The Fault tells why it is refused.
 func (s *Signature) Check(r *http.Request, secret string, o Options) (*Body, error) {
+	if s.older != nil {
+		return s.checkVersion2(r, secret, o)
+	}
 	if err := s.timely(o.Now); err != nil {
 		return nil, err
 	}
