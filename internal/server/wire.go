@@ -22,6 +22,7 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/wire"
+	eventbridge "github.com/ebb-run/ebb/internal/wire/events"
 	"github.com/ebb-run/ebb/internal/wire/s3"
 	"github.com/ebb-run/ebb/internal/wire/sqs"
 	"github.com/ebb-run/ebb/internal/wire/sts"
@@ -56,6 +57,7 @@ func (s *Server) wireServices() []*wire.Service {
 		sts.New(),
 		sqs.New(s.events.bus),
 		s3.New(s3.Options{Objects: s.objects, Authenticate: s.wires.authenticate, Changed: s.bucketChanged}),
+		eventbridge.New(wireEvents{s.state, s}),
 	}
 }
 
