@@ -1,0 +1,359 @@
+package wire
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ebb-run/ebb/internal/wire/shape"
+	"github.com/ebb-run/ebb/internal/wire/sign"
+)
+
+// ErrUnknownKey and ErrExpiredToken are what Options.Authenticate refuses a key with.
+var (
+	ErrUnknownKey   = errors.New("the security token included in the request is invalid")
+	ErrExpiredToken = errors.New("the security token included in the request is expired")
+)
+
+// Options say what a Handler needs. Services and Authenticate have no default.
+type Options struct {
+	Services []*Service
+	// Authenticate gives the secret of an access key, and who has it. ctx is the request's.
+	Authenticate func(ctx context.Context, accessKey, token string) (secret string, who Caller, err error)
+	// Anonymous is who sends requests without a signature, to services that take them.
+	Anonymous Caller
+	// Refused is told of requests for what is not here; may be nil. It may be called concurrently.
+	Refused func(ctx context.Context, who Caller, what string)
+	Now     func() time.Time // nil means time.Now
+	Log     *slog.Logger
+}
+
+// Handler answers requests. It may be used concurrently.
+type Handler struct {
+	o        Options
+	services []*Service
+}
+
+// New checks the services against their tables.
+func New(o Options) (*Handler, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	h := &Handler{o: o, services: o.Services}
+	for _, s := range o.Services {
+		if err := s.bind(); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &Call{
+		RequestID: requestID(), Now: h.o.Now(), Request: r, Path: r.URL.EscapedPath(), Query: r.URL.Query(), Header: http.Header{}, Length: r.ContentLength,
+	}
+	answer, err := h.answer(r.Context(), c)
+	if err != nil {
+		answer = render(c, h.errorOf(c, err))
+		c.Status = 0
+	}
+	h.send(w, c, answer)
+}
+
+// answer runs the operation that a request is for.
+func (h *Handler) answer(ctx context.Context, c *Call) (*shape.Answer, error) {
+	r := c.Request
+	claim, missing := sign.Parse(r)
+	scope := ""
+	if claim != nil {
+		scope, c.Region = claim.Service, claim.Region
+	}
+	c.Service, c.Operation = h.find(r, scope)
+	c.Protocol = protocolOf(c.Service, r)
+	if found := regionIn(r.Host); found != "" && onAWS(r.Host) {
+		c.Region = found
+	}
+	if !regionRE.MatchString(c.Region) {
+		c.Region = "us-east-1"
+	}
+	if c.Service != nil && c.Service.Prepare != nil {
+		c.Service.Prepare(c)
+	}
+	if c.Protocol == shape.RESTJSON || c.Protocol == shape.RESTXML {
+		h.route(c)
+	}
+	if err := h.admit(ctx, c, claim, missing); err != nil {
+		return nil, err
+	}
+	if c.Protocol == shape.Query {
+		form, err := formOf(c.Query, c.Body)
+		if err != nil {
+			return nil, Errorf("MalformedQueryString", "The query string could not be read")
+		}
+		c.Query, c.Operation = form, form.Get("Action")
+	}
+	return h.run(ctx, c)
+}
+
+func (h *Handler) route(c *Call) {
+	if c.Service == nil {
+		return
+	}
+	if op, labels := c.Service.table.Route(c.Request.Method, c.Path, c.Query, c.Request.Header); op != nil {
+		c.Operation, c.Labels = op.Name, labels
+	}
+	if c.Service.Find != nil {
+		if name := c.Service.Find(c); name != "" {
+			c.Operation = name
+		}
+	}
+}
+
+// admit finds out who sends the request, and takes its body.
+func (h *Handler) admit(ctx context.Context, c *Call, claim *sign.Signature, missing error) error {
+	most, stream := int64(1<<20), false
+	if c.Service != nil {
+		most = c.Service.MaxBody
+		stream = c.Service.Operations[c.Operation].stream
+	}
+	if claim == nil || missing != nil {
+		var f *sign.Fault
+		unsigned := errors.As(missing, &f) && f.Kind == sign.Missing
+		if !unsigned || c.Service == nil || c.Service.Anonymous == nil || !c.Service.Anonymous(c) {
+			return missing
+		}
+		c.Caller = h.o.Anonymous
+		if stream {
+			c.Stream, c.Trailer = c.Request.Body, func() http.Header { return nil }
+			return nil
+		}
+		var err error
+		c.Body, err = io.ReadAll(http.MaxBytesReader(nil, c.Request.Body, most))
+		if err != nil {
+			return &sign.Fault{Kind: sign.TooLarge, Text: "The request is too large or was cut."}
+		}
+		return nil
+	}
+	secret, who, err := h.o.Authenticate(ctx, claim.AccessKey, claim.Token)
+	if err != nil {
+		return err
+	}
+	body, err := claim.Check(c.Request, secret, sign.Options{Now: c.Now, MaxBody: most, Stream: stream})
+	if err != nil {
+		return err
+	}
+	c.Caller, c.Claim = who, claim
+	c.Body, c.Stream, c.Length, c.Trailer = body.Data, body.Reader, body.Length, body.Trailer
+	if stream && c.Stream == nil {
+		c.Stream = strings.NewReader(string(body.Data))
+	}
+	return nil
+}
+
+// run runs the operation.
+func (h *Handler) run(ctx context.Context, c *Call) (*shape.Answer, error) {
+	if c.Service == nil {
+		return nil, h.noService(ctx, c)
+	}
+	op, ok := c.Service.Operations[c.Operation]
+	if !ok {
+		return nil, h.noOperation(ctx, c)
+	}
+	if c.Caller.May != nil {
+		if err := c.Caller.May(c.Service.Name + ":" + c.Operation); err != nil {
+			return nil, err
+		}
+	}
+	if op.raw != nil {
+		return op.raw(ctx, c)
+	}
+	out, err := op.run(ctx, c, op.codec, &shape.Request{
+		Protocol: c.Protocol, Labels: c.Labels, Query: c.Query, Header: c.Request.Header, Body: c.Body, Stream: c.Stream, Strict: c.Service.Strict,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return op.codec.Write(c.Protocol, out, c.RequestID)
+}
+
+func (h *Handler) refused(ctx context.Context, c *Call, what string) {
+	if h.o.Refused != nil {
+		h.o.Refused(ctx, c.Caller, what)
+	}
+}
+
+func (h *Handler) noService(ctx context.Context, c *Call) error {
+	name := ""
+	if c.Claim != nil {
+		name = c.Claim.Service
+	}
+	if onAWS(c.Request.Host) {
+		name = hostService(c.Request.Host)
+	}
+	what := strings.Trim(name+" "+c.Operation, " ")
+	text := fmt.Sprintf("ebb does not have the service %s", what)
+	h.refused(ctx, c, text)
+	if c.Protocol == shape.Query {
+		return Errorf("InvalidAction", "%s", text)
+	}
+	return Errorf("UnknownOperationException", "%s", text)
+}
+
+func (h *Handler) noOperation(ctx context.Context, c *Call) error {
+	t := c.Service.table
+	name := c.Operation
+	if name == "" {
+		name = c.Request.Method + " " + c.Path
+	}
+	text := fmt.Sprintf("The operation %s of %s is not known", clip(name), t.Metadata.ServiceID)
+	if t.Operations[c.Operation] != nil {
+		text = fmt.Sprintf("ebb does not have the operation %s of %s yet", name, t.Metadata.ServiceID)
+	}
+	h.refused(ctx, c, text)
+	switch c.Protocol {
+	case shape.Query:
+		return Errorf("InvalidAction", "%s", text)
+	case shape.RESTXML:
+		return Errorf("NotImplemented", "%s", text).With(http.StatusNotImplemented)
+	case shape.RESTJSON:
+		return Errorf("UnknownOperationException", "%s", text).With(http.StatusNotFound)
+	}
+	return Errorf("UnknownOperationException", "%s", text)
+}
+
+// errorOf is what a client is told of an error.
+func (h *Handler) errorOf(c *Call, err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	var signed *sign.Fault
+	if errors.As(err, &signed) {
+		return signError(c, signed)
+	}
+	if errors.Is(err, ErrUnknownKey) || errors.Is(err, ErrExpiredToken) {
+		return keyError(c, err)
+	}
+	var form *shape.Fault
+	if errors.As(err, &form) {
+		if c.Service.Fault != nil {
+			if e := c.Service.Fault(c, form); e != nil {
+				return e
+			}
+		}
+		return formError(c, form)
+	}
+	if c.Service != nil && c.Service.Translate != nil {
+		if e := c.Service.Translate(c, err); e != nil {
+			return e
+		}
+	}
+	h.o.Log.Error("a request of an AWS client failed", "operation", c.Operation, "request", c.RequestID, "error", err)
+	code := "InternalFailure"
+	switch {
+	case c.Service != nil && c.Service.Name == "s3", c.Service != nil && c.Service.Name == "sns":
+		code = "InternalError"
+	case c.Protocol == shape.JSON:
+		code = "InternalServerError"
+	case c.Protocol == shape.RESTJSON:
+		code = "ServiceException"
+	}
+	return Errorf(code, "We encountered an internal error. Please try again.").With(http.StatusInternalServerError)
+}
+
+// formError is AWS's common answer to a request that is not as it should be.
+func formError(c *Call, f *shape.Fault) *Error {
+	switch {
+	case c.Protocol == shape.RESTXML && f.Kind != shape.Invalid:
+		return Errorf("MalformedXML", "The XML you provided was not well-formed or did not validate against our published schema")
+	case c.Protocol == shape.RESTXML:
+		return Errorf("InvalidRequest", "%s", f.Error())
+	case c.Protocol == shape.Query && f.Kind == shape.Invalid && f.Problems[0].Missing:
+		return Errorf("MissingParameter", "The request must contain the parameter %s.", f.Problems[0].Member)
+	case c.Protocol == shape.Query && f.Kind == shape.Invalid:
+		return Errorf("ValidationError", "%s", f.Error())
+	case c.Protocol == shape.Query:
+		return Errorf("MalformedInput", "%s", f.Error())
+	case f.Kind == shape.Invalid:
+		return Errorf("ValidationException", "%s", f.Error())
+	}
+	return Errorf("SerializationException", "%s", f.Error())
+}
+
+// send writes the answer.
+func (h *Handler) send(w http.ResponseWriter, c *Call, a *shape.Answer) {
+	if closer, ok := a.Stream.(io.Closer); ok {
+		defer closer.Close()
+	}
+	head := w.Header()
+	for _, from := range []http.Header{a.Header, c.Header} {
+		for k, list := range from {
+			head[k] = list
+		}
+	}
+	if c.Service != nil && c.Service.Name == "s3" {
+		head.Set("X-Amz-Request-Id", c.RequestID)
+		head.Set("X-Amz-Id-2", c.RequestID)
+		head.Set("Server", "AmazonS3")
+	} else {
+		head.Set("X-Amzn-Requestid", c.RequestID)
+	}
+	status := a.Status
+	if c.Status != 0 {
+		status = c.Status
+	}
+	if a.Stream == nil && bodyAllowed(status) && !(c.Request.Method == http.MethodHead && head.Get("Content-Length") != "") {
+		head.Set("Content-Length", strconv.Itoa(len(a.Body)))
+	}
+	w.WriteHeader(status)
+	if c.Request.Method == http.MethodHead || !bodyAllowed(status) {
+		return
+	}
+	if a.Stream == nil {
+		_, _ = w.Write(a.Body)
+		return
+	}
+	if _, err := io.Copy(w, a.Stream); err != nil {
+		h.o.Log.Debug("an answer was cut", "operation", c.Operation, "error", err)
+		panic(http.ErrAbortHandler) // the client must not take it for whole
+	}
+}
+
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+func requestID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails; see crypto/rand
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func clip(s string) string {
+	if len(s) > 100 {
+		return strings.ToValidUTF8(s[:100], "") + "…"
+	}
+	return s
+}
+
+// Param is a parameter of the address, for operations that read it themselves.
+func (c *Call) Param(name string) (string, bool) {
+	list, ok := url.Values(c.Query)[name]
+	if !ok || len(list) == 0 {
+		return "", ok
+	}
+	return list[0], true
+}
