@@ -34,8 +34,11 @@ type KeyInfo struct {
 // NewKey is a key that was made; its secret is told this once.
 type NewKey struct {
 	KeyInfo
-	Key      string `json:"key"`
-	Replaces string `json:"replaces,omitempty"` // the ID of the one it was rotated from
+	Key string `json:"key"`
+	// What AWS's clients sign with.
+	AccessKeyID     string `json:"accessKeyId,omitempty"`
+	SecretAccessKey string `json:"secretAccessKey,omitempty"`
+	Replaces        string `json:"replaces,omitempty"` // the ID of the one it was rotated from
 }
 
 // CA is the certificate that the Node's own certificates come from.

@@ -106,9 +106,14 @@ func serial() *big.Int {
 }
 
 func loadCA(dir string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	return loadCAFor(dir, nil, now)
+}
+
+// loadCAFor loads the CA in dir, which is made where it is missing; names are the domains that it may sign for, nil for any.
+func loadCAFor(dir string, names []string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	path := filepath.Join(dir, caFile)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := makeCA(dir, path, now); err != nil {
+		if err := makeCA(dir, path, names, now); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -142,7 +147,7 @@ func loadCA(dir string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, er
 	return ca, key, nil
 }
 
-func makeCA(dir, path string, now time.Time) error {
+func makeCA(dir, path string, names []string, now time.Time) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -152,6 +157,13 @@ func makeCA(dir, path string, now time.Time) error {
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "ebb on " + host}, NotBefore: now.Add(-backdate), NotAfter: now.Add(caLife),
 		KeyUsage: x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, // whoever trusts it trusts it with no more
+	}
+	if len(names) > 0 {
+		t.Subject.CommonName += " for " + names[0]
+		t.PermittedDNSDomains, t.PermittedDNSDomainsCritical = names, true
+		_, v4, _ := net.ParseCIDR("0.0.0.0/0") // addresses are none of them
+		_, v6, _ := net.ParseCIDR("::/0")
+		t.ExcludedIPRanges = []*net.IPNet{v4, v6}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
 	if err != nil {

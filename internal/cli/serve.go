@@ -47,7 +47,7 @@ func (c *command) serve() *cobra.Command {
 			return err
 		}
 		if c.json {
-			event := map[string]any{"event": "ready", "gateway": s.GatewayURL(), "api": s.APIURL(), "data": cfg.Data, "stacks": len(stacks)}
+			event := map[string]any{"event": "ready", "gateway": s.GatewayURL(), "api": s.APIURL(), "data": cfg.Data, "stacks": len(stacks), "aws": s.AWSURL()}
 			if s.RemoteURL() != "" {
 				event["api"], event["local"] = s.RemoteURL(), s.APIURL()
 			}

@@ -282,7 +282,7 @@ type readyRoute struct {
 	Inactive string `json:"inactive,omitempty"` // why it answers 501
 }
 
-// readyEvent is the line scripts wait for. AWS and WS are null until ebb serves them.
+// readyEvent is the line scripts wait for. WS is null until ebb serves it.
 type readyEvent struct {
 	Event     string          `json:"event"`
 	Gateway   string          `json:"gateway"`
@@ -298,7 +298,8 @@ type readyEvent struct {
 func (u *upRun) ready(s *server.Server, d *api.Deployed) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	e := readyEvent{Event: "ready", Gateway: s.GatewayURL(), API: s.APIURL(), App: d.App, Stage: d.Stage, Functions: []readyFunction{}, Routes: []readyRoute{}}
+	aws := s.AWSURL()
+	e := readyEvent{Event: "ready", Gateway: s.GatewayURL(), API: s.APIURL(), AWS: &aws, App: d.App, Stage: d.Stage, Functions: []readyFunction{}, Routes: []readyRoute{}}
 	for _, f := range d.Functions {
 		e.Functions = append(e.Functions, readyFunction{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime, URL: f.URL})
 	}

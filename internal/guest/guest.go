@@ -72,9 +72,14 @@ type Unit struct {
 	Account     string
 	LogGroup    string
 	LogStream   string
+	Credentials Credentials
+	Trust       bool   // the Sandbox has the files sandbox.CAFile and sandbox.RootsFile, which its programs are to trust
 	Provisioned bool   // started to be kept, not because it was asked for
 	Note        string // shown with an Init error: why this runtime is not the one asked for and how to install it; or empty
 }
+
+// Credentials are what a handler's calls of a provider's services are signed with.
+type Credentials struct{ AccessKey, Secret, Token string }
 
 // Protocol turns Units into running Sessions. It has no state of its own; methods may be called concurrently.
 type Protocol interface {

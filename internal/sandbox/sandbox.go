@@ -190,6 +190,12 @@ type Mount struct {
 	Writable bool
 }
 
+// Where isolated guests find certificates, of Drivers that were given some: one that is ebb's own, and all that they are to trust.
+const (
+	CAFile    = "/etc/ebb-ca.pem"
+	RootsFile = "/etc/ebb-roots.pem"
+)
+
 // Destination is where a guest wants to connect to.
 type Destination struct {
 	Owner   string // Spec.Owner of its Sandbox

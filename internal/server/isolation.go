@@ -14,9 +14,10 @@ import (
 // where this is deployed.
 func (s *Server) openDrivers(ctx context.Context, out sandbox.Egress) error {
 	path, _ := s.o.Env("PATH")
+	ca, roots := s.wires.trust()
 	set, err := all.Drivers(all.Options{
 		Dir: filepath.Join(s.o.Config.Data, "run"), Plain: s.o.Config.Isolation == "none", Egress: out, Log: s.o.Log,
-		Ready: s.readyBytes(), Runtime: s.o.Config.OCIRuntime, Path: path,
+		Ready: s.readyBytes(), Runtime: s.o.Config.OCIRuntime, Path: path, CA: ca, Roots: roots,
 	})
 	if err != nil {
 		return err

@@ -135,7 +135,9 @@ func (s *Server) createKey(ctx context.Context, k identity.Key) (*api.NewKey, er
 		return nil, err
 	}
 	s.keyring.ring.Set(k, seq)
-	return &api.NewKey{KeyInfo: keyInfo(k, time.Time{}), Key: secret.Text()}, nil
+	made := &api.NewKey{KeyInfo: keyInfo(k, time.Time{}), Key: secret.Text()}
+	s.wires.addAWS(made)
+	return made, nil
 }
 
 // Keys lists the keys, oldest first.

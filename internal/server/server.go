@@ -72,6 +72,7 @@ type Server struct {
 	runtimes   *runtimes.Finder
 	egress     *egress.Egress
 	sink       sink
+	wires      wires
 	driver     sandbox.Driver // of functions that ask for nothing else
 	drivers    all.Set
 	checks     []api.Check
@@ -134,6 +135,9 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	if err := s.openEvents(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.serveWires(); err != nil {
 		return nil, err
 	}
 	if err := s.restore(ctx); err != nil {
@@ -201,7 +205,10 @@ func (s *Server) openEngine(ctx context.Context) error {
 		return err
 	}
 	s.openSink()
-	if err := s.openDrivers(ctx, outward{s.egress, &s.sink}); err != nil {
+	if err := s.openWires(); err != nil {
+		return err
+	}
+	if err := s.openDrivers(ctx, outward{s.egress, &s.sink, &s.wires}); err != nil {
 		return err
 	}
 	if err := s.sink.openDoor(); err != nil {

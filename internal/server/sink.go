@@ -389,13 +389,17 @@ func (k *sink) running() map[string]bool {
 // outward is the way of guests to the world, with what ebb itself answers on it.
 type outward struct {
 	*egress.Egress
-	sink *sink
+	sink  *sink
+	wires *wires
 }
 
 func toSink(d sandbox.Destination) bool { return strings.EqualFold(d.Host, sinkHost) }
 
 // Dial connects, to ebb itself where the name is its own.
 func (o outward) Dial(ctx context.Context, d sandbox.Destination) (net.Conn, error) {
+	if toAWS(d) {
+		return o.wires.dial(ctx, d)
+	}
 	if !toSink(d) {
 		return o.Egress.Dial(ctx, d)
 	}
@@ -410,11 +414,13 @@ func (o outward) Dial(ctx context.Context, d sandbox.Destination) (net.Conn, err
 }
 
 // Resolves says that ebb's own names are there.
-func (o outward) Resolves(d sandbox.Destination) bool { return toSink(d) || o.Egress.Resolves(d) }
+func (o outward) Resolves(d sandbox.Destination) bool {
+	return toSink(d) || toAWS(d) || o.Egress.Resolves(d)
+}
 
 // Missing says the same.
 func (o outward) Missing(ctx context.Context, d sandbox.Destination) bool {
-	return !toSink(d) && o.Egress.Missing(ctx, d)
+	return !toSink(d) && !toAWS(d) && o.Egress.Missing(ctx, d)
 }
 
 // Declared names what every guest may connect to.

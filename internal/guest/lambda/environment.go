@@ -40,12 +40,13 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 		"LAMBDA_TASK_ROOT=" + inside(u, u.Root),
 		"LAMBDA_RUNTIME_DIR=" + p.bootstrap(u, ""),
 		"_HANDLER=" + handlerPath(u),
-		// SDKs look for credentials in slow places where these are not set.
-		"AWS_ACCESS_KEY_ID=AKIAEBBEBBEBBEBBEBB0",
-		"AWS_SECRET_ACCESS_KEY=ebb",
-		"AWS_SESSION_TOKEN=ebb",
 		"_X_AMZN_TRACE_ID=",
 	}
+	c := u.Credentials
+	if c.AccessKey == "" { // SDKs look for credentials in slow places where there are none
+		c = guest.Credentials{AccessKey: "AKIAEBBEBBEBBEBBEBB0", Secret: "ebb", Token: "ebb"}
+	}
+	env = append(env, "AWS_ACCESS_KEY_ID="+c.AccessKey, "AWS_SECRET_ACCESS_KEY="+c.Secret, "AWS_SESSION_TOKEN="+c.Token)
 	if f != native {
 		env = append(env, "AWS_EXECUTION_ENV=AWS_Lambda_"+u.Runtime)
 	}
@@ -70,6 +71,12 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 	add("PATH", searchPath(u))
 	add("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR")
 	add("AWS_XRAY_DAEMON_ADDRESS", "127.0.0.1:2000")
+	if u.Trust && u.Mounts {
+		for _, kv := range trusted {
+			name, value, _ := strings.Cut(kv, "=")
+			add(name, value)
+		}
+	}
 	if libs := libraries(u); libs != "" {
 		add("LD_LIBRARY_PATH", libs)
 	}
@@ -96,6 +103,12 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 		add(name, value)
 	}
 	return env
+}
+
+// trusted say where the certificates are that programs are to trust, to those that do not look where the system has them: Node.js, whose
+// variable adds to its own, and botocore, requests and OpenSSL of Python's packages, whose replace them.
+var trusted = []string{
+	"NODE_EXTRA_CA_CERTS=" + sandbox.CAFile, "AWS_CA_BUNDLE=" + sandbox.RootsFile, "SSL_CERT_FILE=" + sandbox.RootsFile, "REQUESTS_CA_BUNDLE=" + sandbox.RootsFile,
 }
 
 // processorsFor is the share of processors that comes with memory, rounded up. AWS: "Configure Lambda function memory": "At 1,769 MB, a

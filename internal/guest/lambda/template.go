@@ -39,7 +39,7 @@ func (p *Protocol) template(u *guest.Unit, c *sandbox.Code) *sandbox.Template {
 	for _, kv := range c.Env {
 		name, _, _ := strings.Cut(kv, "=")
 		switch {
-		case slices.Contains(placeVars, name):
+		case slices.Contains(placeVars, name), slices.Contains(trusted, kv):
 			t.Env = append(t.Env, kv)
 		case slices.Contains(lateVars, name):
 		case name == "NODE_OPTIONS" && inert.MatchString(kv):

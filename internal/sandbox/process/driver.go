@@ -56,6 +56,9 @@ type Options struct {
 	NoCgroups bool
 	// Egress connects isolated guests; without it they reach nothing.
 	Egress sandbox.Egress
+	// CA is a certificate that isolated guests find at sandbox.CAFile, and Roots all that they are to trust, which they find at
+	// sandbox.RootsFile and in place of the system's own. PEM; nil means the system's alone.
+	CA, Roots []byte
 	// Log takes what is worth knowing of guests' networks; nil takes nothing.
 	Log *slog.Logger
 	// Plain makes the driver run guests as plain processes where it could isolate them.

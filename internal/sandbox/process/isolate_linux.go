@@ -127,8 +127,11 @@ func newIsolation(d *Driver) (_ *isolation, err error) {
 	if err := os.MkdirAll(i.staging, 0o755); err != nil {
 		return nil, err
 	}
-	if err := writeEtc(i.etc); err != nil {
+	if err := writeEtc(i.etc, d.opts.CA, d.opts.Roots); err != nil {
 		return nil, err
+	}
+	if len(d.opts.Roots) > 0 {
+		i.system.trust(filepath.Join(i.etc, filepath.Base(sandbox.RootsFile)))
 	}
 	low, err := unix.MemfdCreate("ebb-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
@@ -363,18 +366,22 @@ const startPatience = 30 * time.Second
 
 // writeEtc makes the files of /etc that are the same in every Sandbox. The user's home is not there and cannot be made, as on Lambda: what
 // fails there for that fails here.
-func writeEtc(dir string) error {
+func writeEtc(dir string, ca, roots []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for name, text := range map[string]string{
+	files := map[string]string{
 		"passwd":        fmt.Sprintf("root:x:0:0:root:/root:/sbin/nologin\n%s:x:%d:%d::%s:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n", insideName, insideUID, insideGID, insideHome),
 		"group":         fmt.Sprintf("root:x:0:\n%s:x:%d:\nnobody:x:65534:\n", insideName, insideGID),
 		"hosts":         "127.0.0.1 localhost " + insideHost + "\n::1 localhost\n",
 		"hostname":      insideHost + "\n",
 		"resolv.conf":   capture.ResolvConf,
 		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
-	} {
+	}
+	if len(roots) > 0 {
+		files[filepath.Base(sandbox.CAFile)], files[filepath.Base(sandbox.RootsFile)] = string(ca), string(roots)
+	}
+	for name, text := range files {
 		tmp := filepath.Join(dir, "."+name)
 		if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
 			return err

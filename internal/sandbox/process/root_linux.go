@@ -71,6 +71,28 @@ func findSystem() system {
 	return s
 }
 
+// bundles are where programs look for the certificates that they trust.
+var bundles = []string{
+	"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
+}
+
+// trust shows a file in place of the system's bundles of certificates, and where the system has none at the usual place.
+func (s *system) trust(file string) {
+	var there []string
+	for _, b := range bundles {
+		real, err := filepath.EvalSymlinks(b)
+		if err != nil || strings.HasPrefix(real, "/usr/") || slices.Contains(there, real) { // what is a link to another is that one
+			continue
+		}
+		there = append(there, real)
+		s.mounts = slices.DeleteFunc(s.mounts, func(m sandbox.Mount) bool { return m.Target == b })
+		s.mounts = append(s.mounts, sandbox.Mount{Source: file, Target: b})
+	}
+	if len(there) == 0 && !isFolder("/etc/ssl/certs") {
+		s.mounts = append(s.mounts, sandbox.Mount{Source: file, Target: bundles[0]})
+	}
+}
+
 func (s *system) config(file string) {
 	real, err := filepath.EvalSymlinks(file)
 	switch {
