@@ -23,6 +23,7 @@ import (
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
+	"github.com/ebb-run/ebb/internal/wire/lambda"
 	"github.com/ebb-run/ebb/internal/wire/sts"
 )
 
@@ -51,8 +52,10 @@ type wires struct {
 
 // wireServices lists what is answered. A new service is one line.
 func (s *Server) wireServices() []*wire.Service {
+	c := &calls{s: s}
 	return []*wire.Service{
 		sts.New(),
+		lambda.New(c),
 	}
 }
 
