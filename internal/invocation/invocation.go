@@ -42,6 +42,7 @@ type Invocation struct {
 	Trace         string    // W3C traceparent, or empty
 	Hops          int       // events in the chain of causes that led to it
 	ClientContext string    // base64 JSON given by a direct caller, or empty
+	Stream        bool      // a direct caller takes a streamed answer as it comes
 	Payload       Payload
 }
 

@@ -318,9 +318,15 @@ func (s *Server) InvokeAsync(ctx context.Context, function string, inv *invocati
 	if err := s.takesAsync(ctx, full); err != nil {
 		return err
 	}
-	payload, _ := inv.Payload.(invocation.Raw)
 	inv.ID, inv.Tenant, inv.Function, inv.Mode = newID(), tenant, full, invocation.ModeAsync
-	e := &event.Event{ID: inv.ID, Source: asyncSource, Type: asyncType, Subject: full, Time: time.Now().UTC(), DataContentType: "application/octet-stream", Data: payload}
+	_, err = s.events.bus.Publish(ctx, asyncEvent(inv))
+	return err
+}
+
+// asyncEvent is an asynchronous Invocation as it is kept.
+func asyncEvent(inv *invocation.Invocation) *event.Event {
+	payload, _ := inv.Payload.(invocation.Raw)
+	e := &event.Event{ID: inv.ID, Source: asyncSource, Type: asyncType, Subject: inv.Function, Time: time.Now().UTC(), DataContentType: "application/octet-stream", Data: payload}
 	if json.Valid(payload) {
 		e.DataContentType = "application/json"
 	}
@@ -332,8 +338,7 @@ func (s *Server) InvokeAsync(ctx context.Context, function string, inv *invocati
 	if inv.ClientContext != "" {
 		e.SetExtension(clientContext, inv.ClientContext)
 	}
-	_, err = s.events.bus.Publish(ctx, e)
-	return err
+	return e
 }
 
 // takesAsync sees to it that a Function has its Subscription. It is asked before each Invocation, and reads a Deployment once.

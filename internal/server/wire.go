@@ -23,6 +23,7 @@ import (
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/wire"
 	eventbridge "github.com/ebb-run/ebb/internal/wire/events"
+	"github.com/ebb-run/ebb/internal/wire/lambda"
 	"github.com/ebb-run/ebb/internal/wire/s3"
 	"github.com/ebb-run/ebb/internal/wire/sqs"
 	"github.com/ebb-run/ebb/internal/wire/sts"
@@ -53,11 +54,13 @@ type wires struct {
 
 // wireServices lists what is answered. A new service is one line.
 func (s *Server) wireServices() []*wire.Service {
+	c := &calls{s: s}
 	return []*wire.Service{
 		sts.New(),
 		sqs.New(s.events.bus),
 		s3.New(s3.Options{Objects: s.objects, Authenticate: s.wires.authenticate, Changed: s.bucketChanged}),
 		eventbridge.New(wireEvents{s.state, s}),
+		lambda.New(c),
 	}
 }
 

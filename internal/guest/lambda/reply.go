@@ -48,7 +48,15 @@ func (r *reply) open(kind byte, media string) {
 	r.kind, r.media = kind, media
 	if q, ok := r.inv.Payload.(*invocation.Request); ok && kind == replyStream && q.Route != nil {
 		r.live = q.Route.Stream
+	} else if kind == replyStream && !ok {
+		r.live = r.inv.Stream
 	}
+}
+
+// headed says whether the stream begins with the head of an HTTP answer, which a direct caller reads itself.
+func (r *reply) headed() bool {
+	_, raw := r.inv.Payload.(invocation.Raw)
+	return r.media == httpStream && !raw
 }
 
 // write takes bytes; they may be reused after it has returned. An error, given once, means that the reader is gone or the limit passed: the
@@ -75,13 +83,17 @@ func (r *reply) pass(p []byte) error {
 		_, err := r.sink.Write(p)
 		return err
 	}
-	if r.media != httpStream {
+	if !r.headed() {
 		media := r.media
 		if media == "" {
 			media = octetStream
 		}
 		r.begun = true
-		if err := r.sink.Start(invocation.Head{Status: 200, Length: -1, Header: []invocation.Field{{Name: "Content-Type", Value: media}}}); err != nil {
+		head := invocation.Head{Status: 200, Length: -1, Header: []invocation.Field{{Name: "Content-Type", Value: media}}}
+		if _, ok := r.inv.Payload.(invocation.Raw); ok {
+			head.Status = 0
+		}
+		if err := r.sink.Start(head); err != nil {
 			return err
 		}
 		_, err := r.sink.Write(p)
@@ -124,7 +136,7 @@ func (r *reply) close(last []byte) error {
 		return nil
 	}
 	if r.live {
-		if len(last) > 0 || !r.begun && r.media != httpStream {
+		if len(last) > 0 || !r.begun && !r.headed() {
 			if err := r.write(last); err != nil {
 				return err
 			}
