@@ -245,7 +245,7 @@ func (s *Server) ownOf(spec *api.SubscriptionSpec, f *app.Function, dep *state.D
 
 // followOwn gives the Subscriptions that somebody has put on an App's functions the settings of its Deployment.
 func (s *Server) followOwn(ctx context.Context, d *state.Deployment) (faults []string) {
-	for _, old := range s.ownOn(d.App) {
+	for _, old := range s.ownOn(func(name string) bool { f := d.App.Function(name); return f != nil && f.Name == name }) {
 		t, _ := targetIn(old)
 		sub, _, err := s.ownOf(t.Own, d.App.Function(t.Function), d)
 		if err == nil {
@@ -262,8 +262,8 @@ func (s *Server) followOwn(ctx context.Context, d *state.Deployment) (faults []s
 	return faults
 }
 
-// ownOn lists the Subscriptions that somebody has put on an App's functions.
-func (s *Server) ownOn(a *app.App) (list []bus.Subscription) {
+// ownOn lists the Subscriptions that somebody has put on some Functions.
+func (s *Server) ownOn(some func(function string) bool) (list []bus.Subscription) {
 	ev := &s.events
 	ev.mu.Lock()
 	defer ev.mu.Unlock()
@@ -272,11 +272,16 @@ func (s *Server) ownOn(a *app.App) (list []bus.Subscription) {
 		if !strings.HasPrefix(name, ownPrefix) || json.Unmarshal(spec, &sub) != nil {
 			continue
 		}
-		if t, ok := targetIn(sub); ok && t.Own != nil && t.Function != "" && a.Function(t.Function) != nil {
+		if t, ok := targetIn(sub); ok && t.Own != nil && t.Function != "" && some(t.Function) {
 			list = append(list, sub)
 		}
 	}
 	return list
+}
+
+// has says whether a Function is among those of a Stack.
+func (v *serving) has(function string) bool {
+	return slices.ContainsFunc(v.functions, func(f api.FunctionInfo) bool { return f.Name == function })
 }
 
 // DeleteSubscription deletes one that somebody has put.
