@@ -16,7 +16,7 @@ import (
 )
 
 // indexFormat rises with any change of the tables or of the fold: an index of another format is made again from the log.
-const indexFormat = 3
+const indexFormat = 4
 
 const schema = `
 CREATE TABLE meta(k TEXT PRIMARY KEY, v TEXT NOT NULL) WITHOUT ROWID;
@@ -157,7 +157,7 @@ func (x *index) create(ctx context.Context, logID string, first uint64, b *base)
 	if err := x.begin(ctx); err != nil {
 		return err
 	}
-	if _, err := x.w.ExecContext(ctx, schema+queueSchema+streamSchema+traceSchema+flowSchema+topicSchema); err != nil {
+	if _, err := x.w.ExecContext(ctx, schema+countSchema+queueSchema+streamSchema+traceSchema+flowSchema+topicSchema); err != nil {
 		return err
 	}
 	for k, v := range map[string]string{"format": strconv.Itoa(indexFormat), "log": logID, "epoch": "0"} {

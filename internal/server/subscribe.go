@@ -469,6 +469,10 @@ func (s *Server) infos(ctx context.Context, list []bus.Subscription) ([]api.Subs
 	if err != nil {
 		return nil, err
 	}
+	running, err := s.events.bus.Running(ctx)
+	if err != nil {
+		return nil, err
+	}
 	queues, topics, err := s.places(ctx)
 	if err != nil {
 		return nil, err
@@ -502,6 +506,7 @@ func (s *Server) infos(ctx context.Context, list []bus.Subscription) ([]api.Subs
 		}
 		c := counts[sub.Name]
 		info.Pending, info.Done, info.Dead = c[bus.Pending]+c[bus.Waiting], c[bus.Done], c[bus.Dead]
+		info.Running = min(running[sub.Name], info.Pending) // one may have ended since
 		out = append(out, info)
 	}
 	return out, nil
