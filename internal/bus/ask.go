@@ -48,6 +48,7 @@ type question struct {
 	Schedules *schedulePage   `json:"schedules,omitempty"`
 	Trace     *traceQuestion  `json:"trace,omitempty"`
 	Flows     bool            `json:"flows,omitempty"`
+	Running   bool            `json:"running,omitempty"`
 	Topics    *topicPage      `json:"topics,omitempty"`
 }
 
@@ -70,6 +71,7 @@ type reply struct {
 	More      bool             `json:"more,omitempty"` // Schedules, Topics
 	Trace     *traceReply      `json:"trace,omitempty"`
 	Flows     []Flow           `json:"flows,omitempty"`
+	Running   map[string]int   `json:"running,omitempty"`
 	Code      errs.Code        `json:"code,omitempty"`
 	Error     string           `json:"error,omitempty"`
 }
@@ -212,6 +214,8 @@ func (o *owner) look(ctx context.Context, q question) (*reply, error) {
 		r.Subs, err = o.subscriptions(ctx)
 	case q.Counts:
 		r.Counts, err = o.counts(ctx)
+	case q.Running:
+		r.Running, err = o.runningNow(ctx)
 	case q.Count != nil:
 		r.Count, err = o.count(ctx, *q.Count)
 	case q.Queue != nil:
@@ -329,28 +333,6 @@ func (o *owner) subscriptions(ctx context.Context) ([]Subscription, error) {
 			return nil, err
 		}
 		out = append(out, s)
-	}
-	return out, rows.Err()
-}
-
-func (o *owner) counts(ctx context.Context) (Counts, error) {
-	rows, err := o.x.db.QueryContext(ctx, "SELECT coalesce(s.name, ''), d.state, count(*) FROM deliveries d LEFT JOIN subs s ON s.id = d.sub GROUP BY 1, 2")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	out := Counts{}
-	for rows.Next() {
-		var name string
-		var state State
-		var n int
-		if err := rows.Scan(&name, &state, &n); err != nil {
-			return nil, err
-		}
-		if out[name] == nil {
-			out[name] = map[State]int{}
-		}
-		out[name][state] = n
 	}
 	return out, rows.Err()
 }

@@ -126,6 +126,9 @@ func start(t testing.TB, dir string, o bus.Options) *world {
 	})
 	w := &world{Bus: b, conn: conn, dir: dir, opt: o}
 	w.stop = sync.OnceFunc(func() {
+		if wrong, err := bus.Miscounted(b); err != nil || len(wrong) > 0 { // whatever a test did
+			t.Errorf("the counts are wrong: %q, %v", wrong, err)
+		}
 		cancel()
 		wg.Wait()
 		if err := errors.Join(b.Close(), conn.Close()); err != nil {

@@ -107,7 +107,7 @@ func (b *Bus) Subscriptions(ctx context.Context) ([]Subscription, error) {
 	return r.Subs, nil
 }
 
-// Counts counts deliveries; it reads the whole index.
+// Counts counts deliveries. It reads a row of each Subscription and state, however many there are.
 func (b *Bus) Counts(ctx context.Context) (Counts, error) {
 	out := Counts{}
 	for _, p := range b.parts {
@@ -122,6 +122,21 @@ func (b *Bus) Counts(ctx context.Context) (Counts, error) {
 			for s, n := range states {
 				out[name][s] += n
 			}
+		}
+	}
+	return out, nil
+}
+
+// Running tells how many deliveries of each Subscription its target has now.
+func (b *Bus) Running(ctx context.Context) (map[string]int, error) {
+	out := map[string]int{}
+	for _, p := range b.parts {
+		r, err := b.ask(ctx, p, question{Running: true})
+		if err != nil {
+			return nil, err
+		}
+		for name, n := range r.Running {
+			out[name] += n
 		}
 	}
 	return out, nil

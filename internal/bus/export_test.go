@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -174,4 +175,36 @@ func PublishInParts(ctx context.Context, b *Bus, e *event.Event, between func())
 	between()
 	_, err := p.log.append(ctx, it)
 	return err
+}
+
+// Miscounted lists what the index counts otherwise than its deliveries stand, of the Partitions that this Bus owns.
+func Miscounted(b *Bus) (wrong []string, err error) {
+	const q = `SELECT 'counted' w, * FROM (SELECT sub, state, n FROM counts WHERE n <> 0 EXCEPT SELECT sub, state, count(*) FROM deliveries GROUP BY 1, 2)
+		UNION ALL SELECT 'stands', * FROM (SELECT sub, state, count(*) FROM deliveries GROUP BY 1, 2 EXCEPT SELECT sub, state, n FROM counts)`
+	for _, p := range b.parts {
+		p.mu.Lock()
+		own := p.mu.own
+		p.mu.Unlock()
+		if own == nil {
+			continue
+		}
+		rows, err := own.x.db.Query(q)
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var w string
+			var sub, n int64
+			var state State
+			if err := rows.Scan(&w, &sub, &state, &n); err != nil {
+				return nil, err
+			}
+			wrong = append(wrong, fmt.Sprintf("partition %d, subscription %d, %s: %s %d", p.num, sub, state, w, n))
+		}
+		if err := rows.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return wrong, nil
 }

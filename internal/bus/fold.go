@@ -32,6 +32,7 @@ type fresh struct {
 	attempt int
 	redrive int
 	replay  string
+	state   State        // where it stood; only of what a Selection chose
 	event   *event.Event // or nil: to be read from the log
 }
 
@@ -74,6 +75,7 @@ type folder struct {
 	q         queueFold
 	s         streamFold
 	flows     flowFold
+	moved     map[countKey]int // by the block that is being folded
 	known     map[spot]bool // duplicates ahead, as the base tells of them: their firsts are not in the log any more
 }
 
@@ -211,12 +213,13 @@ func (f *folder) block(ctx context.Context, seq uint64, at time.Time, data []byt
 	f.q.begin(data, ms(at))
 	f.s.begin()
 	f.chunksSeen(seq, items, len(data))
+	clear(f.moved)
 	for i, it := range items {
 		if err := f.item(ctx, did{Seq: seq, Idx: i}, ms(at), it); err != nil {
 			return fmt.Errorf("block %d, item %d: %w", seq, i, err)
 		}
 	}
-	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at), items, len(data)), f.flushFlows(ctx, ms(at)), f.needs(ctx, seq, ms(at), items)); err != nil {
+	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at), items, len(data)), f.flushFlows(ctx, ms(at)), f.needs(ctx, seq, ms(at), items), f.flushCounts(ctx)); err != nil {
 		return fmt.Errorf("block %d: %w", seq, err)
 	}
 	f.x.applied = seq
@@ -343,6 +346,7 @@ func (f *folder) insert(ctx context.Context, now int64, d fresh, state State, ca
 	err := f.x.exec(ctx, `INSERT INTO deliveries(seq, idx, sub, eseq, eidx, key, state, at, born, due, updated, runs, attempt, redriven, replay, cause, log)
 		VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, ?, ?, '')`,
 		int64(d.Seq), d.Idx, d.Sub, int64(d.eseq), d.eidx, d.key, state, d.at, d.born, d.due, now, d.replay, cause)
+	f.count(d.Sub, state, 1)
 	if err == nil && state == Pending {
 		f.out.ready = append(f.out.ready, d)
 	}
@@ -380,6 +384,7 @@ func (f *folder) outcome(ctx context.Context, now int64, o outcome) error {
 	if err != nil {
 		return err
 	}
+	f.move(o.Sub, Pending, o.State)
 	if o.State == Pending {
 		f.out.ready = append(f.out.ready, d)
 		return nil
@@ -429,6 +434,7 @@ func (f *folder) promote(ctx context.Context, now, sub int64, key string) error 
 	if err != nil || !found || state == Pending {
 		return err
 	}
+	f.move(sub, Waiting, Pending)
 	d.due = now
 	// The age of one that waited counts from its turn: it cannot help what stood before it.
 	d.born = now
@@ -473,5 +479,13 @@ func (f *folder) delete(ctx context.Context, at did, now int64, name string) err
 	if err := f.x.exec(ctx, "UPDATE replays SET live = 0 WHERE sub = ?", s.id); err != nil {
 		return err
 	}
-	return f.x.exec(ctx, "UPDATE deliveries SET state = ?, cause = ?, updated = ? WHERE sub = ? AND state < 2", Cancelled, CauseUnsubscribed, now, s.id)
+	for _, from := range []State{Pending, Waiting} {
+		n, err := f.x.changed(ctx, "UPDATE deliveries SET state = ?, cause = ?, updated = ? WHERE sub = ? AND state = ?", Cancelled, CauseUnsubscribed, now, s.id, from)
+		if err != nil {
+			return err
+		}
+		f.count(s.id, from, -int(n))
+		f.count(s.id, Cancelled, int(n))
+	}
+	return nil
 }

@@ -157,7 +157,7 @@ func (x *index) create(ctx context.Context, logID string, first uint64, b *base)
 	if err := x.begin(ctx); err != nil {
 		return err
 	}
-	if _, err := x.w.ExecContext(ctx, schema+queueSchema+streamSchema+traceSchema+flowSchema+topicSchema+dataSchema); err != nil {
+	if _, err := x.w.ExecContext(ctx, schema+countSchema+queueSchema+streamSchema+traceSchema+flowSchema+topicSchema+dataSchema); err != nil {
 		return err
 	}
 	for k, v := range map[string]string{"format": strconv.Itoa(indexFormat), "log": logID, "epoch": "0"} {

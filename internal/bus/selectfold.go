@@ -28,11 +28,13 @@ func (f *folder) chosen(ctx context.Context, s Selection, states string) ([]fres
 		return f.rows(ctx, where, args)
 	}
 	var out []fresh
+	seen := map[did]bool{}
 	for _, id := range s.IDs {
 		d, _, err := parseID(id)
-		if err != nil {
+		if err != nil || seen[d] {
 			continue // checked by who wrote it
 		}
+		seen[d] = true
 		rows, err := f.rows(ctx, where+" AND seq = ? AND idx = ? AND sub = ?", append(slices.Clone(args), int64(d.Seq), d.Idx, d.Sub))
 		if err != nil {
 			return nil, err
@@ -43,7 +45,7 @@ func (f *folder) chosen(ctx context.Context, s Selection, states string) ([]fres
 }
 
 func (f *folder) rows(ctx context.Context, where string, args []any) ([]fresh, error) {
-	rows, err := f.x.query(ctx, "SELECT "+freshColumns+" FROM deliveries WHERE "+where+" ORDER BY seq, idx, sub", args...)
+	rows, err := f.x.query(ctx, "SELECT "+freshColumns+", state FROM deliveries WHERE "+where+" ORDER BY seq, idx, sub", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +53,7 @@ func (f *folder) rows(ctx context.Context, where string, args []any) ([]fresh, e
 	var out []fresh
 	for rows.Next() {
 		var d fresh
-		if err := rows.Scan(d.columns()...); err != nil {
+		if err := rows.Scan(append(d.columns(), &d.state)...); err != nil {
 			return nil, err
 		}
 		out = append(out, d)
@@ -69,6 +71,7 @@ func (f *folder) cancel(ctx context.Context, now int64, s Selection) error {
 			Cancelled, CauseCancelled, now, int64(d.Seq), d.Idx, d.Sub); err != nil {
 			return err
 		}
+		f.move(d.Sub, d.state, Cancelled)
 		f.out.cancelled = append(f.out.cancelled, d.did)
 	}
 	// After all are out of the lanes, so that none of them is promoted.
@@ -101,6 +104,7 @@ func (f *folder) redrive(ctx context.Context, now int64, s Selection) error {
 			state, now, now, now, int64(d.Seq), d.Idx, d.Sub); err != nil {
 			return err
 		}
+		f.move(d.Sub, Dead, state)
 		d.attempt, d.born, d.due, d.redrive = 0, now, now, d.redrive+1
 		if state == Pending {
 			f.out.ready = append(f.out.ready, d)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/json"
 	"net/http"
 	"strings"
 
@@ -33,7 +32,7 @@ func (t *target) formatted(v *bus.Delivery) (data []byte, ok bool, err error) {
 			return v.Event.Data, true, nil
 		}
 	}
-	data, err = json.Marshal(outwardEvent(v.Event))
+	data, err = outwardEvent(v.Event).MarshalJSON() // the data byte for byte
 	return data, true, err
 }
 

@@ -132,7 +132,7 @@ func modes(t *testing.T, flags map[string]string) {
 		{"no source", sinkCall{Headers: structured, Body: `{"specversion":"1.0","id":"1","type":"t"}`}, 400, "source"},
 		{"a cause of its own", sinkCall{Headers: structured, Body: `{"specversion":"1.0","id":"1","source":"/s","type":"t","ebbparent":"x"}`}, 400, "ebb's own"},
 		{"hops of its own", sinkCall{Headers: structured, Body: `{"specversion":"1.0","id":"1","source":"/s","type":"t","ebbhops":-9}`}, 400, "ebb's own"},
-		{"another format", sinkCall{Headers: map[string]string{"content-type": "application/cloudevents+avro"}, Body: "x"}, 501, "not known"},
+		{"another format", sinkCall{Headers: map[string]string{"content-type": "application/cloudevents+avro"}, Body: "x"}, 415, "not known"},
 		{"too large", sinkCall{Headers: binary, Fill: api.MaxAsyncPayload + 1}, 413, "Put large data into a bucket"},
 		{"much too large", sinkCall{Headers: structured, Fill: 12 << 20}, 413, "too_large"},
 		{"GET", sinkCall{Method: "GET"}, 405, "by POST"},

@@ -245,7 +245,7 @@ func (s *Server) ownOf(spec *api.SubscriptionSpec, f *app.Function, dep *state.D
 
 // followOwn gives the Subscriptions that somebody has put on an App's functions the settings of its Deployment.
 func (s *Server) followOwn(ctx context.Context, d *state.Deployment) (faults []string) {
-	for _, old := range s.ownOn(d.App) {
+	for _, old := range s.ownOn(func(name string) bool { f := d.App.Function(name); return f != nil && f.Name == name }) {
 		t, _ := targetIn(old)
 		sub, _, err := s.ownOf(t.Own, d.App.Function(t.Function), d)
 		if err == nil {
@@ -262,8 +262,8 @@ func (s *Server) followOwn(ctx context.Context, d *state.Deployment) (faults []s
 	return faults
 }
 
-// ownOn lists the Subscriptions that somebody has put on an App's functions.
-func (s *Server) ownOn(a *app.App) (list []bus.Subscription) {
+// ownOn lists the Subscriptions that somebody has put on some Functions.
+func (s *Server) ownOn(some func(function string) bool) (list []bus.Subscription) {
 	ev := &s.events
 	ev.mu.Lock()
 	defer ev.mu.Unlock()
@@ -272,11 +272,16 @@ func (s *Server) ownOn(a *app.App) (list []bus.Subscription) {
 		if !strings.HasPrefix(name, ownPrefix) || json.Unmarshal(spec, &sub) != nil {
 			continue
 		}
-		if t, ok := targetIn(sub); ok && t.Own != nil && t.Function != "" && a.Function(t.Function) != nil {
+		if t, ok := targetIn(sub); ok && t.Own != nil && t.Function != "" && some(t.Function) {
 			list = append(list, sub)
 		}
 	}
 	return list
+}
+
+// has says whether a Function is among those of a Stack.
+func (v *serving) has(function string) bool {
+	return slices.ContainsFunc(v.functions, func(f api.FunctionInfo) bool { return f.Name == function })
 }
 
 // DeleteSubscription deletes one that somebody has put.
@@ -464,6 +469,10 @@ func (s *Server) infos(ctx context.Context, list []bus.Subscription) ([]api.Subs
 	if err != nil {
 		return nil, err
 	}
+	running, err := s.events.bus.Running(ctx)
+	if err != nil {
+		return nil, err
+	}
 	queues, topics, err := s.places(ctx)
 	if err != nil {
 		return nil, err
@@ -497,6 +506,7 @@ func (s *Server) infos(ctx context.Context, list []bus.Subscription) ([]api.Subs
 		}
 		c := counts[sub.Name]
 		info.Pending, info.Done, info.Dead = c[bus.Pending]+c[bus.Waiting], c[bus.Done], c[bus.Dead]
+		info.Running = min(running[sub.Name], info.Pending) // one may have ended since
 		out = append(out, info)
 	}
 	return out, nil

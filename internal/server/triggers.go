@@ -202,6 +202,7 @@ func (s *Server) catchUp(ctx context.Context) {
 	}
 	for k, v := range s.stacks.all() {
 		stands := slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, triggerPrefix(k)) })
+		stands = stands || len(s.ownOn(v.has)) > 0
 		if v.broken == "" && (stands || v.triggers+v.declared+v.streams > 0) && ctx.Err() == nil {
 			s.catchUpStack(ctx, k)
 		}
