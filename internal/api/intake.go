@@ -27,7 +27,7 @@ type turn struct {
 
 const (
 	// intakeBytes bounds the bodies of callers that are in memory at once. One that is larger than all is taken alone.
-	intakeBytes = 64 << 20
+	intakeBytes = 32 << 20
 	// freeBytes is what a body may have without waiting for room.
 	freeBytes = 64 << 10
 	// intakeWait bounds the wait for room, and bodyWait the time that a caller may take to send a body for which others wait.
