@@ -16,12 +16,13 @@ import (
 	"github.com/ebb-run/ebb/internal/invocation"
 )
 
-// target says what a Subscription delivers to; it is kept in the event log. Exactly one of Function, Queue, Topic, Endpoint and Forward is set.
+// target says what a Subscription delivers to; it is kept in the event log. Exactly one of Function, Queue, Topic, Endpoint, Bus and Forward is set.
 type target struct {
 	Function string `json:"function,omitempty"` // full name
 	Queue    string `json:"queue,omitempty"`    // name
 	Topic    string `json:"topic,omitempty"`    // name
 	Endpoint string `json:"endpoint,omitempty"` // URL that is posted to
+	Bus      string `json:"bus,omitempty"`      // event bus that it is published on again
 	Forward  bool   `json:"forward,omitempty"`  // the queue or topic that the event's subject names
 
 	Raw     bool           `json:"raw,omitempty"`    // the event's data are the payload
@@ -63,6 +64,8 @@ func (t *target) String() string {
 		return "topic " + t.Topic
 	case t.Endpoint != "":
 		return redacted(t.Endpoint)
+	case t.Bus != "":
+		return "event bus " + t.Bus
 	case t.Forward:
 		return "dead letters and destinations"
 	}
@@ -78,6 +81,8 @@ func (t *target) arn() string {
 		return arn.New("sns", t.Region, t.Account, t.Topic).String()
 	case t.Endpoint != "":
 		return redacted(t.Endpoint)
+	case t.Bus != "":
+		return arn.New("events", t.Region, t.Account, "event-bus/"+t.Bus).String()
 	}
 	return arn.Function(t.Region, t.Account, t.Function).String()
 }
@@ -195,6 +200,8 @@ func (d deliverer) deliver(ctx context.Context, batch []*bus.Delivery, t target,
 			out[i].Err = d.publish(ctx, &t, v)
 		case t.Endpoint != "":
 			out[i].Err = d.post(ctx, &t, v)
+		case t.Bus != "":
+			out[i].Err = d.relay(ctx, &t, v)
 		case t.Forward:
 			out[i] = d.forward(ctx, v)
 		default:

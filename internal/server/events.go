@@ -254,6 +254,7 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 		}
 	}
 	faults = append(faults, s.followOwn(ctx, d)...)
+	faults = append(faults, s.followRules(ctx, d)...)
 	if len(left)+len(w.subs) == 0 && !had {
 		return faults
 	}

@@ -220,7 +220,12 @@ func (k *sink) publish(ctx context.Context, name string, events []*event.Event) 
 	if err := s.foreign(events); err != nil {
 		return err
 	}
-	c := o.current()
+	return k.put(ctx, o, name, events)
+}
+
+// put publishes what an Instance may, as caused by the Invocation that it runs.
+func (k *sink) put(ctx context.Context, o *origin, name string, events []*event.Event) error {
+	s, c := k.s, o.current()
 	trace, _ := bus.ParseTrace(c.trace)
 	for _, e := range events {
 		e.SetExtension(bus.Publisher, o.function)

@@ -191,6 +191,9 @@ func (s *Server) catchUp(ctx context.Context) {
 		}
 		return
 	}
+	for _, fault := range s.followRules(ctx, nil) {
+		s.o.Log.Warn("a rule is not followed", "because", fault)
+	}
 	for k, v := range s.stacks.all() {
 		stands := slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, triggerPrefix(k)) })
 		if v.broken == "" && (stands || v.triggers+v.declared+v.streams > 0) && ctx.Err() == nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
+	eventbridge "github.com/ebb-run/ebb/internal/wire/events"
 	"github.com/ebb-run/ebb/internal/wire/sts"
 )
 
@@ -53,6 +54,7 @@ type wires struct {
 func (s *Server) wireServices() []*wire.Service {
 	return []*wire.Service{
 		sts.New(),
+		eventbridge.New(wireEvents{s.state, s}),
 	}
 }
 
