@@ -70,15 +70,72 @@ func (n wireEvents) DeclaredRules(ctx context.Context) (out []eventbridge.Rule, 
 		if err != nil {
 			return nil, err
 		}
-		for i := range d.App.Resources {
-			if res := &d.App.Resources[i]; res.Type == "AWS::Events::Rule" {
-				if r, err := n.s.declaredRule(d, res); err == nil { // what cannot be resolved was told at its deploy
-					r.Declared = k.App
-					out = append(out, r)
-				}
+		list := n.s.declaredRules(d)
+		for i := range list {
+			list[i].Declared = k.App
+		}
+		out = append(out, list...)
+	}
+	return out, nil
+}
+
+// declaredRules are those of a Deployment: what cannot be resolved was told when it was deployed. Rules whose targets are its functions are Triggers.
+func (s *Server) declaredRules(d *state.Deployment) (out []eventbridge.Rule) {
+	for i := range d.App.Resources {
+		if res := &d.App.Resources[i]; res.Type == "AWS::Events::Rule" {
+			if r, err := s.declaredRule(d, res); err == nil {
+				out = append(out, r)
 			}
 		}
 	}
+	for i := range d.App.Triggers {
+		r, err := s.triggerRule(d, &d.App.Triggers[i])
+		if err != nil || r.Name == "" {
+			continue
+		}
+		at := slices.IndexFunc(out, func(o eventbridge.Rule) bool { return o.Bus == r.Bus && o.Name == r.Name })
+		if at < 0 {
+			out = append(out, r)
+			continue
+		}
+		if !slices.ContainsFunc(out[at].Targets, func(t eventbridge.Target) bool { return t.Arn == r.Targets[0].Arn && t.Id == r.Targets[0].Id }) {
+			out[at].Targets = append(out[at].Targets, r.Targets...)
+		}
+	}
+	return out
+}
+
+// triggerRule is the rule of a Trigger; without a name where it is none.
+func (s *Server) triggerRule(d *state.Deployment, t *app.Trigger) (out eventbridge.Rule, err error) {
+	f := d.App.Function(t.Function)
+	_, scheduler := t.Settings["FlexibleTimeWindow"]
+	if f == nil || scheduler || t.Kind != "eventBridge" && t.Kind != "schedule" || len(t.Schedule) > 1 {
+		return out, nil
+	}
+	r := s.resolver(d)
+	var of struct {
+		Name, Description string
+		EventPattern      json.RawMessage
+		eventbridge.Target
+	}
+	if err := r.settings(t, &of); err != nil {
+		return out, err
+	}
+	if out.Bus, err = busName(r, t.Source); err != nil {
+		return out, err
+	}
+	if out.Name = of.Name; out.Name == "" {
+		out.Name = triggerID(t)
+	}
+	out.Disabled, out.About, out.Pattern = !t.Enabled, of.Description, string(of.EventPattern)
+	if len(t.Schedule) == 1 {
+		out.Schedule = t.Schedule[0]
+	}
+	if of.Id == "" {
+		of.Id = out.Name
+	}
+	of.Arn = arn.Function(region(d.App), s.o.Config.Account, f.Name).String()
+	out.Targets = []eventbridge.Target{of.Target}
 	return out, nil
 }
 

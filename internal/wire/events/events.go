@@ -253,4 +253,4 @@ func all[T any](ctx context.Context, s *service, c *wire.Call, kind string) ([]T
 }
 
 // none is an operation's output without members.
-type none struct{}
+type none = struct{}
