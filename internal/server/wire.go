@@ -23,6 +23,7 @@ import (
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
+	"github.com/ebb-run/ebb/internal/wire/dynamodb"
 	"github.com/ebb-run/ebb/internal/wire/sqs"
 	"github.com/ebb-run/ebb/internal/wire/sts"
 )
@@ -55,6 +56,8 @@ func (s *Server) wireServices() []*wire.Service {
 	return []*wire.Service{
 		sts.New(),
 		sqs.New(s.events.bus),
+		dynamodb.New(s.tableStore),
+		dynamodb.NewStreams(s.tableStore),
 	}
 }
 
