@@ -172,6 +172,7 @@ func inactive(a *app.App, diags *diag.List) {
 			"topic %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))
 		delete(kinds, app.Topic)
 	}
+	delete(kinds, app.Table) // they are here, and SDKs reach them
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		diags.Notef(diag.Pos{}, "not-active", "Calls to it by a cloud's SDK are refused.",
 			"%s %s is declared, not yet active", kind, strings.Join(kinds[kind], ", "))

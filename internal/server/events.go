@@ -227,7 +227,7 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 	}
 	w := s.triggers(d)
 	_, unmapped := s.mappings(d)
-	faults := slices.Concat(w.faults, unmapped, s.queues(ctx, d), s.topics(ctx, d), s.buckets(ctx, d), s.streams(ctx, d, before != nil && before.streams > 0))
+	faults := slices.Concat(w.faults, unmapped, s.tables(ctx, d), s.queues(ctx, d), s.topics(ctx, d), s.buckets(ctx, d), s.streams(ctx, d, before != nil && before.streams > 0))
 	s.poll(d)
 	var all []bus.Subscription
 	for i := range d.App.Functions {
@@ -285,7 +285,7 @@ func (s *Server) forgetEvents(ctx context.Context, k state.StackKey, was *servin
 		}
 	}
 	// Those too that an earlier Deployment declared and the last one did not.
-	if err := errors.Join(s.dropQueues(ctx, k), s.dropTopics(ctx, k), s.dropBuckets(ctx, k)); err != nil {
+	if err := errors.Join(s.dropQueues(ctx, k), s.dropTopics(ctx, k), s.dropBuckets(ctx, k), s.dropTables(ctx, k)); err != nil {
 		return err
 	}
 	if was.streams > 0 {

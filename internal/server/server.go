@@ -42,6 +42,7 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox/all"
 	"github.com/ebb-run/ebb/internal/sandbox/process"
 	"github.com/ebb-run/ebb/internal/state"
+	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/store/fs"
 	"github.com/ebb-run/ebb/internal/telemetry"
 )
@@ -67,6 +68,8 @@ type Server struct {
 	token      identity.Token
 	nats       *nats.Conn
 	state      *state.Store
+	tableStore store.Tables
+	relays     relays
 	artifacts  *artifact.Store
 	objects    *fs.Store // what buckets hold
 	logs       *telemetry.Logs
@@ -169,6 +172,9 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	s.closing(s.nats.Close)
 	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: s.key, Replicas: s.replicas()}); err != nil {
 		return s.oneCopy(fmt.Errorf("open deployments with %s: %w", keyFile, err))
+	}
+	if err := s.openTables(ctx); err != nil {
+		return err
 	}
 	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, "artifacts")); err != nil {
 		return err
@@ -284,6 +290,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.runKeys(engineCtx, &wg)
 	s.runEvents(engineCtx, &wg, func(err error) { cancel(err) })
 	s.runObjects(engineCtx, &wg)
+	s.runTables(engineCtx, &wg)
 	pollCtx, stopPolling := context.WithCancel(engineCtx)
 	defer stopPolling()
 	s.pollers.run(pollCtx, s)

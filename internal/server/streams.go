@@ -192,9 +192,6 @@ func (s *Server) streamMappingOf(d *state.Deployment, t *app.Trigger, name strin
 	if err != nil {
 		return nil, err
 	}
-	if kind == filter.Table {
-		return nil, errs.New(errs.Unsupported, "it is declared, not yet active: tables do not publish their changes")
-	}
 	p := streamSettings{}
 	if err := r.settings(t, &p); err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/wire"
+	"github.com/ebb-run/ebb/internal/wire/dynamodb"
 	eventbridge "github.com/ebb-run/ebb/internal/wire/events"
 	"github.com/ebb-run/ebb/internal/wire/lambda"
 	"github.com/ebb-run/ebb/internal/wire/s3"
@@ -61,6 +62,8 @@ func (s *Server) wireServices() []*wire.Service {
 		s3.New(s3.Options{Objects: s.objects, Authenticate: s.wires.authenticate, Changed: s.bucketChanged}),
 		eventbridge.New(wireEvents{s.state, s}),
 		lambda.New(c),
+		dynamodb.New(s.tableStore),
+		dynamodb.NewStreams(s.tableStore),
 	}
 }
 

@@ -144,9 +144,9 @@ type Query struct {
 type Scan struct {
 	Table    string
 	Index    string
-	Segment  int // from 0
-	Segments int // 0 and 1 mean all
-	After    Item
+	Segment  int  // from 0
+	Segments int  // 0 and 1 mean all
+	After    Item // errs.Invalid when it is of another segment
 }
 
 // Op says what a change did to an Item.
@@ -198,6 +198,8 @@ type Tables interface {
 	Expire(ctx context.Context, now time.Time) (more bool, err error)
 	// Records returns up to limit Records of a table's stream behind a sequence number.
 	Records(ctx context.Context, tenant, table string, after uint64, limit int) ([]Record, error)
+	// Last returns the sequence number of a table's newest Record, 0 when there is none.
+	Last(ctx context.Context, tenant, table string) (uint64, error)
 	// Changed returns a channel that is closed at the next change of any table with a stream.
 	Changed() <-chan struct{}
 }

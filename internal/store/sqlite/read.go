@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -113,6 +114,13 @@ func source(l *live, index string) (x *store.Index, from, order, at string, err 
 	return nil, "", "", "", errs.New(errs.NotFound, "table %s has no index %s", l.spec.Name, index)
 }
 
+func keyOf(l *live, x *store.Index) store.Key {
+	if x != nil {
+		return x.Key
+	}
+	return l.spec.Key
+}
+
 // Query calls each with the Items of one hash key in order.
 func (s *Store) Query(ctx context.Context, tenant string, q store.Query, each func(store.Item) bool) error {
 	l, err := s.find(tenant, q.Table)
@@ -200,6 +208,12 @@ func (s *Store) Scan(ctx context.Context, tenant string, q store.Scan, each func
 	if err := c.after(l, x, q.After, ">"); err != nil {
 		return err
 	}
+	if q.After != nil {
+		h := hashKey(q.After[keyOf(l, x).Hash.Name])
+		if first != nil && bytes.Compare(h, first) < 0 || behind != nil && bytes.Compare(h, behind) >= 0 {
+			return errs.New(errs.Invalid, "the key to start behind is not in segment %d of %d", q.Segment, q.Segments)
+		}
+	}
 	if len(c.where) > 0 {
 		from += " WHERE " + strings.Join(c.where, " AND ")
 	}
@@ -266,6 +280,17 @@ func (s *Store) Records(ctx context.Context, tenant, table string, after uint64,
 		all = append(all, r)
 	}
 	return all, told(rows.Err())
+}
+
+// Last returns the sequence number of a table's newest Record.
+func (s *Store) Last(ctx context.Context, tenant, table string) (uint64, error) {
+	l, err := s.find(tenant, table)
+	if err != nil {
+		return 0, err
+	}
+	var seq sql.NullInt64
+	err = s.db.QueryRowContext(ctx, "SELECT max(seq) FROM records WHERE tab = ?", l.id).Scan(&seq)
+	return uint64(seq.Int64), told(err)
 }
 
 // Changed returns a channel that is closed at the next change of a table with a stream.

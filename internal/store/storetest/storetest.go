@@ -362,6 +362,16 @@ func segments(t *testing.T, s store.Tables) {
 		changes = append(changes, put("t", row("k"+strconv.Itoa(i), "r", "g"+strconv.Itoa(i), "", "x")))
 	}
 	must(t, s.Write(t.Context(), tenant, changes))
+	refused := 0
+	for segment := range 2 {
+		err := s.Scan(t.Context(), tenant, store.Scan{Table: "t", Segment: segment, Segments: 2, After: row("k1", "r", "g1", "", "x")}, func(store.Item) bool { return false })
+		if errs.CodeOf(err) == errs.Invalid {
+			refused++
+		}
+	}
+	if refused != 1 {
+		t.Errorf("%d of 2 segments refused a key to start behind", refused)
+	}
 	for _, index := range []string{"", "keys"} {
 		for _, of := range []int{0, 1, 2, 7, 100, 5000} {
 			seen := map[string]int{}
@@ -479,6 +489,9 @@ func records(t *testing.T, s store.Tables) {
 		if r.Op != want[i].Op || !r.Old.Equal(want[i].Old) || !r.New.Equal(want[i].New) || !r.Key.Equal(store.Item{"h": store.Text("k")}) || i > 0 && r.Seq <= got[i-1].Seq || r.At.IsZero() {
 			t.Errorf("record %d = %+v", i, r)
 		}
+	}
+	if last, err := s.Last(t.Context(), tenant, "t"); err != nil || last != got[2].Seq {
+		t.Errorf("the last record is %d, want %d; %v", last, got[2].Seq, err)
 	}
 	rest, err := s.Records(t.Context(), tenant, "t", got[0].Seq, 1)
 	must(t, err)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/wire/dynamodb/expr"
 )
@@ -341,10 +342,10 @@ func (s *service) scan(ctx context.Context, c *call) ([]byte, error) {
 	if msg, err := s.openReading(ctx, c, r); err != nil || msg != "" {
 		return nil, orFail(msg, err)
 	}
-	if msg := r.scanChecks(x); msg != "" {
+	q.Table, q.Index = r.t.Name, c.n.str("IndexName")
+	if msg := r.scanChecks(x, func() bool { return s.inSegment(ctx, c, q) }); msg != "" {
 		return nil, fail(msg)
 	}
-	q.Table, q.Index = r.t.Name, c.n.str("IndexName")
 	return s.read(ctx, r, func(each func(store.Item) bool) error { return s.tables.Scan(ctx, c.tenant(), q, each) })
 }
 
@@ -365,7 +366,16 @@ func segments(n *node, q *store.Scan) string {
 	return ""
 }
 
-func (r *reading) scanChecks(x exprs) string {
+// inSegment tells whether a Scan can go on from its starting key.
+func (s *service) inSegment(ctx context.Context, c *call, q store.Scan) bool {
+	if q.After == nil || q.Segments < 2 {
+		return true
+	}
+	err := s.tables.Scan(ctx, c.tenant(), q, func(store.Item) bool { return false })
+	return errs.CodeOf(err) != errs.Invalid
+}
+
+func (r *reading) scanChecks(x exprs, inSegment func() bool) string {
 	if r.after != nil && len(r.after) != len(r.start) {
 		if r.index != nil {
 			return badStart
@@ -387,6 +397,9 @@ func (r *reading) scanChecks(x exprs) string {
 	}
 	if msg := r.tableStart(); msg != "" {
 		return msg
+	}
+	if !inSegment() {
+		return badStart + ": Invalid ExclusiveStartKey. Please use ExclusiveStartKey with correct Segment. TotalSegments: " + r.c.n.str("TotalSegments") + " Segment: " + r.c.n.str("Segment")
 	}
 	if msg := scalarKeys(&r.t, x.proj.Nested); msg != "" {
 		return msg

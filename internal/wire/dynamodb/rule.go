@@ -20,6 +20,7 @@ type rule struct {
 	pattern                  string
 	least                    int64 // of a number; 0 with hasLeast
 	hasLeast                 bool
+	most                     int64 // of a number; 0 is no bound
 	minLen, maxLen           int   // of texts, lists and maps; 0 is no bound
 	keys                     *rule // of a map's keys
 	values                   *rule // of a map's values
@@ -282,6 +283,9 @@ func (p *problems) one(n *node, s *rule, at string) {
 	}
 	if v, err := strconv.ParseFloat(n.text, 64); s.hasLeast && err == nil && v < float64(s.least) {
 		p.add(n, at, "Member must have value greater than or equal to "+strconv.FormatInt(s.least, 10))
+	}
+	if v, err := strconv.ParseFloat(n.text, 64); s.most > 0 && err == nil && v > float64(s.most) {
+		p.add(n, at, "Member must have value less than or equal to "+strconv.FormatInt(s.most, 10))
 	}
 	size := len(n.text) + len(n.members) + len(n.elems)
 	if s.minLen > 0 && size < s.minLen {

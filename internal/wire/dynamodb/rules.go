@@ -115,7 +115,7 @@ var (
 		{"SSESpecification", &rule{kind: structured, of: "SSESpecification"}},
 	}
 	aTableShape     = []field{ownTable}
-	listTablesShape = []field{{"ExclusiveStartTableName", &rule{kind: text, pattern: names, minLen: 3, maxLen: 255}}, {"Limit", &rule{kind: integer, hasLeast: true, least: 1}}}
+	listTablesShape = []field{{"ExclusiveStartTableName", &rule{kind: text, pattern: names, minLen: 3, maxLen: 255}}, {"Limit", &rule{kind: integer, hasLeast: true, least: 1, most: 100}}}
 	ttlShape        = []field{{"TimeToLiveSpecification", &rule{kind: structured, of: "TimeToLiveSpecification", notNull: true, fields: []field{
 		{"AttributeName", &rule{kind: text, notNull: true, minLen: 1, maxLen: 255}}, {"Enabled", &rule{kind: truth, notNull: true}},
 	}}}, tableName}

@@ -85,12 +85,9 @@ func New(tables store.Tables) *wire.Service {
 // operation reads a request by its shape and answers with a body that run wrote.
 func operation(fields []field, run func(context.Context, *call) ([]byte, error)) wire.Operation {
 	return wire.Raw(false, func(ctx context.Context, c *wire.Call) (*shape.Answer, error) {
-		n := &node{kind: 'o'}
-		if len(c.Body) > 0 {
-			var err error
-			if n, err = parseJSON(c.Body); err != nil || n.kind != 'o' {
-				return nil, &serialization{}
-			}
+		n, err := parseJSON(c.Body)
+		if err != nil || n.kind != 'o' {
+			return nil, &serialization{}
 		}
 		byARN(n)
 		if err := fitFields(n, fields); err != nil {

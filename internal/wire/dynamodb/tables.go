@@ -158,9 +158,7 @@ const hidden = "$"
 func (s *service) listTables(ctx context.Context, c *call) ([]byte, error) {
 	limit := int64(100)
 	if n, ok := c.n.num("Limit"); ok {
-		if limit = n; n > 100 {
-			return nil, fail("1 validation error detected: Value '" + c.n.str("Limit") + "' at 'limit' failed to satisfy constraint: Member must have value less than or equal to 100")
-		}
+		limit = n
 	}
 	all, err := s.tables.List(ctx, c.tenant())
 	if err != nil {
@@ -299,6 +297,9 @@ func (s *service) retag(ctx context.Context, c *call, list, none string, change 
 		}
 		return t, nil
 	})
+	if errs.CodeOf(err) == errs.NotFound && list == "TagKeys" {
+		return nil, wire.Errorf("ResourceNotFoundException", "Requested resource not found")
+	}
 	return nil, c.noResource(err)
 }
 
