@@ -82,11 +82,7 @@ func find(c *wire.Call) string {
 
 // anonymous says what may run without a signature: it is looked at again, when the bucket is known.
 func anonymous(c *wire.Call) bool {
-	switch c.Operation {
-	case opPreflight, opWebsite, opForm, "GetObject", "HeadObject", "ListObjects", "ListObjectsV2":
-		return true
-	}
-	return false
+	return c.Operation == opPreflight || c.Operation == opWebsite || c.Operation == opForm || publicAction(c) != ""
 }
 
 var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)

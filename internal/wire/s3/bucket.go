@@ -104,7 +104,7 @@ func (s *service) createBucket(ctx context.Context, c *wire.Call) (*shape.Answer
 		b.Documents["acl"] = []byte(acl)
 	}
 	err := s.Objects.CreateBucket(ctx, bucketOf(c), b)
-	if errors.Is(err, store.ErrBucketExists) && c.Region != "us-east-1" {
+	if errors.Is(err, store.ErrBucketExists) && (c.Region != "us-east-1" || b.Documents["location"] != nil) {
 		e := wire.Errorf("BucketAlreadyOwnedByYou", "Your previous request to create the named bucket succeeded and you already own it.").With(http.StatusConflict)
 		e.Fields = map[string]any{"BucketName": c.Labels["Bucket"]}
 		return nil, e

@@ -117,6 +117,14 @@ func checksumType(sum store.Checksum) string {
 	return "FULL_OBJECT"
 }
 
+// typeOf is checksumType, and "" where there is none.
+func typeOf(sum store.Checksum) string {
+	if sum.Algorithm == "" {
+		return ""
+	}
+	return checksumType(sum)
+}
+
 // checksumFields are those of a document.
 type checksumFields struct {
 	ChecksumCRC32     string `xml:",omitempty"`

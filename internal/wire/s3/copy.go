@@ -103,7 +103,7 @@ func (s *service) copyObject(ctx context.Context, c *wire.Call) (*shape.Answer, 
 		LastModified, ETag string
 		checksumFields
 		ChecksumType string `xml:",omitempty"`
-	}{root: ns, LastModified: stamp(info.Modified), ETag: `"` + info.ETag + `"`, checksumFields: fieldsOf(info.Checksum.Algorithm, info.Checksum.Value)})
+	}{root: ns, LastModified: stamp(info.Modified), ETag: `"` + info.ETag + `"`, checksumFields: fieldsOf(info.Checksum.Algorithm, info.Checksum.Value), ChecksumType: typeOf(info.Checksum)})
 	if err != nil {
 		return nil, err
 	}

@@ -109,9 +109,24 @@ func (s *service) allowOrigin(ctx context.Context, c *wire.Call) {
 		return // the operation says it
 	}
 	origin := header(c, "Origin")
-	if r := k.rule(origin, c.Request.Method, nil); r != nil {
+	method := c.Request.Method
+	if m := header(c, "Access-Control-Request-Method"); m != "" { // S3 looks at it in any request
+		method = m
+	}
+	if r := k.rule(origin, method, requestHeaders(c)); r != nil {
 		r.answer(c.Header, origin)
 	}
+}
+
+// requestHeaders are those that a page would send.
+func requestHeaders(c *wire.Call) []string {
+	var headers []string
+	for one := range strings.SplitSeq(header(c, "Access-Control-Request-Headers"), ",") {
+		if one = strings.TrimSpace(one); one != "" {
+			headers = append(headers, one)
+		}
+	}
+	return headers
 }
 
 func (s *service) preflight(ctx context.Context, c *wire.Call) (*shape.Answer, error) {
@@ -129,12 +144,7 @@ func (s *service) preflight(ctx context.Context, c *wire.Call) (*shape.Answer, e
 		refused.Message = "CORSResponse: CORS is not enabled for this bucket."
 		return nil, refused
 	}
-	var headers []string
-	for one := range strings.SplitSeq(header(c, "Access-Control-Request-Headers"), ",") {
-		if one = strings.TrimSpace(one); one != "" {
-			headers = append(headers, one)
-		}
-	}
+	headers := requestHeaders(c)
 	r := k.rule(origin, method, headers)
 	if r == nil {
 		return nil, refused
@@ -142,7 +152,7 @@ func (s *service) preflight(ctx context.Context, c *wire.Call) (*shape.Answer, e
 	a := done(http.StatusOK)
 	r.answer(a.Header, origin)
 	if len(headers) > 0 {
-		a.Header.Set("Access-Control-Allow-Headers", strings.Join(headers, ", "))
+		a.Header.Set("Access-Control-Allow-Headers", strings.ToLower(strings.Join(headers, ", ")))
 	}
 	if r.MaxAgeSeconds != nil {
 		a.Header.Set("Access-Control-Max-Age", itoa(*r.MaxAgeSeconds))

@@ -53,6 +53,9 @@ func readForm(c *wire.Call) (*form, error) {
 			return nil, malformed
 		}
 		name := strings.ToLower(p.FormName())
+		if name == "" {
+			return nil, malformed
+		}
 		if name == "file" {
 			f.name, f.file = p.FileName(), p
 			return f, nil

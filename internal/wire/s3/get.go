@@ -130,8 +130,14 @@ func describe(c *wire.Call, info store.ObjectInfo) (a *shape.Answer, offset, len
 		return nil, 0, 0, err
 	}
 	h.Set("Content-Length", strconv.FormatInt(length, 10))
-	if strings.EqualFold(header(c, "X-Amz-Checksum-Mode"), "ENABLED") && length == info.Size {
-		answerChecksum(h, info.Checksum)
+	if strings.EqualFold(header(c, "X-Amz-Checksum-Mode"), "ENABLED") {
+		n, _ := strconv.Atoi(c.Query.Get("partNumber")) // was read before
+		switch {
+		case n > 0 && len(info.Parts) > 0 && info.Parts[n-1].Checksum != "":
+			answerChecksum(h, store.Checksum{Algorithm: info.Checksum.Algorithm, Value: info.Parts[n-1].Checksum, Composite: info.Checksum.Composite})
+		case length == info.Size:
+			answerChecksum(h, info.Checksum)
+		}
 	}
 	return a, offset, length, nil
 }

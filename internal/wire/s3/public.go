@@ -141,9 +141,43 @@ func blocks(b store.Bucket) (acls, policies bool) {
 	return in.IgnorePublicAcls, in.RestrictPublicBuckets
 }
 
+// publicAction is what a policy has to allow anyone for an operation to run without a signature; "" where none does.
+func publicAction(c *wire.Call) string {
+	switch c.Operation {
+	case "GetObject", "HeadObject":
+		if c.Query.Get("versionId") != "" {
+			return "s3:GetObjectVersion"
+		}
+		return "s3:GetObject"
+	case "ListObjects", "ListObjectsV2", "HeadBucket":
+		return "s3:ListBucket"
+	case "ListObjectVersions":
+		return "s3:ListBucketVersions"
+	case "PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload":
+		return "s3:PutObject"
+	case "DeleteObject":
+		if c.Query.Get("versionId") != "" {
+			return "s3:DeleteObjectVersion"
+		}
+		return "s3:DeleteObject"
+	}
+	return ""
+}
+
+// openTo says whether a canned ACL lets anyone do something.
+func openTo(canned, action string) bool {
+	switch action {
+	case "s3:GetObject", "s3:ListBucket":
+		return canned == "public-read" || canned == "public-read-write"
+	case "s3:PutObject", "s3:DeleteObject":
+		return canned == "public-read-write" // of the bucket
+	}
+	return false
+}
+
 // public refuses what is not for everybody, where nobody has signed.
 func (s *service) public(ctx context.Context, c *wire.Call) error {
-	action := map[string]string{"GetObject": "s3:GetObject", "HeadObject": "s3:GetObject", "ListObjects": "s3:ListBucket", "ListObjectsV2": "s3:ListBucket"}[c.Operation]
+	action := publicAction(c)
 	if action == "" {
 		return nil // the operation has its own rule
 	}
@@ -151,20 +185,19 @@ func (s *service) public(ctx context.Context, c *wire.Call) error {
 	if err != nil {
 		return err
 	}
-	if action == "s3:GetObject" && c.Query.Get("versionId") != "" {
-		action = "s3:GetObjectVersion"
-	}
 	resource := "arn:aws:s3:::" + b.Name
 	canned := string(b.Documents["acl"])
 	if key, ok := c.Labels["Key"]; ok {
 		resource += "/" + key
-		canned = ""
-		if info, err := s.Objects.Head(ctx, keyOf(c), c.Query.Get("versionId")); err == nil {
+		if canned != "public-read-write" || action == "s3:GetObject" {
+			canned = ""
+		}
+		if info, err := s.Objects.Head(ctx, keyOf(c), c.Query.Get("versionId")); err == nil && action == "s3:GetObject" {
 			canned = info.Headers[aclHeader]
 		}
 	}
 	noACL, noPolicy := blocks(b)
-	if !noPolicy && policyOf(b).allows(action, resource) || !noACL && strings.HasPrefix(canned, "public-read") {
+	if !noPolicy && policyOf(b).allows(action, resource) || !noACL && openTo(canned, action) {
 		return nil
 	}
 	return accessDenied()

@@ -218,6 +218,9 @@ func cutBody(err error) *wire.Error {
 	return nil
 }
 
+// errorText escapes as S3's errors do: quotes stay.
+var errorText = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
 // render writes an error with the resource that it is about.
 func render(c *wire.Call, e *wire.Error) *shape.Answer {
 	status := e.Status
@@ -231,7 +234,7 @@ func render(c *wire.Call, e *wire.Error) *shape.Answer {
 		return websiteError(c, e, status)
 	}
 	var b strings.Builder
-	b.WriteString(xml.Header + "<Error><Code>" + shape.XMLText(e.Code) + "</Code><Message>" + shape.XMLText(e.Message) + "</Message>")
+	b.WriteString(xml.Header + "<Error><Code>" + shape.XMLText(e.Code) + "</Code><Message>" + errorText.Replace(e.Message) + "</Message>")
 	for _, k := range sortedKeys(e.Fields) {
 		if v, ok := e.Fields[k].(string); ok {
 			b.WriteString("<" + k + ">" + shape.XMLText(v) + "</" + k + ">")

@@ -208,6 +208,9 @@ func (c *chunkReader) last() error {
 		if err != nil && !c.trailed {
 			return io.EOF // a client that leaves the last empty line out
 		}
+		if line == "" && err == nil && c.signed && c.trailed && n > 0 && claim == "" {
+			continue // AWS documents a line more between the trailers and their signature
+		}
 		if line == "" {
 			break
 		}
