@@ -101,5 +101,5 @@ func (r Registry) Find(p Project) (Frontend, Project, error) {
 		}
 	}
 	return nil, p, errs.New(errs.NotFound, "no project found in %s", p.Root).
-		WithHint("Run this in a folder with a serverless.yml, name such a folder, or start one with `ebb init`.")
+		WithHint("Run this in a folder with a serverless.yml, a template.yaml or a cdk.json, name such a folder, or start one with `ebb init`.")
 }
