@@ -24,6 +24,8 @@ import (
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
 	"github.com/ebb-run/ebb/internal/wire/lambda"
+	"github.com/ebb-run/ebb/internal/wire/secrets"
+	"github.com/ebb-run/ebb/internal/wire/ssm"
 	"github.com/ebb-run/ebb/internal/wire/sts"
 )
 
@@ -56,6 +58,8 @@ func (s *Server) wireServices() []*wire.Service {
 	return []*wire.Service{
 		sts.New(),
 		lambda.New(c),
+		ssm.New(sealedRecords{s.state, parameterKind}, s.referredSecret),
+		secrets.New(sealedRecords{s.state, secretKind}),
 	}
 }
 
@@ -241,6 +245,9 @@ func mayAWS(k identity.Key, operation string) error {
 		if begins("Send", "Publish", "PutEvents", "Invoke", "PutRecord") {
 			return nil
 		}
+	}
+	if service == "secretsmanager" || service == "ssm" && begins("GetParameter") {
+		return denied() // who may look at what runs may not read secrets
 	}
 	if begins("Get", "List", "Describe", "Head", "Query", "Scan", "BatchGet", "TransactGet") {
 		return nil
