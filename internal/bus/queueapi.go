@@ -537,3 +537,13 @@ func (b *Bus) RedriveQueue(ctx context.Context, r QueueRedrive) (int, error) {
 	}
 	return sum, nil
 }
+
+// QueueSettings gives a queue's settings, up to a second old.
+func (b *Bus) QueueSettings(ctx context.Context, name string) (*Queue, error) {
+	k, err := b.queue(ctx, name, false)
+	if err != nil {
+		return nil, err
+	}
+	q := k.spec
+	return &q, nil
+}

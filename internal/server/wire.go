@@ -23,9 +23,7 @@ import (
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
-	"github.com/ebb-run/ebb/internal/wire/lambda"
-	"github.com/ebb-run/ebb/internal/wire/secrets"
-	"github.com/ebb-run/ebb/internal/wire/ssm"
+	"github.com/ebb-run/ebb/internal/wire/sqs"
 	"github.com/ebb-run/ebb/internal/wire/sts"
 )
 
@@ -54,13 +52,10 @@ type wires struct {
 
 // wireServices lists what is answered. A new service is one line.
 func (s *Server) wireServices() []*wire.Service {
-	c := &calls{s: s}
-	return []*wire.Service{
+	return append([]*wire.Service{
 		sts.New(),
-		lambda.New(c),
-		ssm.New(sealedRecords{s.state, parameterKind}, s.referredSecret),
-		secrets.New(sealedRecords{s.state, secretKind}),
-	}
+		sqs.New(s.events.bus),
+	}, s.callServices()...)
 }
 
 // openWires makes what answers; it is served once the bus is open.

@@ -81,7 +81,7 @@ func (h *Handler) answer(ctx context.Context, c *Call) (*shape.Answer, error) {
 		scope, c.Region = claim.Service, claim.Region
 	}
 	c.Service, c.Operation = h.find(r, scope)
-	c.Protocol = protocolOf(c.Service, r)
+	c.Protocol = protocolOf(c.Service, r, scope)
 	if found := regionIn(r.Host); found != "" && onAWS(r.Host) {
 		c.Region = found
 	}

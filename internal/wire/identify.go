@@ -105,9 +105,11 @@ func (h *Handler) find(r *http.Request, scope string) (s *Service, operation str
 }
 
 // protocolOf says how a request to the service is written. service may be nil.
-func protocolOf(s *Service, r *http.Request) shape.Protocol {
+func protocolOf(s *Service, r *http.Request, scope string) shape.Protocol {
 	form := isForm(r)
 	switch {
+	case s == nil && (scope == "s3" || onAWS(r.Host) && hostService(r.Host) == "s3"):
+		return shape.RESTXML
 	case r.Header.Get("X-Amz-Target") != "":
 		return shape.JSON
 	case s == nil && (form || r.URL.Query().Has("Action")):

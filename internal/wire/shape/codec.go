@@ -33,7 +33,7 @@ func (t *Table) Bind(operation string, in, out reflect.Type) (*Codec, error) {
 		to  **plan
 	}{{o.Input, in, &c.in}, {o.Output, out, &c.out}} {
 		if side.ref == nil {
-			if side.typ != nil && side.typ != reflect.TypeFor[struct{}]() {
+			if side.typ != nil && (side.typ.Kind() != reflect.Struct || side.typ.NumField() > 0) {
 				return nil, fmt.Errorf("%s.%s has nothing to put into %s", t.Name, operation, side.typ)
 			}
 			continue
