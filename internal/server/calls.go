@@ -18,6 +18,8 @@ import (
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
 	"github.com/ebb-run/ebb/internal/wire/lambda"
+	"github.com/ebb-run/ebb/internal/wire/secrets"
+	"github.com/ebb-run/ebb/internal/wire/ssm"
 )
 
 // calls is what functions ask of each other, and tools of what is deployed, through AWS's APIs.
@@ -26,6 +28,16 @@ type calls struct {
 	mu struct {
 		sync.Mutex
 		read map[state.StackKey]*state.Deployment // those that are current, as far as they were asked for
+	}
+}
+
+// callServices lists the services that are answered by what is deployed and kept.
+func (s *Server) callServices() []*wire.Service {
+	c := &calls{s: s}
+	return []*wire.Service{
+		lambda.New(c),
+		ssm.New(sealedRecords{s.state, parameterKind}, s.referredSecret),
+		secrets.New(sealedRecords{s.state, secretKind}),
 	}
 }
 
@@ -106,7 +118,8 @@ func (c *calls) Describe(ctx context.Context, appName, stage string) (list []lam
 
 func (c *calls) describe(d *state.Deployment, now *serving, f *app.Function) lambda.Description {
 	r := c.s.resolver(d)
-	text := func(v app.Value) string { // what cannot be resolved was told at the deploy
+	r.secret = func(name string) (string, error) { return "{{resolve:" + name + "}}", nil } // who may see a Function may not see every secret
+	text := func(v app.Value) string {                                                      // what cannot be resolved was told at the deploy
 		s, _ := v.Resolve(r.values())
 		return s
 	}

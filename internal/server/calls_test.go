@@ -231,4 +231,3 @@ func TestCalls_StreamAnAnswerAsItComes(t *testing.T) {
 		t.Errorf("%s %v %q", resp.Status, resp.Header, body)
 	}
 }
-

@@ -320,7 +320,7 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 		}
 		d.Units = append(d.Units, su)
 	}
-	var warnings []string
+	warnings := s.declareSecrets(ctx, d) // before the variables that show them
 	r := s.resolver(d)
 	noted := map[string]bool{}
 	var unsets []unset

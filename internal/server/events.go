@@ -285,7 +285,7 @@ func (s *Server) forgetEvents(ctx context.Context, k state.StackKey, was *servin
 		}
 	}
 	// Those too that an earlier Deployment declared and the last one did not.
-	if err := errors.Join(s.dropQueues(ctx, k), s.dropTopics(ctx, k), s.dropBuckets(ctx, k), s.dropTables(ctx, k)); err != nil {
+	if err := errors.Join(s.dropQueues(ctx, k), s.dropTopics(ctx, k), s.dropBuckets(ctx, k), s.dropTables(ctx, k), s.dropSecrets(ctx, k)); err != nil {
 		return err
 	}
 	if was.streams > 0 {

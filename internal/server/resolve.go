@@ -18,10 +18,11 @@ type resolver struct {
 	app     *app.App
 	account string
 	gateway string // URL
+	secret  func(name string) (string, error)
 }
 
 func (s *Server) resolver(d *state.Deployment) resolver {
-	return resolver{app: d.App, account: s.o.Config.Account, gateway: s.stackURL(d.Stack)}
+	return resolver{app: d.App, account: s.o.Config.Account, gateway: s.stackURL(d.Stack), secret: func(name string) (string, error) { return s.secretOf(d.Stack, name) }}
 }
 
 // unset is a variable that cannot be resolved, and is left out.
@@ -42,10 +43,8 @@ func (r resolver) env(f *app.Function) (env []string, left []unset) {
 
 func (r resolver) values() app.Resolver {
 	return app.Resolver{
-		Attr: r.attr,
-		Secret: func(name string) (string, error) {
-			return "", errs.New(errs.NotFound, "secret %s is declared, not yet active", name)
-		},
+		Attr:   r.attr,
+		Secret: r.secret,
 		Import: func(name string) (string, error) {
 			return "", errs.New(errs.NotFound, "import %s is declared, not yet active", name)
 		},
@@ -122,6 +121,11 @@ func (r resolver) resource(res *app.Resource, attr string) (string, error) {
 	} else if res.Kind == app.Bucket {
 		full = "arn:aws:s3:::" + name
 	}
+	if p := res.Properties[attr]; res.Type == "AWS::SSM::Parameter" && (attr == "Type" || attr == "Value") {
+		plain, err := r.plain(p)
+		text, _ := plain.(string)
+		return text, err
+	}
 	switch attr {
 	case "Ref":
 		switch res.Type {
@@ -131,7 +135,7 @@ func (r resolver) resource(res *app.Resource, attr string) (string, error) {
 			return full, nil
 		}
 		return name, nil
-	case "Arn", "TopicArn":
+	case "Arn", "TopicArn", "Id": // Id is a secret's
 		if full == name {
 			return "", errs.New(errs.NotFound, "the ARN of %s (%s) is not known", res.ID, res.Type)
 		}
@@ -156,6 +160,11 @@ func (r resolver) resource(res *app.Resource, attr string) (string, error) {
 func (r resolver) physicalName(res *app.Resource) (string, error) {
 	if !res.Name.IsZero() {
 		return res.Name.Resolve(r.values())
+	}
+	if res.Type == "AWS::SSM::Parameter" && res.Properties["Name"] != nil {
+		var p struct{ Name string }
+		err := r.properties(map[string]any{"Name": res.Properties["Name"]}, &p)
+		return p.Name, err
 	}
 	name := r.app.Name + "-" + r.app.Stage + "-" + res.ID
 	if res.Kind == app.Bucket {

@@ -24,7 +24,6 @@ import (
 	"github.com/ebb-run/ebb/internal/wire"
 	"github.com/ebb-run/ebb/internal/wire/dynamodb"
 	eventbridge "github.com/ebb-run/ebb/internal/wire/events"
-	"github.com/ebb-run/ebb/internal/wire/lambda"
 	"github.com/ebb-run/ebb/internal/wire/s3"
 	"github.com/ebb-run/ebb/internal/wire/sqs"
 	"github.com/ebb-run/ebb/internal/wire/sts"
@@ -55,16 +54,14 @@ type wires struct {
 
 // wireServices lists what is answered. A new service is one line.
 func (s *Server) wireServices() []*wire.Service {
-	c := &calls{s: s}
-	return []*wire.Service{
+	return append([]*wire.Service{
 		sts.New(),
 		sqs.New(s.events.bus),
 		s3.New(s3.Options{Objects: s.objects, Authenticate: s.wires.authenticate, Changed: s.bucketChanged}),
 		eventbridge.New(wireEvents{s.state, s}),
-		lambda.New(c),
 		dynamodb.New(s.tableStore),
 		dynamodb.NewStreams(s.tableStore),
-	}
+	}, s.callServices()...)
 }
 
 // openWires makes what answers; it is served once the bus is open.
@@ -249,6 +246,9 @@ func mayAWS(k identity.Key, operation string) error {
 		if begins("Send", "Publish", "PutEvents", "Invoke", "PutRecord") {
 			return nil
 		}
+	}
+	if service == "secretsmanager" || service == "ssm" && begins("GetParameter") {
+		return denied() // who may look at what runs may not read secrets
 	}
 	if begins("Get", "List", "Describe", "Head", "Query", "Scan", "BatchGet", "TransactGet") {
 		return nil

@@ -77,23 +77,36 @@ func (s *Store) sealKey(at string, plain []byte) []byte {
 }
 
 func (s *Store) openKey(at, id string, data []byte) (*identity.Key, error) {
-	line, sealed, ok := bytes.Cut(data, []byte("\n"))
-	var h struct {
-		Format int `json:"format"`
+	plain, err := s.openSealed(at, "key "+id, data)
+	if errs.CodeOf(err) == errs.Unsupported {
+		return nil, err
 	}
-	if !ok || json.Unmarshal(line, &h) != nil || h.Format < 1 || len(sealed) < s.aead.NonceSize() {
-		return nil, damagedKey(id)
-	}
-	if h.Format > keyFormat {
-		return nil, newer("key "+id, h.Format)
-	}
-	n := s.aead.NonceSize()
-	plain, err := s.aead.Open(nil, sealed[:n], sealed[n:], slices.Concat([]byte(at), []byte("\n"), line, []byte("\n")))
 	var k identity.Key
 	if err != nil || json.Unmarshal(plain, &k) != nil || k.ID != id {
 		return nil, damagedKey(id)
 	}
 	return &k, nil
+}
+
+// openSealed reads what sealKey wrote.
+func (s *Store) openSealed(at, what string, data []byte) ([]byte, error) {
+	line, sealed, ok := bytes.Cut(data, []byte("\n"))
+	var h struct {
+		Format int `json:"format"`
+	}
+	damaged := errs.New(errs.Failed, "the record of a %s is damaged: it was changed, cut, or written with another sealing key", what)
+	if !ok || json.Unmarshal(line, &h) != nil || h.Format < 1 || len(sealed) < s.aead.NonceSize() {
+		return nil, damaged
+	}
+	if h.Format > keyFormat {
+		return nil, newer(what, h.Format)
+	}
+	n := s.aead.NonceSize()
+	plain, err := s.aead.Open(nil, sealed[:n], sealed[n:], slices.Concat([]byte(at), []byte("\n"), line, []byte("\n")))
+	if err != nil {
+		return nil, damaged
+	}
+	return plain, nil
 }
 
 func damagedKey(id string) error {
