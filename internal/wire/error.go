@@ -44,6 +44,11 @@ func render(c *Call, e *Error) *shape.Answer {
 	if c.Service != nil && c.Service.Render != nil {
 		return c.Service.Render(c, e)
 	}
+	if c.Service == nil {
+		if a := renderAbsent(c, e); a != nil {
+			return a
+		}
+	}
 	a := &shape.Answer{Status: e.status(), Header: http.Header{}}
 	switch c.Protocol {
 	case shape.Query:

@@ -199,23 +199,6 @@ func (h *Handler) refused(ctx context.Context, c *Call, what string) {
 	}
 }
 
-func (h *Handler) noService(ctx context.Context, c *Call) error {
-	name := ""
-	if c.Claim != nil {
-		name = c.Claim.Service
-	}
-	if onAWS(c.Request.Host) {
-		name = hostService(c.Request.Host)
-	}
-	what := strings.Trim(name+" "+c.Operation, " ")
-	text := fmt.Sprintf("ebb does not have the service %s", what)
-	h.refused(ctx, c, text)
-	if c.Protocol == shape.Query {
-		return Errorf("InvalidAction", "%s", text)
-	}
-	return Errorf("UnknownOperationException", "%s", text)
-}
-
 func (h *Handler) noOperation(ctx context.Context, c *Call) error {
 	t := c.Service.table
 	name := c.Operation
