@@ -22,6 +22,7 @@ import (
 type Query struct {
 	Subscription string `json:"sub,omitempty"`
 	Prefix       string `json:"prefix,omitempty"` // of the Subscription's name
+	Live         bool   `json:"live,omitempty"`   // only of Subscriptions that stand: not of a deleted one whose name another has now
 	State        *State `json:"state,omitempty"`
 	Cause        Cause  `json:"cause,omitempty"`
 	Limit        int    `json:"limit,omitempty"`  // of one Partition; 0 means 100, 1000 is the most
@@ -30,7 +31,7 @@ type Query struct {
 	Events       bool   `json:"events,omitempty"` // tell source and id of the events too: each is read from the log
 }
 
-// Counts says how many deliveries of each Subscription stand in each state.
+// Counts says how many deliveries of each Subscription stand in each state; of a name that stands, those of the Subscription that stands.
 type Counts map[string]map[State]int
 
 type question struct {
@@ -246,6 +247,9 @@ func (o *owner) list(ctx context.Context, q Query) ([]Status, error) {
 	}
 	if q.Prefix != "" {
 		add("d.sub IN (SELECT id FROM subs WHERE substr(name, 1, length(?)) = ?)", q.Prefix, q.Prefix)
+	}
+	if q.Live {
+		add("d.sub IN (SELECT id FROM subs WHERE live = 1)")
 	}
 	if q.State != nil {
 		add(fmt.Sprintf("d.state = %d", *q.State)) // in the text: partial indexes need it there

@@ -46,7 +46,8 @@ func (f *folder) flushCounts(ctx context.Context) error {
 
 // counts tells how many stand where.
 func (o *owner) counts(ctx context.Context) (Counts, error) {
-	rows, err := o.x.db.QueryContext(ctx, "SELECT coalesce(s.name, ''), c.state, sum(c.n) FROM counts c LEFT JOIN subs s ON s.id = c.sub WHERE c.n <> 0 GROUP BY 1, 2")
+	rows, err := o.x.db.QueryContext(ctx, `SELECT coalesce(s.name, ''), c.state, sum(c.n) FROM counts c LEFT JOIN subs s ON s.id = c.sub
+		WHERE c.n <> 0 AND (coalesce(s.live, 1) = 1 OR s.name NOT IN (SELECT name FROM subs WHERE live = 1)) GROUP BY 1, 2`)
 	if err != nil {
 		return nil, err
 	}

@@ -376,7 +376,7 @@ func (s *Server) Subscription(ctx context.Context, name string, dead int) (*api.
 		return out, nil
 	}
 	st := bus.Dead
-	letters, err := s.events.bus.List(ctx, bus.Query{Subscription: sub.Name, State: &st, Newest: true, Limit: dead, Events: true})
+	letters, err := s.events.bus.List(ctx, bus.Query{Subscription: sub.Name, Live: true, State: &st, Newest: true, Limit: dead, Events: true})
 	if err != nil {
 		return nil, err
 	}

@@ -227,6 +227,19 @@ func TestSubscriptions_RedriveDeadLetters(t *testing.T) {
 	eventually(t, n, "the queue has the rule's", func() bool { return len(inQueue(t, n, "late")) == 3 })
 	eventually(t, n, "nothing is dead", func() bool { return n.detail(t, "Note/http").Done == 1 && n.detail(t, "Rule/queue").Done == 3 })
 	redrive(0, api.DeliveryChoice{All: true})
+	// What one had that was deleted is not another's who has its name now.
+	bad.mu.Lock()
+	bad.status = http.StatusForbidden
+	bad.mu.Unlock()
+	n.emit(t, "", event.Event{ID: "4"})
+	eventually(t, n, "it is dead", func() bool { return n.detail(t, "own").Dead == 1 })
+	if err := n.client.DeleteSubscription(t.Context(), "own"); err != nil {
+		t.Fatal(err)
+	}
+	n.subscribe(t, api.SubscriptionSpec{Name: "own", Endpoint: bad.URL + "/own"})
+	if d := n.detail(t, "own"); d.Dead != 0 || d.Done != 0 || len(d.DeadLetters) != 0 {
+		t.Errorf("a new one has %+v", d)
+	}
 	for _, c := range []api.DeliveryChoice{{}, {IDs: []string{"x"}}, {IDs: []string{one.ID}, All: true}, {IDs: []string{"0-ffff-0-1"}}, {Subscription: "nobody"}} {
 		if n, err := n.client.RedriveDeliveries(t.Context(), c); err == nil || n != 0 {
 			t.Errorf("%+v is taken", c)

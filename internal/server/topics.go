@@ -470,7 +470,7 @@ func (s *Server) TopicSubscriptions(ctx context.Context, topic string) ([]api.To
 // fault tells why a Subscription's newest dead letter is one.
 func (s *Server) fault(ctx context.Context, name string) (string, error) {
 	dead := bus.Dead
-	list, err := s.events.bus.List(ctx, bus.Query{Subscription: name, State: &dead, Newest: true, Limit: 1})
+	list, err := s.events.bus.List(ctx, bus.Query{Subscription: name, Live: true, State: &dead, Newest: true, Limit: 1})
 	if err != nil || len(list) == 0 {
 		return "", err
 	}
