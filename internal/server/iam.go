@@ -124,7 +124,14 @@ func (w *wires) authorize(ctx context.Context, c *wire.Call, about []wire.Subjec
 	}
 	r := now.roles[who.Function]
 	for _, a := range about {
-		d := r.policy.Decide(policy.Request{Action: a.Action, Resource: a.Resource, Context: iamContext(c, a)})
+		request := policy.Request{Action: a.Action, Resource: a.Resource, Context: iamContext(c, a)}
+		d := r.policy.Decide(request)
+		if a.Also != "" && d.Effect != policy.Deny {
+			request.Resource = a.Also
+			if also := r.policy.Decide(request); also.Effect != policy.Silent {
+				d = also
+			}
+		}
 		switch {
 		case d.Effect == policy.Deny:
 			return accessDenied(c, a, "with an explicit deny in an identity-based policy")

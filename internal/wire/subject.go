@@ -3,12 +3,14 @@ package wire
 import (
 	"context"
 	"reflect"
+	"strings"
 )
 
 // Subject is one thing that a request is to be allowed to do, as policies name it.
 type Subject struct {
 	Action   string // "sqs:SendMessage"
 	Resource string // its ARN; of region and account only the places matter. "*" where the action is about none
+	Also     string // another ARN of the same thing, or empty
 	Context  map[string][]string
 }
 
@@ -22,11 +24,25 @@ func (c *Call) allow(ctx context.Context, in any) error {
 	if c.authorize == nil || c.Service.Subjects == nil {
 		return nil
 	}
-	about := c.Service.Subjects(c, in)
-	if len(about) == 0 {
+	return c.Allow(ctx, c.Service.Subjects(c, in)...)
+}
+
+// Allow asks whether the caller may do all that is given. It is for operations that find out themselves what they are about; those of a Service
+// with Subjects are asked about before they run.
+func (c *Call) Allow(ctx context.Context, about ...Subject) error {
+	if c.authorize == nil || len(about) == 0 {
 		return nil
 	}
 	return c.authorize(ctx, c, about)
+}
+
+// NameIn is what stands behind a marker in an ARN, or the whole of what is none.
+func NameIn(s, marker string) string {
+	if !strings.HasPrefix(s, "arn:") {
+		return s
+	}
+	_, name, _ := strings.Cut(s, marker)
+	return name
 }
 
 // Member is the first of the named members of an input that is a text and not empty.

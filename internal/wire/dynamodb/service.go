@@ -96,6 +96,9 @@ func operation(fields []field, run func(context.Context, *call) ([]byte, error))
 		if err := check(n, fields); err != nil {
 			return nil, err
 		}
+		if err := c.Allow(ctx, subjects(c, n)...); err != nil {
+			return nil, err
+		}
 		body, err := run(ctx, &call{c, n})
 		if err != nil {
 			return nil, err

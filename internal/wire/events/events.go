@@ -82,7 +82,7 @@ type service struct {
 func New(n Node) *wire.Service {
 	s := &service{node: n}
 	return &wire.Service{
-		Name: "events", Strict: true, Translate: translate, Fault: fault,
+		Name: "events", Strict: true, Translate: translate, Subjects: subjects, Fault: fault,
 		Operations: map[string]wire.Operation{
 			"PutEvents":             wire.Op(s.putEvents),
 			"TestEventPattern":      wire.Op(s.testEventPattern),

@@ -87,7 +87,7 @@ type service struct{ b Backend }
 func New(b Backend) *wire.Service {
 	s := &service{b}
 	return &wire.Service{
-		Name: "lambda", Strict: true, MaxBody: 8 << 20, Translate: translate,
+		Name: "lambda", Strict: true, MaxBody: 8 << 20, Translate: translate, Subjects: subjects,
 		Operations: map[string]wire.Operation{
 			"Invoke":                       wire.Op(s.invoke),
 			"InvokeAsync":                  wire.Raw(false, s.invokeAsync),

@@ -71,7 +71,7 @@ func New(o Options) *wire.Service {
 	}
 	return &wire.Service{
 		Name: "s3", Operations: all, Hosts: []string{"s3-website", "s3-accelerate"}, Signing: []string{"s3express"},
-		MaxBody: 4 << 20, Prepare: prepare, Find: find, Anonymous: anonymous, Translate: translate, Render: render,
+		MaxBody: 4 << 20, Prepare: prepare, Find: find, Anonymous: anonymous, Translate: translate, Render: render, Subjects: subjects,
 	}
 }
 

@@ -289,7 +289,7 @@ type service struct{ Secrets }
 func New(store Store) *wire.Service {
 	s := &service{Secrets{Store: store}}
 	return &wire.Service{
-		Name: "secretsmanager", Strict: true, Translate: translate,
+		Name: "secretsmanager", Strict: true, Translate: translate, Subjects: subjects,
 		Operations: map[string]wire.Operation{
 			"CreateSecret":             wire.Op(s.create),
 			"PutSecretValue":           wire.Op(s.put),

@@ -174,7 +174,7 @@ const referred = "/aws/reference/secretsmanager/"
 func New(store Store, secret func(ctx context.Context, c *wire.Call, id string) (string, error)) *wire.Service {
 	s := &service{Parameters{store}, secret}
 	return &wire.Service{
-		Name: "ssm", Strict: true, Translate: translate,
+		Name: "ssm", Strict: true, Translate: translate, Subjects: subjects,
 		Operations: map[string]wire.Operation{
 			"PutParameter":           wire.Op(s.put),
 			"GetParameter":           wire.Op(s.get),
