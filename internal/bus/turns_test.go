@@ -62,7 +62,7 @@ func TestMapping_SharesTurnsAmongNodes(t *testing.T) {
 			all = append(all, fmt.Sprintf("g%d:%d", i%5, i))
 		}
 		other.send(t, q.Name, all...)
-		owner.left(t, q.Name, 0)
+		other.left(t, q.Name, 0) // it has sent them, and so reads them all
 		until(t, "idle again", func() (bool, error) { return p.held.Load() == 0, nil })
 		stop()
 		stopOther()
