@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"math"
 	"slices"
 	"time"
@@ -164,7 +163,10 @@ func (a *appender) store(ctx context.Context, items []item) error {
 	refs := make([]*dataRef, len(items))
 	for _, w := range all {
 		at, err := a.wait(context.WithoutCancel(ctx), w.r)
-		if failed = errors.Join(failed, err); failed != nil {
+		if failed == nil {
+			failed = err
+		}
+		if failed != nil {
 			continue
 		}
 		if refs[w.item] == nil {

@@ -405,3 +405,69 @@ func TestData_DeliveriesWaitForRoomInMemory(t *testing.T) {
 		t.Errorf("%d of them were in memory", most.Load())
 	}
 }
+
+// What takes so long that its chunks might be removed before it is in the log is refused, and nothing comes of it; small ones are not concerned.
+func TestData_WhatTakesTooLongIsRefused(t *testing.T) {
+	t.Parallel()
+	r := &target{}
+	w := start(t, t.TempDir(), bus.KeepChunks(bus.Options{Deliver: r, Limits: event.Limits{Event: 4 << 20}, Partitions: 1}, 2))
+	w.subscribe(t, bus.Subscription{Name: "s"})
+	if _, err := w.Publish(t.Context(), largeEvent(1, 1<<20)); errs.CodeOf(err) != errs.Unavailable || errs.HintOf(err) == "" {
+		t.Errorf("got %v", err)
+	}
+	w.publish(t, newEvent("small"))
+	w.states(t, "s", map[bus.State]int{bus.Done: 1})
+	if got := r.all(); len(got) != 1 || got[0].Event.ID != "small" {
+		t.Errorf("got %v", ids(got))
+	}
+}
+
+// A full log refuses large data as it does small ones, and what was accepted ends with the events that tell of it, large ones too.
+func TestData_AFullLogTakesWhatTellsOfTheEnd(t *testing.T) {
+	t.Parallel()
+	r := &target{}
+	hold := make(chan struct{})
+	r.answer = func(ctx context.Context, d *bus.Delivery) error {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	}
+	told := large(99, 300<<10)
+	w := start(t, t.TempDir(), bus.Options{Deliver: r, Partitions: 1, MaxLog: 4 << 20, Limits: event.Limits{Event: 2 << 20}, Ended: func(d *bus.Delivery, _ bus.State, _ bus.Cause, _ bus.Outcome) []*event.Event {
+		if d.Subscription != "s" || d.Event.ID != "1" {
+			return nil
+		}
+		var out []*event.Event
+		for i := range 2 { // together more than a block has
+			e := newEvent(fmt.Sprint("told", i), bus.Channel, "end")
+			e.Data = told
+			out = append(out, e)
+		}
+		return out
+	}})
+	w.subscribe(t, bus.Subscription{Name: "s", Deadline: time.Hour, Concurrency: 100})
+	w.subscribe(t, bus.Subscription{Name: "end", Channel: "end"})
+	n := 0
+	for {
+		_, err := w.Publish(t.Context(), largeEvent(uint64(n+1), 1<<20))
+		if err != nil {
+			if errs.CodeOf(err) != errs.Unavailable || errs.HintOf(err) == "" {
+				t.Errorf("got %v", err)
+			}
+			break
+		}
+		if n++; n > 20 {
+			t.Fatal("it never fills")
+		}
+	}
+	close(hold)
+	w.states(t, "s", map[bus.State]int{bus.Done: n})
+	w.states(t, "end", map[bus.State]int{bus.Done: 2})
+	for _, d := range r.all() {
+		if d.Subscription == "end" && !bytes.Equal(d.Event.Data, told) {
+			t.Errorf("%s came with %d bytes", d.Event.ID, len(d.Event.Data))
+		}
+	}
+}

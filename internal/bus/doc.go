@@ -80,6 +80,8 @@
 // the head goes and what a kill leaves is thereby said already: a chunk whose item was never written is passed over, and goes with the head. The head that is purged from the log
 // may stand before the base: from there on only chunks count, and those that are young, whose item may be on its way.
 //
+// A Mapping whose calls all Nodes bound together has Turns (turns.go): a poller looks until there is a message, which receives none, then waits for a turn, and receives then.
+//
 // A topic is an item of the log, in the Partition of its key (topicfold.go): a name that may be published to. A publication is an event on the topic's channel
 // (topic.go), and what takes it are Subscriptions there. Those of a FIFO topic are all in the topic's Partition, where their dedup IDs, as the events' ids, meet.
 //

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/bus"
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/event"
 )
 
 // small makes a file system of its own, of the given size, filled but for some bytes by a file that free removes.
@@ -46,16 +47,24 @@ func small(t *testing.T, dir, size string, but int64) (free func()) {
 
 func TestPublish_AFullDiskIsSaidAndLosesNothing(t *testing.T) {
 	embedded(t)
-	t.Parallel()
+	for name, size := range map[string]int{"small": 30 << 10, "large": 1 << 20} { // large data stand apart
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fullDisk(t, size)
+		})
+	}
+}
+
+func fullDisk(t *testing.T, size int) {
 	dir := t.TempDir()
 	free := small(t, dir, "24m", 6<<20)
 	var r target
-	w := start(t, dir, bus.Options{Deliver: &r})
+	w := start(t, dir, bus.Options{Deliver: &r, Limits: event.Limits{Event: 2 << 20}})
 	w.subscribe(t, bus.Subscription{Name: "s"})
 	var acked []string
 	for i := 0; ; i++ {
 		e := newEvent(fmt.Sprint(i))
-		e.Data, e.DataContentType = make([]byte, 30<<10), "image/png"
+		e.Data, e.DataContentType = make([]byte, size), "image/png"
 		start := time.Now()
 		_, err := w.Publish(t.Context(), e)
 		if err == nil {

@@ -20,6 +20,8 @@ type Mapping struct {
 	Window time.Duration // how long a Batch is gathered from its first message on; to 5 min
 	// MaxConcurrency is how many calls of Consume this Node has at once; 0 means 1000. The Bus begins with two, and adds as long as Batches come full.
 	MaxConcurrency int
+	// Turns bounds these calls over all Nodes; nil bounds those of this one alone.
+	Turns Turns `json:"-"`
 	// Filter keeps the messages that it says yes to; others are deleted, as AWS does. nil keeps all.
 	Filter func(m *Received) bool
 }
@@ -118,9 +120,23 @@ func (p *poller) exit() {
 func (p *poller) loop(ctx context.Context) {
 	var rest []Received // received, and not in a Batch yet
 	pausing := time.Second
+	var leave func() // the turn that is held
+	done := func() {
+		if leave != nil {
+			leave()
+		}
+		leave = nil
+	}
+	defer done()
 	for ctx.Err() == nil {
-		batch, over, err := p.gather(ctx, rest)
-		rest = over
+		var batch []Received
+		var err error
+		if p.m.Turns != nil && leave == nil {
+			leave, err = p.turn(ctx)
+		}
+		if p.m.Turns == nil || leave != nil {
+			batch, rest, err = p.gather(ctx, rest)
+		}
 		switch {
 		case ctx.Err() != nil:
 			p.release(append(batch, rest...))
@@ -137,6 +153,9 @@ func (p *poller) loop(ctx context.Context) {
 			pausing = time.Second
 		}
 		if len(batch) == 0 {
+			if len(rest) == 0 {
+				done()
+			}
 			if err == nil && len(rest) == 0 && p.leave() {
 				return
 			}
@@ -147,6 +166,9 @@ func (p *poller) loop(ctx context.Context) {
 		}
 		p.consume(ctx, batch)
 		p.exit()
+		if len(rest) == 0 {
+			done()
+		}
 	}
 	p.release(rest)
 }
@@ -169,6 +191,9 @@ func (p *poller) release(msgs []Received) {
 func (p *poller) gather(ctx context.Context, msgs []Received) (batch, over []Received, err error) {
 	size, end := 0, time.Now().Add(p.m.Window)
 	wait := pollWait
+	if p.m.Turns != nil { // there was something; else others wait for the turn
+		wait = 0
+	}
 	for asked := false; ; {
 		for len(msgs) > 0 && len(batch) < p.m.Batch {
 			if time.Now().After(msgs[0].Visible) { // it waited here for too long, and is somebody else's

@@ -303,6 +303,7 @@ type giveQuestion struct {
 	Max   int      `json:"max"`
 	Wait  int64    `json:"wait,omitempty"` // ms; below 0 means the queue's
 	Vis   *int64   `json:"vis,omitempty"`  // ms
+	Look  bool     `json:"look,omitempty"` // tell of a message, and do not give it
 	Move  bool     `json:"move,omitempty"`
 	To    string   `json:"to,omitempty"`
 	IDs   []string `json:"ids,omitempty"`
@@ -385,7 +386,7 @@ func (o *owner) give(ctx context.Context, q giveQuestion) giveReply {
 	}
 	var req any
 	mv := &moving{key: q.Key, to: q.To, ids: q.IDs, max: q.Max, done: make(chan moved, 1)}
-	rc := &receiving{key: q.Key, max: q.Max, vis: q.Vis, until: ms(o.now()) + q.Wait, done: make(chan receivedNow, 1)}
+	rc := &receiving{key: q.Key, max: q.Max, vis: q.Vis, look: q.Look, until: ms(o.now()) + q.Wait, done: make(chan receivedNow, 1)}
 	if req = rc; q.Move {
 		req = mv
 	}

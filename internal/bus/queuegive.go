@@ -32,6 +32,7 @@ type receiving struct {
 	key   string
 	max   int
 	vis   *int64 // ms; nil means the queue's
+	look  bool   // it only waits for one that could be received
 	until int64  // ms
 	done  chan receivedNow
 	state atomic.Int32 // stillThere, answered or left
@@ -82,6 +83,7 @@ type freed struct {
 // qlane is one queue, as the owner's goroutine knows it.
 type qlane struct {
 	waiting []*receiving
+	lookers []*receiving
 	dirty   bool  // there may be something to give
 	next    int64 // ms; when there may be without a change
 	keep    int64 // ms; until then nothing goes to the dead-letter queue, which did not take it
@@ -134,7 +136,11 @@ func (g *giver) accept(a any) {
 		switch a := a.(type) {
 		case *receiving:
 			l := g.lane(a.key)
-			l.waiting, l.dirty = append(l.waiting, a), true
+			if l.dirty = true; a.look {
+				l.lookers = append(l.lookers, a)
+			} else {
+				l.waiting = append(l.waiting, a)
+			}
 		case *moving:
 			g.move(a)
 		case freed:
@@ -274,27 +280,30 @@ func (g *giver) work(ctx context.Context, now int64) (int64, error) {
 	}
 	next = min(next, g.again)
 	for key, l := range g.lanes {
-		if len(l.waiting) > 0 && (l.dirty || l.next <= now) {
+		if len(l.waiting)+len(l.lookers) > 0 && (l.dirty || l.next <= now) {
 			if err := g.serve(ctx, key, l, now); err != nil {
 				return 0, err
 			}
 		}
-		l.waiting = slices.DeleteFunc(l.waiting, func(r *receiving) bool {
+		over := func(r *receiving) bool {
 			if r.until <= now {
 				r.answer(receivedNow{})
 				return true
 			}
 			return r.state.Load() == left
-		})
-		if len(l.waiting) == 0 {
+		}
+		l.waiting, l.lookers = slices.DeleteFunc(l.waiting, over), slices.DeleteFunc(l.lookers, over)
+		if len(l.waiting)+len(l.lookers) == 0 {
 			if l.keep <= now {
 				delete(g.lanes, key)
 			}
 			continue
 		}
 		next = min(next, l.next)
-		for _, r := range l.waiting {
-			next = min(next, r.until)
+		for _, all := range [][]*receiving{l.waiting, l.lookers} {
+			for _, r := range all {
+				next = min(next, r.until)
+			}
 		}
 	}
 	return next, nil
@@ -307,10 +316,10 @@ const maxPick = 4096
 func (g *giver) serve(ctx context.Context, key string, l *qlane, now int64) error {
 	q := g.o.fold.q.live[key]
 	if q == nil {
-		for _, r := range l.waiting {
+		for _, r := range append(l.waiting, l.lookers...) {
 			r.answer(receivedNow{err: noQueue(key)})
 		}
-		l.waiting = nil
+		l.waiting, l.lookers = nil, nil
 		return nil
 	}
 	l.waiting = slices.DeleteFunc(l.waiting, func(r *receiving) bool { return r.state.Load() == left })
@@ -351,8 +360,8 @@ func (g *giver) serve(ctx context.Context, key string, l *qlane, now int64) erro
 			break
 		}
 	}
-	var err error
-	if len(l.waiting) > 0 {
+	err := g.show(ctx, q, l, now)
+	if err == nil && len(l.waiting)+len(l.lookers) > 0 {
 		l.next, err = g.o.fold.nextMessage(ctx, q, now)
 	}
 	return err

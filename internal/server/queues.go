@@ -394,7 +394,11 @@ func (p *pollers) reconcile(s *Server) {
 				}
 				return
 			}
-			if err := s.events.bus.Poll(ctx, m.Mapping, consumer{s, m}); err != nil {
+			mp := m.Mapping
+			if t := s.turnsOf(m); t != nil {
+				mp.Turns = t
+			}
+			if err := s.events.bus.Poll(ctx, mp, consumer{s, m}); err != nil {
 				s.o.Log.Error("a queue is not polled", "mapping", m.Name, "error", err)
 			}
 		})

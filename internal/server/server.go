@@ -28,6 +28,7 @@ import (
 	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/artifact"
 	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/bus/slots"
 	"github.com/ebb-run/ebb/internal/config"
 	"github.com/ebb-run/ebb/internal/egress"
 	"github.com/ebb-run/ebb/internal/engine"
@@ -79,6 +80,8 @@ type Server struct {
 	sink       sink
 	wires      wires
 	intake     *api.Intake    // what all callers publish
+	slots      *slots.Slots   // nil where this Node is alone
+	turns      sync.Map       // of mappings with a maximum concurrency, by name → *turns
 	driver     sandbox.Driver // of functions that ask for nothing else
 	drivers    all.Set
 	checks     []api.Check

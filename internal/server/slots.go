@@ -18,6 +18,7 @@ func (s *Server) openSlots(ctx context.Context) (engine.Sharer, error) {
 		return nil, s.oneCopy(err)
 	}
 	s.closing(all.Close)
+	s.slots = all
 	return sharer{all}, nil
 }
 
