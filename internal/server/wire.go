@@ -24,6 +24,7 @@ import (
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
 	eventbridge "github.com/ebb-run/ebb/internal/wire/events"
+	"github.com/ebb-run/ebb/internal/wire/scheduler"
 	"github.com/ebb-run/ebb/internal/wire/sts"
 )
 
@@ -55,6 +56,7 @@ func (s *Server) wireServices() []*wire.Service {
 	return []*wire.Service{
 		sts.New(),
 		eventbridge.New(wireEvents{s.state, s}),
+		scheduler.New(wireEvents{s.state, s}),
 	}
 }
 
