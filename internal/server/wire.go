@@ -255,7 +255,7 @@ func (w *wires) refused(ctx context.Context, who wire.Caller, what string) {
 	if who.Function == "" {
 		return
 	}
-	r := telemetry.Record{Time: time.Now(), Tenant: who.Tenant, App: who.App, Stage: who.Stage, Function: who.Function, Kind: telemetry.KindLine, Text: "ebb: " + what}
+	r := telemetry.Record{Time: time.Now(), Tenant: who.Tenant, App: who.App, Stage: who.Stage, Function: who.Function, Kind: telemetry.KindLine, Text: "ebb: " + strings.TrimPrefix(what, "ebb ")}
 	if o := originOf(ctx); o != nil {
 		r.Invocation = o.current().id
 	}
