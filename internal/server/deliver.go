@@ -126,6 +126,10 @@ func (t *target) batch(v *bus.Delivery) (*invocation.Batch, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t.Group != "" && t.Input.Input != nil {
+		b.Input = []byte(t.slotted(*t.Input.Input, v))
+		return b, nil
+	}
 	vars := rule.Vars{RuleName: t.Rule, Ingestion: v.Published}
 	if b.Input, err = tr.Apply(event.Envelope(nil, v.Event, t.Account, t.Region), vars); err != nil {
 		return nil, errs.New(errs.Invalid, "transform the event: %w", err)

@@ -25,6 +25,7 @@ import (
 	"github.com/ebb-run/ebb/internal/wire/dynamodb"
 	eventbridge "github.com/ebb-run/ebb/internal/wire/events"
 	"github.com/ebb-run/ebb/internal/wire/s3"
+	"github.com/ebb-run/ebb/internal/wire/scheduler"
 	"github.com/ebb-run/ebb/internal/wire/sqs"
 	"github.com/ebb-run/ebb/internal/wire/sts"
 )
@@ -59,6 +60,7 @@ func (s *Server) wireServices() []*wire.Service {
 		sqs.New(s.events.bus),
 		s3.New(s3.Options{Objects: s.objects, Authenticate: s.wires.authenticate, Changed: s.bucketChanged}),
 		eventbridge.New(wireEvents{s.state, s}),
+		scheduler.New(wireEvents{s.state, s}),
 		dynamodb.New(s.tableStore),
 		dynamodb.NewStreams(s.tableStore),
 	}, s.callServices()...)
@@ -262,7 +264,7 @@ func (w *wires) refused(ctx context.Context, who wire.Caller, what string) {
 	if who.Function == "" {
 		return
 	}
-	w.tell(ctx, who, what)
+	w.tell(ctx, who, strings.TrimPrefix(what, "ebb "))
 }
 
 // addAWS gives a new key what AWS's clients sign with.

@@ -327,41 +327,35 @@ func (s *Server) rescheduleRule(ctx context.Context, prefix string, want []timed
 	return s.reschedule(ctx, prefix, want)
 }
 
-// rulesPut are the rules that were put.
-func (s *Server) rulesPut(ctx context.Context) ([]eventbridge.Rule, error) {
-	notes, err := s.state.Notes(ctx, tenant, eventbridge.KindRule)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]eventbridge.Rule, len(notes))
-	for i, n := range notes {
-		if err := json.Unmarshal(n.Data, &out[i]); err != nil {
-			return nil, fmt.Errorf("read rule %q: %w", n.Name, err)
-		}
-	}
-	return out, nil
-}
-
-// followRules gives the rules that were put on an App's functions the settings of its Deployment; with none, all rules are followed.
+// followRules gives the rules and schedules that were put on an App's functions the settings of its Deployment; with none, all are followed.
 func (s *Server) followRules(ctx context.Context, d *state.Deployment) (faults []string) {
-	list, err := s.rulesPut(ctx)
+	notes, err := s.state.Notes(ctx, tenant, eventbridge.KindRule)
 	if err != nil {
 		return []string{err.Error()}
 	}
-	for i := range list {
-		r := &list[i]
-		on := d == nil || slices.ContainsFunc(r.Targets, func(t eventbridge.Target) bool {
-			name, _, err := arn.FunctionName(t.Arn)
-			return err == nil && d.App.Function(name) != nil
+	for _, n := range notes {
+		err := s.settled(ctx, eventbridge.KindRule, n, func(n state.Note) error {
+			var r eventbridge.Rule
+			if err := json.Unmarshal(n.Data, &r); err != nil {
+				return err
+			}
+			on := d == nil || slices.ContainsFunc(r.Targets, func(t eventbridge.Target) bool {
+				name, _, err := arn.FunctionName(t.Arn)
+				return err == nil && d.App.Function(name) != nil
+			})
+			if !on {
+				return nil
+			}
+			return s.followRule(ctx, &r)
+		}, func(n state.Note) error { // deleted: it had no targets any more
+			on, name, _ := strings.Cut(n.Name, "\n")
+			return s.followRule(ctx, &eventbridge.Rule{Name: name, Bus: on})
 		})
-		if !on {
-			continue
-		}
-		if err := s.followRule(ctx, r); err != nil {
-			faults = append(faults, fmt.Sprintf("rule %s: %v", r.Name, err))
+		if err != nil {
+			faults = append(faults, fmt.Sprintf("rule %q: %v", n.Name, err))
 		}
 	}
-	return faults
+	return append(faults, s.followSchedules(ctx, d)...)
 }
 
 // Replay delivers events of a bus again to what its rules deliver to.

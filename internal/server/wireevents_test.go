@@ -229,7 +229,7 @@ func TestEventBridge_RefusesAsAWSDoes(t *testing.T) {
 		{"ListRules", `{"NextToken":"***"}`, `Token is invalid.`},
 		{"PutEvents", `{"Entries":[]}`, `Member must have length greater than or equal to 1`},
 		{"PutEvents", `{"Entries":[{"Source":"x","DetailType":"T","Detail":"{\"a\":\"` + big + `\"}"},{"Source":"x","DetailType":"T","Detail":"{\"a\":\"` + big + `\"}"}]}`, `Total size of the entries in the request is over the limit.`},
-		{"CreateConnection", `{"Name":"x","AuthorizationType":"BASIC","AuthParameters":{}}`, `"UnknownOperationException","message":"ebb does not have the operation CreateConnection`},
+		{"CreateConnection", `{"Name":"x","AuthorizationType":"BASIC","AuthParameters":{}}`, `"UnknownOperationException","message":"ebb does not have the operation CreateConnection of EventBridge yet"`},
 	} {
 		if status, got := c.call(t, v.operation, v.body); status != http.StatusBadRequest || !strings.Contains(got, v.want) {
 			t.Errorf("%s %.200s: %d %s, want %s", v.operation, v.body, status, got, v.want)

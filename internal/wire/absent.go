@@ -16,6 +16,14 @@ var called = map[string]string{ // never written
 	"ses": "SES", "states": "Step Functions", "tagging": "resource groups tagging",
 }
 
+// serviceID is how people know a service that is here.
+func serviceID(t *shape.Table) string {
+	if t.Metadata.ServiceID == "CloudWatch Events" {
+		return "EventBridge"
+	}
+	return t.Metadata.ServiceID
+}
+
 // absent are what a service that is not here writes its errors like, where its requests do not show it.
 var absent = map[string]shape.Protocol{ // never written
 	"cloudfront": shape.RESTXML, "route53": shape.RESTXML, "s3-control": shape.RESTXML, "s3express": shape.RESTXML,

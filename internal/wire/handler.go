@@ -205,9 +205,9 @@ func (h *Handler) noOperation(ctx context.Context, c *Call) error {
 	if name == "" {
 		name = c.Request.Method + " " + c.Path
 	}
-	text := fmt.Sprintf("The operation %s of %s is not known", clip(name), t.Metadata.ServiceID)
+	text := fmt.Sprintf("The operation %s of %s is not known", clip(name), serviceID(t))
 	if t.Operations[c.Operation] != nil {
-		text = fmt.Sprintf("ebb does not have the operation %s of %s yet", name, t.Metadata.ServiceID)
+		text = fmt.Sprintf("ebb does not have the operation %s of %s yet", name, serviceID(t))
 	}
 	h.refused(ctx, c, text)
 	switch c.Protocol {
