@@ -192,8 +192,8 @@ func TestPublish_RefusesBodiesThatAreNoEvents(t *testing.T) {
 		"a batch with a comma too many": {batch, "[" + good + ",]", "event 1 of the batch"},
 		"two batches":                   {batch, "[" + good + "][]", "more follows"},
 		"a batch with more events":      {batch, "[" + strings.Repeat(good+",", 1000) + good + "]", "more than 1000 events"},
-		"an event that is too large":    {structured, structuredText("data", `"`+strings.Repeat("x", 300<<10)+`"`), "bytes"},
-		"one of a batch is too large":   {batch, "[" + good + "," + structuredText("data", `"`+strings.Repeat("x", 300<<10)+`"`) + "]", "event 1 of the batch"},
+		"an event that is too large":    {structured, structuredText("data", `"`+strings.Repeat("x", 1100<<10)+`"`), "bytes"},
+		"one of a batch is too large":   {batch, "[" + good + "," + structuredText("data", `"`+strings.Repeat("x", 1100<<10)+`"`) + "]", "event 1 of the batch"},
 	} {
 		got := n.call(t, "POST", "/events", row.body, func(r *http.Request) {
 			r.Header.Del("Content-Type")

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/store"
 )
 
 // Mounts says whether Sandboxes here have files of their own.
@@ -33,3 +34,6 @@ func Peek(ctx context.Context, s *Server, queue, after string) ([]bus.Received, 
 func LoseTopic(ctx context.Context, s *Server, name string) error {
 	return s.events.bus.DeleteTopic(ctx, tenant+"/"+name)
 }
+
+// Tables gives the store of tables.
+func Tables(s *Server) store.Tables { return s.tableStore }

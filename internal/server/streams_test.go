@@ -63,8 +63,8 @@ func TestStreamMappingOf_ReadsTheEventSourceMapping(t *testing.T) {
 		on(app.Lit("arn:aws:sns:us-east-1:1:topic"), nil),
 	}})
 	list, faults := s.mappings(d)
-	if len(list) != 4 || len(faults) != 8 {
-		t.Fatalf("%d mappings, faults %q; want 4 and 8", len(list), faults)
+	if len(list) != 5 || len(faults) != 7 {
+		t.Fatalf("%d mappings, faults %q; want 5 and 7", len(list), faults)
 	}
 	m := list[0].stream
 	if m.Stream != "default/shop-dev-Clicks" || m.Batch != 50 || m.Window != 7*time.Second || m.Parallel != 4 || m.Start.From != bus.Latest || m.Retries == nil || *m.Retries != 2 ||

@@ -2,6 +2,7 @@ package dynamodb
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"hash/crc32"
@@ -75,11 +76,19 @@ func New(tables store.Tables) *wire.Service {
 		"DescribeEndpoints":         {nothingShape, s.describeEndpoints},
 		"DescribeContinuousBackups": {aTableShape, s.describeBackups},
 	}
-	w := &wire.Service{Name: "dynamodb", TypePrefix: ofModel, Operations: map[string]wire.Operation{}, Render: renderError, Translate: translate}
+	w := &wire.Service{Name: "dynamodb", TypePrefix: ofModel, Operations: map[string]wire.Operation{}, Render: renderError, Translate: translate, Prepare: prepareCall}
 	for name, op := range ops {
 		w.Operations[name] = operation(op.fields, op.run)
 	}
 	return w
+}
+
+// prepareCall gives a request an ID of DynamoDB's form, and lets pages of any origin read the answer, as AWS does.
+func prepareCall(c *wire.Call) {
+	c.RequestID = rand.Text() + rand.Text()
+	if c.Request.Header.Get("Origin") != "" {
+		c.Header.Set("Access-Control-Allow-Origin", "*")
+	}
 }
 
 // operation reads a request by its shape and answers with a body that run wrote.

@@ -32,7 +32,7 @@ func NewStreams(tables store.Tables) *wire.Service {
 	s := &streams{&service{tables: tables, now: time.Now}}
 	arn := field{"StreamArn", &rule{kind: text, notNull: true}}
 	limited := field{"Limit", atLeast(integer, 1)}
-	w := &wire.Service{Name: "dynamodbstreams", TypePrefix: ofModel, Operations: map[string]wire.Operation{}, Render: renderError, Translate: translate}
+	w := &wire.Service{Name: "dynamodbstreams", TypePrefix: ofModel, Operations: map[string]wire.Operation{}, Render: renderError, Translate: translate, Prepare: prepareCall}
 	w.Operations["ListStreams"] = operation([]field{{"TableName", &rule{kind: text, pattern: names}}, limited, {"ExclusiveStartStreamArn", anyText}}, s.list)
 	w.Operations["DescribeStream"] = operation([]field{arn, limited, {"ExclusiveStartShardId", anyText}}, s.describe)
 	w.Operations["GetShardIterator"] = operation([]field{arn, {"ShardId", &rule{kind: text, notNull: true}},
