@@ -175,3 +175,12 @@ func PublishInParts(ctx context.Context, b *Bus, e *event.Event, between func())
 	_, err := p.log.append(ctx, it)
 	return err
 }
+
+// ForgetBlocks empties what is kept of the log in memory.
+func ForgetBlocks(b *Bus) {
+	for _, p := range b.parts {
+		p.bodies.mu.Lock()
+		p.bodies.mu.recent, p.bodies.mu.order, p.bodies.mu.size = map[uint64][]item{}, nil, 0
+		p.bodies.mu.Unlock()
+	}
+}
