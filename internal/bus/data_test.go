@@ -211,8 +211,9 @@ func TestData_GoesWithTheLogAndNotBefore(t *testing.T) {
 		}
 		return nil
 	}}
+	const kept = 15 * time.Second // of chunks that may wait for what refers to them
 	o := bus.Sweep(bus.Options{Deliver: r, Partitions: 1, Retention: time.Millisecond, DedupWindow: time.Millisecond, Limits: event.Limits{Event: 4 << 20}, Compile: byData}, 10*time.Millisecond)
-	o = bus.KeepChunks(o, 20*time.Second)
+	o = bus.KeepChunks(o, kept)
 	w := start(t, dir, o)
 	filter, _ := json.Marshal(`{"n":`)
 	w.subscribe(t, bus.Subscription{Name: "s", Filter: filter, Deadline: time.Hour})
@@ -255,6 +256,11 @@ func TestData_GoesWithTheLogAndNotBefore(t *testing.T) {
 	until(t, "second purge", func() (bool, error) {
 		tick()
 		return log().FirstSeq > before, nil
+	})
+	alone := time.Now()
+	until(t, "age", func() (bool, error) { // now only the event itself holds its chunks
+		tick()
+		return time.Since(alone) > kept+time.Second, nil
 	})
 	if first := log().FirstSeq; first >= rec[0].Seq {
 		t.Errorf("the log begins at block %d: the data of %d are gone", first, rec[0].Seq)
@@ -354,7 +360,10 @@ func TestData_OutlastsThePurgeBeforeItsItem(t *testing.T) {
 	if err == nil {
 		t.Fatal("the closed bus took it")
 	}
-	err = bus.PublishInParts(t.Context(), w.Bus, e, purged)
+	err = bus.PublishInParts(t.Context(), w.Bus, e, func() {
+		purged()
+		bus.ForgetBlocks(w.Bus)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,9 @@ package bus
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -66,5 +68,33 @@ func TestBlocks_AreReadOnceForAllThatWait(t *testing.T) {
 	}
 	if _, err := b.items(t.Context(), 7); errs.CodeOf(err) != errs.NotFound {
 		t.Errorf("what is gone gives %v", err)
+	}
+}
+
+// Data that are not what was written, or not all of it, are not given.
+func TestLoad_RefusesWhatIsNotWhatWasWritten(t *testing.T) {
+	t.Parallel()
+	data := []byte("what was written")
+	b := newBlocks(&slowStream{begun: make(chan struct{}, 100)})
+	b.keep(5, []item{{kind: kindChunk, body: data[:6]}, {kind: kindSend, body: data[6:]}, {kind: kindChunk, body: data[6:]}}, 100)
+	good := dataRef{size: len(data), sum: sha256.Sum256(data), chunks: []spot{{5, 0}, {5, 2}}}
+	if got, err := b.load(t.Context(), &good); err != nil || string(got) != string(data) {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	for name, bad := range map[string]func(r *dataRef){
+		"another sum":    func(r *dataRef) { r.sum[0]++ },
+		"too short":      func(r *dataRef) { r.chunks = r.chunks[:1] },
+		"too long":       func(r *dataRef) { r.chunks = append(r.chunks, r.chunks...) },
+		"another order":  func(r *dataRef) { r.chunks = []spot{{5, 2}, {5, 0}} },
+		"no chunk":       func(r *dataRef) { r.chunks = []spot{{5, 0}, {5, 1}} },
+		"no such item":   func(r *dataRef) { r.chunks = []spot{{5, 0}, {5, 9}} },
+		"a purged block": func(r *dataRef) { r.chunks = []spot{{5, 0}, {4, 0}} },
+	} {
+		r := good
+		r.chunks = slices.Clone(good.chunks)
+		bad(&r)
+		if got, err := b.load(t.Context(), &r); errs.CodeOf(err) != errs.NotFound {
+			t.Errorf("%s: got %q, %v", name, got, err)
+		}
 	}
 }
