@@ -12,6 +12,7 @@ import (
 	"github.com/ebb-run/ebb/internal/bus/rule"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/event"
+	"github.com/ebb-run/ebb/internal/invocation"
 )
 
 // drafted reads a draft as a put does, as far as nothing has to stand.
@@ -209,4 +210,34 @@ func FuzzReadDraft(f *testing.F) {
 			t.Errorf("%q: %v", doc, err)
 		}
 	})
+}
+
+func TestTarget_GivesFunctionsAndQueuesTheFormat(t *testing.T) {
+	t.Parallel()
+	s, _ := declaring(t, &app.App{})
+	e := &event.Event{ID: "1", Source: "/s", Type: "t", Data: []byte(`{"b": 1, "a": 2}`)}
+	e.SetExtension(bus.Channel, "default/bus/default")
+	e.SetExtension(bus.PartitionKey, "k")
+	v := &bus.Delivery{ID: "0-1-0-1", Subscription: "own/default/x", Event: e}
+	const whole = `{"specversion":"1.0","id":"1","source":"/s","type":"t","partitionkey":"k","data":{"b": 1, "a": 2}}`
+	for format, want := range map[string]string{api.FormatCloudEvents: whole, api.FormatData: `{"b": 1, "a": 2}`} {
+		to := target{Function: "f", Format: format, Via: invocation.ViaEvent, Own: &api.SubscriptionSpec{Name: "x"}}
+		p, err := to.takes(v)
+		if raw, ok := p.(invocation.Raw); err != nil || !ok || string(raw) != want {
+			t.Errorf("%s to a function: %s, %v", format, p, err)
+		}
+		if got := s.request(&to, v); string(got) != want {
+			t.Errorf("%s to a destination: %s", format, got)
+		}
+		for ordered, group := range map[bool]string{true: "k", false: "x"} {
+			to := target{Queue: "q.fifo", Format: format, Via: invocation.ViaEvent, MessageGroup: "x", Own: &api.SubscriptionSpec{Ordered: ordered}}
+			m, err := deliverer{s}.message(&to, v)
+			if err != nil || string(m.Body) != want || m.Group != group || m.Dedup == "" {
+				t.Errorf("%s to a queue: %+v, %v", format, m, err)
+			}
+		}
+	}
+	if e.Extension(bus.Channel) == "" {
+		t.Error("the event was changed, which others see too")
+	}
 }
