@@ -248,3 +248,70 @@ func fiveMore() string {
 	}
 	return strings.Join(list, ",")
 }
+
+// asksAWS is a function that calls EventBridge at its own name, with the credentials that it has, and tells the answer.
+const asksAWS = `
+const https = require("https"), crypto = require("crypto");
+const hmac = (k, s) => crypto.createHmac("sha256", k).update(s).digest(), sha = (s) => crypto.createHash("sha256").update(s).digest("hex");
+exports.hello = (e) => new Promise((done, fail) => {
+  if (e.source) { console.log("GOT", JSON.stringify(e)); return done(); }
+  const env = process.env, region = env.AWS_REGION, host = "events." + region + ".amazonaws.com", body = JSON.stringify(e.body);
+  const at = new Date().toISOString().replace(/[-:]|\.\d+/g, ""), scope = at.slice(0, 8) + "/" + region + "/events/aws4_request";
+  const head = { host, "x-amz-date": at, "x-amz-security-token": env.AWS_SESSION_TOKEN, "x-amz-target": "AWSEvents." + e.operation };
+  const names = Object.keys(head).sort(), list = names.join(";");
+  const canonical = ["POST", "/", "", ...names.map((n) => n + ":" + head[n]), "", list, sha(body)].join("\n");
+  const key = [at.slice(0, 8), region, "events", "aws4_request"].reduce(hmac, "AWS4" + env.AWS_SECRET_ACCESS_KEY);
+  const signature = hmac(key, ["AWS4-HMAC-SHA256", at, scope, sha(canonical)].join("\n")).toString("hex");
+  head.authorization = "AWS4-HMAC-SHA256 Credential=" + env.AWS_ACCESS_KEY_ID + "/" + scope + ", SignedHeaders=" + list + ", Signature=" + signature;
+  head["content-type"] = "application/x-amz-json-1.1";
+  https.request({ host, method: "POST", headers: head }, (r) => { let all = ""; r.on("data", (d) => all += d).on("end", () => done({ status: r.statusCode, body: all })); }).on("error", fail).end(body);
+});`
+
+// What a function puts reaches the trigger that asks for it, told as caused by the function; another app's bus is closed to it, and what ebb does
+// not have shows in the function's log.
+func TestEventBridge_TakesEventsOfFunctions(t *testing.T) {
+	t.Parallel()
+	n := open(t, filepath.Join(t.TempDir(), "data"))
+	if ok, why := isolatedHere(t); !ok {
+		t.Skipf("functions reach AWS's names only in a sandbox with a network of its own: %s", why)
+	}
+	n.publishing(t, "other", declaresBus("private"))
+	a, tree := shop("shop", "dev", asksAWS)
+	a.Triggers = []app.Trigger{{ID: "Taken", Function: "hello", Kind: "eventBridge", Enabled: true, Settings: map[string]any{"EventPattern": map[string]any{"source": []any{"shop"}}}}}
+	if _, err := n.deploy(t, a, tree); err != nil {
+		t.Fatalf("deploy: %v\n%s", err, n.log)
+	}
+	ask := func(operation string, body any) (int, string) {
+		var got struct {
+			Status int
+			Body   string
+		}
+		n.invoke(t, "shop-dev-hello", map[string]any{"operation": operation, "body": body}, &got)
+		return got.Status, got.Body
+	}
+	entry := map[string]any{"Source": "shop", "DetailType": "Placed", "Detail": `{"n":1}`}
+	status, body := ask("PutEvents", map[string]any{"Entries": []any{entry}})
+	if status != http.StatusOK || !strings.Contains(body, `"FailedEntryCount":0`) {
+		t.Fatal(status, body)
+	}
+	eventually(t, n, "the trigger fired", func() bool { return strings.Contains(n.logs(t), `"detail-type":"Placed","source":"shop"`) })
+	var sent struct{ Entries []struct{ EventID string } }
+	if err := json.Unmarshal([]byte(body), &sent); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, n, "the event is traced to the function", func() bool {
+		trace, err := n.client.Trace(t.Context(), sent.Entries[0].EventID)
+		return err == nil && strings.Contains(fmt.Sprintf("%+v", *trace), "shop-dev-hello")
+	})
+	entry["EventBusName"] = "private"
+	if status, body := ask("PutEvents", map[string]any{"Entries": []any{entry}}); status != http.StatusBadRequest || !strings.Contains(body, `"AccessDeniedException"`) ||
+		!strings.Contains(body, "is not authorized to perform: events:PutEvents on resource: arn:aws:events:us-east-1:000000000000:event-bus/private") {
+		t.Error(status, body)
+	}
+	if status, body := ask("CreateConnection", map[string]any{}); status != http.StatusBadRequest || !strings.Contains(body, "ebb does not have the operation CreateConnection of EventBridge yet") {
+		t.Error(status, body)
+	}
+	eventually(t, n, "the refusal is in the log", func() bool {
+		return strings.Contains(n.logs(t), "ebb: does not have the operation CreateConnection of EventBridge yet")
+	})
+}

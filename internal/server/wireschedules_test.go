@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -8,6 +9,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ebb-run/ebb/internal/server"
+	"github.com/ebb-run/ebb/internal/wire/events"
+	"github.com/ebb-run/ebb/internal/wire/scheduler"
 )
 
 // A schedule that is put fires to queues and functions with the input that it says, stands after a restart, and is gone once it has run its course.
@@ -113,4 +118,51 @@ func TestScheduler_KeepsSchedulesInGroups(t *testing.T) {
 	if err != nil || len(list) != 0 {
 		t.Errorf("left: %+v, %v", list, err)
 	}
+}
+
+// What a Node kept of rules and schedules when it was killed is followed by its next start; what it had begun to delete goes.
+func TestEventBridge_CatchesUpAfterAKill(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	n := open(t, dir)
+	n.takesEvents(t)
+	const queue = "arn:aws:sqs:us-east-1:000000000000:jobs"
+	input, at := `"fired"`, time.Now().UTC().Add(-time.Second).Format("2006-01-02T15:04:05")
+	schedule := func(name, expression string) *scheduler.Schedule {
+		return &scheduler.Schedule{Group: "default", Name: name, Region: "us-east-1", Asked: scheduler.Asked{
+			ScheduleExpression: expression, ActionAfterCompletion: "DELETE", FlexibleTimeWindow: &scheduler.FlexibleTimeWindow{Mode: "OFF"},
+			Target: &scheduler.Target{Arn: queue, Input: &input},
+		}}
+	}
+	rule := &events.Rule{Name: "kept", Bus: "default", Region: "us-east-1", Pattern: `{"source":["shop"]}`, Targets: []events.Target{{Id: "q", Arn: queue}}}
+	if err := errors.Join(server.KeepRule(t.Context(), n.Server, rule), server.KeepSchedule(t.Context(), n.Server, schedule("kept", "at("+at+")")),
+		server.LeaveSchedule(t.Context(), n.Server, schedule("left", "rate(1 day)"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n = open(t, dir)
+	n.takesEvents(t)
+	c := n.eventBridge(t, "deploy")
+	eventually(t, n, "the schedule fired", func() bool { return slices.Contains(bodies(t, n, "jobs"), input) })
+	names := func() (out []string) {
+		list, err := n.client.Schedules(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range list {
+			out = append(out, one.Name)
+		}
+		return out
+	}
+	eventually(t, n, "the schedule that was left is gone, and so is the one that has fired", func() bool { return len(names()) == 0 })
+	eventually(t, n, "the rule stands", func() bool {
+		c.must(t, "PutEvents", `{"Entries":[{"Source":"shop","DetailType":"T","Detail":"{}"}]}`)
+		return slices.ContainsFunc(bodies(t, n, "jobs"), func(s string) bool { return strings.Contains(s, `"source":"shop"`) })
+	})
+	eventually(t, n, "the schedule is gone", func() bool {
+		status, _ := c.send(t, "scheduler", http.MethodGet, "/schedules/kept", nil, "")
+		return status == http.StatusNotFound
+	})
 }
