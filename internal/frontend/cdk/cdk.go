@@ -165,17 +165,25 @@ func synth(ctx context.Context, p frontend.Project, o frontend.Options, conf *cf
 		case strings.Contains(strings.ToLower(s), "docker"):
 			hint = "Bundling in containers is not done here; esbuild in the project's packages bundles without one."
 		}
-		l.Errorf(pos, "synth-failed", hint, "the CDK app did not run: %s", tail(err.Error()))
+		l.Errorf(pos, "synth-failed", hint, "the CDK app did not run: %s", told(err.Error()))
 		return "", false
 	}
 	return dir, true
 }
 
-// tail is the end of what a program said, short enough for a message.
-func tail(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
+// told is what a program said of its failure, short enough for a message: without npm's remarks and the stack.
+func told(s string) string {
+	var lines []string
+	for line := range strings.SplitSeq(s, "\n") {
+		if at := strings.Index(line, "npm warn"); at >= 0 {
+			line = line[:at]
+		}
+		if bare := strings.TrimSpace(line); bare != "" && !strings.HasPrefix(bare, "at ") && !strings.HasPrefix(bare, "Node.js v") {
+			lines = append(lines, strings.TrimRight(line, " "))
+		}
+	}
 	if len(lines) > 12 {
-		lines = append(lines[:1:1], lines[len(lines)-11:]...)
+		lines = append(append(lines[:6:6], "…"), lines[len(lines)-5:]...)
 	}
 	return strings.Join(lines, "\n  ")
 }

@@ -111,7 +111,12 @@ func (f Frontend) compile(p frontend.Project, o frontend.Options, l *diag.List) 
 		}
 		return cfn.Template{}, cfn.Input{}, false
 	}
-	root = cfn.Include(p, root, l)
+	t, in := compileDoc(p, o, cfn.Include(p, root, l), l)
+	return t, in, true
+}
+
+// compileDoc makes the CloudFormation template of a document.
+func compileDoc(p frontend.Project, o frontend.Options, root *cfn.Node, l *diag.List) (cfn.Template, cfn.Input) {
 	given := configured(p, root, o, l)
 	maps.Copy(given, o.Params)
 	known := pseudo(o)
@@ -136,7 +141,7 @@ func (f Frontend) compile(p frontend.Project, o frontend.Options, l *diag.List) 
 	in := cfn.Input{Name: cfn.AppName(p.Root), Stage: or2(o.Stage, "dev"), Region: or2(o.Region, "us-east-1"), Account: or2(o.Account, "000000000000"),
 		Source: "SAM", Params: given, Functions: c.info}
 	in.Stack = in.Name + "-" + in.Stage
-	return t, in, true
+	return t, in
 }
 
 // pseudo are the parameters that every template has.
