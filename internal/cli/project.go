@@ -161,24 +161,20 @@ func inactive(a *app.App, diags *diag.List) {
 			kinds[r.Kind] = append(kinds[r.Kind], r.ID)
 		}
 	}
-	if list := kinds[app.Queue]; list != nil {
-		diags.Notef(diag.Pos{}, "no-wire", "`ebb queues send` and triggers use them. Calls by a cloud's SDK leave this machine unless the code is given another endpoint.",
-			"queue %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))
-		delete(kinds, app.Queue)
-	}
+	delete(kinds, app.Queue)
 	if list := kinds[app.Stream]; list != nil {
-		diags.Notef(diag.Pos{}, "no-wire", "`ebb streams put` and triggers use them. Calls by a cloud's SDK leave this machine unless the code is given another endpoint.",
+		diags.Notef(diag.Pos{}, "no-wire", "`ebb streams put` and triggers use them. Calls by a cloud's SDK are refused.",
 			"stream %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))
 		delete(kinds, app.Stream)
 	}
 	if list := kinds[app.Topic]; list != nil {
-		diags.Notef(diag.Pos{}, "no-wire", "`ebb topics publish`, rules and subscriptions use them. Calls by a cloud's SDK leave this machine unless the code is given another endpoint.",
+		diags.Notef(diag.Pos{}, "no-wire", "`ebb topics publish`, rules and subscriptions use them. Calls by a cloud's SDK are refused.",
 			"topic %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))
 		delete(kinds, app.Topic)
 	}
 	delete(kinds, app.Table) // they are here, and SDKs reach them
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
-		diags.Notef(diag.Pos{}, "not-active", "Calls to it leave this machine unless the code is given another endpoint.",
+		diags.Notef(diag.Pos{}, "not-active", "Calls to it by a cloud's SDK are refused.",
 			"%s %s is declared, not yet active", kind, strings.Join(kinds[kind], ", "))
 	}
 }

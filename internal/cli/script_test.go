@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 // TestScript runs the files in testdata/script, which specify the command line. Beyond testscript's own commands they have
 //
 //	start NAME ARGS…    runs `ebb ARGS…` in the background until it prints that it is ready; its URLs are in
-//	                    $NAME_gateway and $NAME_api, its output in the files NAME.out and NAME.err
+//	                    $NAME_gateway, $NAME_api and $NAME_aws, its output in the files NAME.out and NAME.err
 //	spawn NAME ARGS…    the same without waiting
 //	ended NAME [N]      waits for its end with exit code N (0)
 //	interrupt NAME [N]  sends SIGINT and wants exit code N (0)
@@ -156,10 +156,11 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text, _ := s.seen()
 	line := ready.FindString(text)
-	var e struct{ Gateway, API string }
+	var e struct{ Gateway, API, AWS string }
 	if json.Unmarshal([]byte(line), &e) == nil {
 		ts.Setenv(name+"_gateway", e.Gateway)
 		ts.Setenv(name+"_api", e.API)
+		ts.Setenv(name+"_aws", e.AWS)
 	} else if m := regexp.MustCompile(`(?:ready|serving) (http://[^ ,]+)`).FindStringSubmatch(text); m != nil {
 		ts.Setenv(name+"_gateway", m[1])
 	}

@@ -44,7 +44,7 @@ func Build(dir string) (*Binary, error) {
 
 // Ready is the event that `ebb up --json` and `ebb serve --json` print.
 type Ready struct {
-	Gateway, API, App, Stage string
+	Gateway, API, AWS, App, Stage string
 	Local                    string // the control API for this machine, where API is the one for keys
 	Functions                []struct{ Name, Key, Handler, Runtime string }
 	Routes                   []struct{ Method, Path, Function string }

@@ -27,7 +27,7 @@ func routesOf(t *Table) (all []route) {
 		return nil
 	}
 	for _, o := range t.Operations {
-		if o.HTTP.Method == "" {
+		if o.HTTP.Method == "" || o.Name == "ListDirectoryBuckets" { // another host's, at the address of ListBuckets
 			continue
 		}
 		path, query, _ := strings.Cut(o.HTTP.URI, "?")
