@@ -138,7 +138,7 @@ func TestCheck_RefusesWhatWasChanged(t *testing.T) {
 		}, sign.Mismatch},
 		"no signature": {func(r *http.Request) { r.Header.Del("Authorization") }, sign.Missing},
 		"half":         {func(r *http.Request) { r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=a") }, sign.Incomplete},
-		"version 2":    {func(r *http.Request) { r.Header.Set("Authorization", "AWS a:b") }, sign.Incomplete},
+		"version 2":    {func(r *http.Request) { r.Header.Set("Authorization", "AWS a:b") }, sign.Unsigned},
 		"host unsigned": {func(r *http.Request) {
 			r.Header.Set("Authorization", strings.Replace(r.Header.Get("Authorization"), "host;", "", 1))
 		}, sign.Unsigned},

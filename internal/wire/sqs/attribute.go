@@ -145,7 +145,7 @@ func attributesOf(c *wire.Call, st *bus.QueueStatus) map[string]string {
 	q := &st.Queue
 	number := func(n int) string { return strconv.Itoa(n) }
 	secs := func(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }
-	visibility, retention, size := 30*time.Second, 4*24*time.Hour, 256<<10
+	visibility, retention, size := 30*time.Second, 4*24*time.Hour, bus.DefaultData
 	if q.Visibility != nil {
 		visibility = *q.Visibility
 	}

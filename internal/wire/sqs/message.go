@@ -82,7 +82,7 @@ func (s *service) spec(ctx context.Context, c *wire.Call, queue string) (*bus.Qu
 
 func sendError(q *bus.Queue, m *bus.Message, err error) error {
 	if errs.CodeOf(err) == errs.TooLarge {
-		size := 256 << 10
+		size := bus.DefaultData
 		if q.MaxSize > 0 {
 			size = q.MaxSize
 		}

@@ -144,7 +144,7 @@ func TestSQS_RefusesWhatAWSRefuses(t *testing.T) {
 		{"empty body", "SendMessage", in{"QueueUrl": u, "MessageBody": ""}, "MissingParameter", ""},
 		{"body is a number", "SendMessage", in{"QueueUrl": u, "MessageBody": 5}, "SerializationException", ""},
 		{"control character", "SendMessage", in{"QueueUrl": u, "MessageBody": "\x01"}, "InvalidMessageContents", ""},
-		{"too long", "SendMessage", in{"QueueUrl": u, "MessageBody": strings.Repeat("x", 256<<10+1)}, "InvalidParameterValue", ""},
+		{"too long", "SendMessage", in{"QueueUrl": u, "MessageBody": strings.Repeat("x", 1<<20+1)}, "InvalidParameterValue", ""},
 		{"delay", "SendMessage", in{"QueueUrl": u, "MessageBody": "x", "DelaySeconds": 901}, "InvalidParameterValue", ""},
 		{"dedup on a standard queue", "SendMessage", in{"QueueUrl": u, "MessageBody": "x", "MessageDeduplicationId": "d"}, "InvalidParameterValue", ""},
 		{"attribute without type", "SendMessage", in{"QueueUrl": u, "MessageBody": "x", "MessageAttributes": in{"a": in{"StringValue": "v"}}}, "MissingParameter", ""},
