@@ -4,13 +4,14 @@
 # make dist   - static binaries for Linux and macOS in dist/
 # make docs   - writes the generated reference pages
 # make fault-table - runs the fault tests at length and writes docs/reliability.md
+# make compat-tables - runs the tests of AWS's services and writes docs/compat
 # make isolation-table - runs the hostile guests, as root, and writes docs/isolation.md
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: build check fmt vet static darwin race test deps runsc bench dist docs isolation-table fault-table
+.PHONY: build check fmt vet static darwin race test deps runsc bench dist docs isolation-table fault-table compat-tables
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/ebb ./cmd/ebb
@@ -70,3 +71,10 @@ isolation-table:
 # Kills servers, their stores and what leads them, and writes what became of each event into docs/reliability.md.
 fault-table:
 	go test -count 1 -timeout 30m ./test/faults -args -faults.page $(CURDIR)/docs/reliability.md
+
+# What is here of AWS's services, and which test has seen each operation succeed.
+compat-tables:
+	@mkdir -p bin && rm -f bin/wire.seen
+	EBB_WIRE_SEEN=$(CURDIR)/bin/wire.seen go test -count 1 ./internal/wire/... ./internal/server
+	EBB_WIRE_SEEN=$(CURDIR)/bin/wire.seen go test -count 1 ./test -run 'TestWire|TestAWS'
+	go test -count 1 ./internal/server -run TestCompat_Pages -args -compat.dir $(CURDIR)/docs/compat -compat.seen $(CURDIR)/bin/wire.seen

@@ -65,6 +65,7 @@ func callsServer(t *testing.T) *harness.Server {
 	dir := project(t, wireFiles)
 	data := filepath.Join(t.TempDir(), "data")
 	s := ebb.Start(t, dir, data, "up", "--listen", "127.0.0.1:0")
+	t.Cleanup(func() { noteAnswered(t, s.Ready.API, data) })
 	if strings.Contains(s.Stderr(), "not isolated") {
 		t.Skip("names are captured in sandboxes alone, which this machine does not give")
 	}

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"fmt"
 	"net/http"
 	"runtime"
 	"sync"
@@ -61,6 +62,7 @@ type Metrics struct {
 	queueTime   *prometheus.HistogramVec
 	throttles   *prometheus.CounterVec
 	deploys     *prometheus.CounterVec
+	aws         *prometheus.CounterVec
 	build       *prometheus.GaugeVec
 	gateway     [6]prometheus.Counter // by the status's first digit; 0 is anything else
 	gatewayTime prometheus.Histogram
@@ -115,6 +117,7 @@ func NewMetrics() *Metrics {
 		Namespace: "ebb", Name: "gateway_request_duration_seconds", Help: "Time from a request's head to its answer's end.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 	})
+	m.aws = counter("aws_requests_total", "Requests of AWS's clients that were answered, by service, operation and class of status.", "service", "operation", "status")
 	m.build = prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "ebb", Name: "build_info", Help: "What runs."},
 		[]string{"version", "goversion", "goos", "goarch"})
 	m.reg.MustRegister(m.gatewayTime, m.build, instanceCollector{m, prometheus.NewDesc("ebb_instances",
@@ -158,6 +161,11 @@ func (m *Metrics) GatewayRequest(status int, took time.Duration) {
 	}
 	m.gateway[class].Inc()
 	m.gatewayTime.Observe(took.Seconds())
+}
+
+// AWSRequest counts an answered request of an AWS client. Service and operation are of those that are here, or empty.
+func (m *Metrics) AWSRequest(service, operation string, status int) {
+	m.aws.WithLabelValues(service, operation, fmt.Sprintf("%dxx", status/100)).Inc()
 }
 
 // Deploy counts a deployment by its result, one of few words: "deployed", "failed", "rolled_back".

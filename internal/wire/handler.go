@@ -34,7 +34,9 @@ type Options struct {
 	Refused func(ctx context.Context, who Caller, what string)
 	// Authorize says whether the caller may do what a request says; may be nil. It is asked after the request was read.
 	Authorize func(ctx context.Context, c *Call, about []Subject) error
-	Now       func() time.Time // nil means time.Now
+	// Answered is told of every answer: operation is empty where it is none of a service that is here; may be nil.
+	Answered func(c *Call, service, operation string, status int)
+	Now      func() time.Time // nil means time.Now
 	Log       *slog.Logger
 }
 
@@ -302,6 +304,7 @@ func (h *Handler) send(w http.ResponseWriter, c *Call, a *shape.Answer) {
 	if c.Status != 0 {
 		status = c.Status
 	}
+	h.answered(c, status)
 	if a.Stream == nil && bodyAllowed(status) && !(c.Request.Method == http.MethodHead && head.Get("Content-Length") != "") {
 		head.Set("Content-Length", strconv.Itoa(len(a.Body)))
 	}
@@ -317,6 +320,20 @@ func (h *Handler) send(w http.ResponseWriter, c *Call, a *shape.Answer) {
 		h.o.Log.Debug("an answer was cut", "operation", c.Operation, "error", err)
 		panic(http.ErrAbortHandler) // the client must not take it for whole
 	}
+}
+
+func (h *Handler) answered(c *Call, status int) {
+	if h.o.Answered == nil {
+		return
+	}
+	service, operation := "", ""
+	if c.Service != nil {
+		service = c.Service.Name
+		if _, ok := c.Service.Operations[c.Operation]; ok {
+			operation = c.Operation
+		}
+	}
+	h.o.Answered(c, service, operation, status)
 }
 
 func bodyAllowed(status int) bool {
