@@ -77,14 +77,14 @@ func TestWire_FunctionsReachTheirQueueWithTheSDKsAsTheyAre(t *testing.T) {
 	s := callsServer(t)
 	client := &http.Client{Timeout: 2 * time.Minute}
 	for path, want := range map[string]string{
-		"/v3": "-", "/v2": "-", "/boto": "ebb does not have the service glue GetTablesarn:aws:sts::000000000000:assumed-role/calls-dev-role/calls-dev-boto",
+		"/v3": "-", "/v2": "-", "/boto": "ebb does not have the service glue: GetTables was refusedarn:aws:sts::000000000000:assumed-role/calls-dev-role/calls-dev-boto",
 		"/curl": "<Code>MissingAuthenticationToken</Code>",
 	} {
 		if status, body := get(client, s.Ready.Gateway+path); status != 200 || !strings.Contains(body, want) {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
-	for _, what := range []string{"worked by v3", "worked by v2", "worked by boto3", "ebb: ebb does not have the service glue GetTables"} {
+	for _, what := range []string{"worked by v3", "worked by v2", "worked by boto3", "ebb: does not have the service glue: GetTables was refused"} {
 		logged(t, s, what)
 	}
 }
