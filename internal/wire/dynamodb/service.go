@@ -132,6 +132,9 @@ func header(c *wire.Call, body []byte) http.Header {
 
 // renderError writes an error with the part of AWS that it comes from.
 func renderError(c *wire.Call, e *wire.Error) *shape.Answer {
+	if code, msg, ok := unsigned(c, e); ok {
+		e = wire.Errorf(code, "%s", msg)
+	}
 	prefix, message := ofModel, "message"
 	switch e.Code {
 	case "ValidationException":
@@ -175,7 +178,7 @@ func translate(_ *wire.Call, err error) *wire.Error {
 	case errs.Exists:
 		return wire.Errorf("ResourceInUseException", "")
 	case errs.Unavailable:
-		return wire.Errorf("InternalServerError", "%s", err.Error()).With(http.StatusInternalServerError)
+		return wire.Errorf("InternalServerError", "The tables cannot be written now. %s", errs.HintOf(err)).With(http.StatusInternalServerError)
 	}
 	return nil
 }
