@@ -72,6 +72,10 @@ func New(tables store.Tables) *wire.Service {
 		"UntagResource":      {untagShape, s.untag},
 		"ListTagsOfResource": {tagsOfShape, s.tagsOf},
 
+		"ExecuteStatement":      {statementShape, s.executeStatement},
+		"BatchExecuteStatement": {statementsShape, s.batchExecute},
+		"ExecuteTransaction":    {statementTxShape, s.executeTransaction},
+
 		"DescribeLimits":            {nothingShape, s.describeLimits},
 		"DescribeEndpoints":         {nothingShape, s.describeEndpoints},
 		"DescribeContinuousBackups": {aTableShape, s.describeBackups},

@@ -256,7 +256,11 @@ func (s *service) tokenOf(ctx context.Context, c *call) (*store.Change, error) {
 			return nil, err
 		}
 	}
-	sum := sha256.Sum256(appendNode(nil, c.n.get("TransactItems")))
+	what := c.n.get("TransactItems")
+	if what == nil {
+		what = c.n.get("TransactStatements")
+	}
+	sum := sha256.Sum256(appendNode(nil, what))
 	now := s.now()
 	want := store.Item{"token": store.Text(text), "digest": store.Bytes(sum[:]), "until": store.Num(strconv.FormatInt(now.Add(tokenLife).Unix(), 10))}
 	return &store.Change{Table: tokens, Key: want, Apply: func(old store.Item) (store.Item, error) {
