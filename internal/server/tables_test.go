@@ -66,6 +66,9 @@ func TestTables_AreMadeOnDeployAndTheirChangesRunFunctions(t *testing.T) {
 	n = open(t, dir)
 	n.put(t, "b", 3)
 	eventually(t, n, "the function sees what came after the restart", func() bool { return strings.Contains(n.logs(t), "saw INSERT b") })
+	if logs := n.logs(t); strings.Count(logs, "saw INSERT a ") != 1 {
+		t.Errorf("what was seen before the stop is seen again:\n%s", logs)
+	}
 
 	// A redeploy keeps the items and makes what is new.
 	n.deployTable(t, map[string]any{

@@ -92,6 +92,9 @@ func (h *Handler) answer(ctx context.Context, c *Call) (*shape.Answer, error) {
 	if !regionRE.MatchString(c.Region) {
 		c.Region = "us-east-1"
 	}
+	if a := h.front(c); a != nil {
+		return a, nil
+	}
 	if c.Service != nil && c.Service.Prepare != nil {
 		c.Service.Prepare(c)
 	}

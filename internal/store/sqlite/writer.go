@@ -35,7 +35,6 @@ type tx struct {
 	seq     uint64
 	nextID  int64
 	dropped []*live
-	fresh   int // statements that this group may have made for tables it made
 }
 
 // submit hands a step to the writer and waits.

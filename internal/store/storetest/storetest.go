@@ -294,6 +294,10 @@ func indexes(t *testing.T, s store.Tables) {
 	if got := texts(collect(t, s, store.Query{Table: "t", Index: "all", Hash: store.Text("G")})); !slices.Equal(got, []string{"a2"}) {
 		t.Errorf("all, after changes: %v", got)
 	}
+	above := store.Query{Table: "t", Index: "all", Hash: store.Text("G"), Low: store.Bound{Value: store.Num("5")}}
+	if got := texts(collect(t, s, above)); !slices.Equal(got, []string{"a2"}) {
+		t.Errorf("an item that moved within a hash key is not at its new place: %v", got)
+	}
 	// Pages of one by one see each once, with equal index keys too.
 	var changes []store.Change
 	for i := range 20 {

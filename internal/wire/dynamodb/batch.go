@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/wire/dynamodb/expr"
@@ -12,9 +11,8 @@ import (
 
 // Limits of batches: DynamoDB limits, "BatchGetItem", "BatchWriteItem".
 const (
-	maxGets       = 100
-	maxBatch      = 25
-	maxBatchBytes = 16 << 20
+	maxGets  = 100
+	maxBatch = 25
 )
 
 const duplicates = "Provided list of item keys contains duplicates"
@@ -248,9 +246,6 @@ func (s *service) checkWrites(ctx context.Context, c *call, writes []*write) (ms
 	}
 	return "", nil
 }
-
-// member returns the place of one of a list in messages: "transactItems.1.member.put".
-func memberAt(list string, i int) string { return list + "." + strconv.Itoa(i+1) + ".member" }
 
 // faultOf returns the words of a fault in an expression, or "".
 func faultOf(err error) string {

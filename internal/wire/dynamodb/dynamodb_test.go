@@ -3,6 +3,8 @@ package dynamodb_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -270,5 +272,35 @@ func TestDeclared_ReadsTemplates(t *testing.T) {
 	}
 	if _, err := dynamodb.Declared("orders", []byte(`{"KeySchema":[{"AttributeName":"id","KeyType":"HASH"}]}`)); err == nil || !strings.Contains(err.Error(), "attributeDefinitions") {
 		t.Errorf("without definitions: %v", err)
+	}
+}
+
+func TestUnsigned_RequestsAreToldAllThatIsMissing(t *testing.T) {
+	t.Parallel()
+	c := serve(t)
+	for _, x := range []struct{ op, path, authorization, want string }{
+		{"ListTables", "/", "", `{"__type":"com.amazon.coral.service#MissingAuthenticationTokenException","message":"Request is missing Authentication Token"}`},
+		{"ListTable", "/", "", `{"__type":"com.amazon.coral.service#UnknownOperationException"}`},
+		{"ListTables", "/", "AWS4- Signature=b,Credential=a", `{"__type":"com.amazon.coral.service#IncompleteSignatureException","message":"Authorization header requires 'SignedHeaders' parameter. Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. Authorization=AWS4- Signature=b,Credential=a"}`},
+		{"ListTables", "/?X-Amz-Algorithm=a&X-Amz-Credential=b&X-Amz-Signature=c&X-Amz-Date=d", "", `{"__type":"com.amazon.coral.service#IncompleteSignatureException","message":"AWS query-string parameters must include 'X-Amz-SignedHeaders'. Re-examine the query-string parameters."}`},
+		{"ListTables", "/?X-Amz-Algorithm", "X", `{"__type":"com.amazon.coral.service#InvalidSignatureException","message":"Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header."}`},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.e.URL+x.path, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Amz-Target", "DynamoDB_20120810."+x.op)
+		if x.authorization != "" {
+			r.Header.Set("Authorization", x.authorization)
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != 400 || string(body) != x.want {
+			t.Errorf("%s %s: %d %s", x.op, x.path, resp.StatusCode, body)
+		}
 	}
 }

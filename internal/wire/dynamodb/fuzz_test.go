@@ -3,6 +3,8 @@ package dynamodb
 import (
 	"encoding/json"
 	"testing"
+
+	"github.com/ebb-run/ebb/internal/store"
 )
 
 // What is taken for JSON is JSON to others too, and the other way round.
@@ -24,5 +26,19 @@ func FuzzParseJSON(f *testing.F) {
 			}
 		}
 		_ = check(n, queryShape)
+	})
+}
+
+func FuzzParseStatement(f *testing.F) {
+	for _, s := range []string{`SELECT a.b[0], c FROM "t"."i" WHERE h = 'x' AND n IN [1, ?] AND m IS NOT MISSING ORDER BY r DESC`, `INSERT INTO t VALUE {'a': <<1, 2>>, 'b': [null, true]}`, `UPDATE t SET a = a + 1 REMOVE b WHERE h = ? RETURNING ALL NEW *`, `DELETE FROM t WHERE begins_with(h, 'a')`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		st, err := parseStatement(s, []store.Value{store.Text("x"), store.Num("1")})
+		if err != nil {
+			return
+		}
+		st.cond.Match(store.Item{"h": store.Text("x")})
+		st.keyIn(store.Key{Hash: store.Attr{Name: "h", Kind: store.S}})
 	})
 }

@@ -419,6 +419,15 @@ type page struct {
 
 // read runs a Query or Scan up to its limit and writes the answer.
 func (s *service) read(ctx context.Context, r *reading, run func(each func(store.Item) bool) error) ([]byte, error) {
+	p, err := s.gather(ctx, r, run)
+	if err != nil {
+		return nil, err
+	}
+	return r.answer(p), nil
+}
+
+// gather reads one page.
+func (s *service) gather(ctx context.Context, r *reading, run func(each func(store.Item) bool) error) (*page, error) {
 	var p page
 	rangeKey := r.t.Key.Range.Name
 	err := run(func(it store.Item) bool {
@@ -446,7 +455,7 @@ func (s *service) read(ctx context.Context, r *reading, run func(each func(store
 			return nil, err
 		}
 	}
-	return r.answer(&p), nil
+	return &p, nil
 }
 
 // fetchWhole replaces what a local index shows by whole Items.

@@ -278,7 +278,7 @@ func (p *problems) one(n *node, s *rule, at string) {
 	if s.enum != nil && !slices.Contains(s.enum, n.text) {
 		p.add(n, at, "Member must satisfy enum value set: ["+strings.Join(s.enum, ", ")+"]")
 	}
-	if s.pattern != "" && s.kind == text && !matches(s.pattern, n.text) {
+	if s.pattern != "" && s.kind == text && !isName(n.text) {
 		p.add(n, at, "Member must satisfy regular expression pattern: "+s.pattern)
 	}
 	if v, err := strconv.ParseFloat(n.text, 64); s.hasLeast && err == nil && v < float64(s.least) {
@@ -312,7 +312,7 @@ func (p *problems) one(n *node, s *rule, at string) {
 // names is the one pattern there is: that of the names of tables and indexes.
 const names = "[a-zA-Z0-9_.-]+"
 
-func matches(_, text string) bool {
+func isName(text string) bool {
 	for i := range len(text) {
 		c := text[i]
 		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '_' && c != '.' && c != '-' {
@@ -327,7 +327,7 @@ func (p *problems) mapRules(n *node, s *rule, at string) {
 	for i := range n.members {
 		if k := s.keys; k != nil {
 			key := n.members[i].key
-			if len(key) < k.minLen || len(key) > k.maxLen || !matches(k.pattern, key) {
+			if len(key) < k.minLen || len(key) > k.maxLen || !isName(key) {
 				p.add(n, at, "Map keys must satisfy constraint: [Member must have length less than or equal to "+strconv.Itoa(k.maxLen)+
 					", Member must have length greater than or equal to "+strconv.Itoa(k.minLen)+", Member must satisfy regular expression pattern: "+k.pattern+"]")
 			}

@@ -124,6 +124,12 @@ var (
 	untagShape   = []field{resource, {"TagKeys", &rule{kind: list, elem: anyText}}}
 	tagsOfShape  = []field{resource, {"NextToken", anyText}}
 	nothingShape []field
+
+	aStatement       = []field{{"Statement", &rule{kind: text, notNull: true, minLen: 1, maxLen: 8192}}, {"Parameters", attrList}, {"ConsistentRead", anyTruth}, onFailure}
+	statementShape   = append([]field{limit, {"NextToken", anyText}, capacity}, aStatement...)
+	statementsShape  = []field{{"Statements", &rule{kind: list, notNull: true, minLen: 1, maxLen: 25, elem: &rule{kind: value, of: "BatchStatementRequest", fields: aStatement}}}, capacity}
+	statementTxShape = []field{{"TransactStatements", &rule{kind: list, notNull: true, minLen: 1, maxLen: 100, elem: &rule{kind: value, of: "ParameterizedStatement", fields: aStatement}}},
+		{"ClientRequestToken", anyText}, capacity}
 )
 
 func oneOf(values ...string) *rule { return &rule{kind: text, enum: values} }

@@ -72,6 +72,10 @@ func New(tables store.Tables) *wire.Service {
 		"UntagResource":      {untagShape, s.untag},
 		"ListTagsOfResource": {tagsOfShape, s.tagsOf},
 
+		"ExecuteStatement":      {statementShape, s.executeStatement},
+		"BatchExecuteStatement": {statementsShape, s.batchExecute},
+		"ExecuteTransaction":    {statementTxShape, s.executeTransaction},
+
 		"DescribeLimits":            {nothingShape, s.describeLimits},
 		"DescribeEndpoints":         {nothingShape, s.describeEndpoints},
 		"DescribeContinuousBackups": {aTableShape, s.describeBackups},
@@ -135,6 +139,9 @@ func header(c *wire.Call, body []byte) http.Header {
 
 // renderError writes an error with the part of AWS that it comes from.
 func renderError(c *wire.Call, e *wire.Error) *shape.Answer {
+	if code, msg, ok := unsigned(c, e); ok {
+		e = wire.Errorf(code, "%s", msg)
+	}
 	prefix, message := ofModel, "message"
 	switch e.Code {
 	case "ValidationException":
@@ -178,7 +185,7 @@ func translate(_ *wire.Call, err error) *wire.Error {
 	case errs.Exists:
 		return wire.Errorf("ResourceInUseException", "")
 	case errs.Unavailable:
-		return wire.Errorf("InternalServerError", "%s", err.Error()).With(http.StatusInternalServerError)
+		return wire.Errorf("InternalServerError", "The tables cannot be written now. %s", errs.HintOf(err)).With(http.StatusInternalServerError)
 	}
 	return nil
 }

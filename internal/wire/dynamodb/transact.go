@@ -15,7 +15,7 @@ import (
 	"github.com/ebb-run/ebb/internal/wire/shape"
 )
 
-// maxTransact bounds the Items of a transaction together: DynamoDB limits, "Transactions".
+// maxTransactBytes bounds the Items of a transaction together: DynamoDB limits, "Transactions".
 const maxTransactBytes = 4 << 20
 
 func (s *service) transactGet(ctx context.Context, c *call) ([]byte, error) {
@@ -116,7 +116,7 @@ func (s *service) transactWrite(ctx context.Context, c *call) ([]byte, error) {
 	seen := map[string]bool{}
 	size := 0
 	for i := range list {
-		w, msg, err := s.step(ctx, c, &list[i], i)
+		w, msg, err := s.step(ctx, c, &list[i])
 		if err != nil {
 			return nil, err
 		}
@@ -146,15 +146,12 @@ func (s *service) transactWrite(ctx context.Context, c *call) ([]byte, error) {
 }
 
 // step reads one step of a transaction.
-func (s *service) step(ctx context.Context, c *call, n *node, i int) (w *write, msg string, err error) {
+func (s *service) step(ctx context.Context, c *call, n *node) (w *write, msg string, err error) {
 	if len(n.members) != 1 {
 		return nil, "", fail("TransactItems can only contain one of Check, Put, Update or Delete")
 	}
 	kind, of := n.members[0].key, &n.members[0].val
 	byARN(of)
-	if err := check(of, nil); err != nil {
-		return nil, "", err
-	}
 	k, msg := itemOf(of.get(map[bool]string{true: "Item", false: "Key"}[kind == "Put"]))
 	if msg != "" {
 		return nil, "", fail(msg)
@@ -191,7 +188,6 @@ func (s *service) step(ctx context.Context, c *call, n *node, i int) (w *write, 
 		return nil, msg, nil
 	}
 	w.cond, w.show = x.cond, of.str("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
-	_ = i
 	return w, "", nil
 }
 
@@ -201,8 +197,8 @@ func (s *service) transact(ctx context.Context, c *call, writes []*write) error 
 	for _, w := range writes {
 		changes = append(changes, w.change())
 	}
-	token, done, err := s.tokenOf(ctx, c)
-	if err != nil || done {
+	token, err := s.tokenOf(ctx, c)
+	if err != nil {
 		return err
 	}
 	if token != nil {
@@ -248,19 +244,23 @@ const (
 
 var errAgain = errors.New("done before")
 
-// tokenOf returns the change that remembers a client's token, or done when a transaction with it stands already.
-func (s *service) tokenOf(ctx context.Context, c *call) (*store.Change, bool, error) {
+// tokenOf returns the change that remembers a client's token, or nil when it gave none. It refuses when a transaction with the token stands.
+func (s *service) tokenOf(ctx context.Context, c *call) (*store.Change, error) {
 	text := c.n.str("ClientRequestToken")
 	if text == "" {
-		return nil, false, nil
+		return nil, nil
 	}
 	if _, err := s.tables.Table(ctx, c.tenant(), tokens); errs.CodeOf(err) == errs.NotFound {
 		_, err = s.tables.Create(ctx, c.tenant(), store.Table{Name: tokens, Key: store.Key{Hash: store.Attr{Name: "token", Kind: store.S}}, TTL: "until"})
 		if err != nil && errs.CodeOf(err) != errs.Exists {
-			return nil, false, err
+			return nil, err
 		}
 	}
-	sum := sha256.Sum256(appendNode(nil, c.n.get("TransactItems")))
+	what := c.n.get("TransactItems")
+	if what == nil {
+		what = c.n.get("TransactStatements")
+	}
+	sum := sha256.Sum256(appendNode(nil, what))
 	now := s.now()
 	want := store.Item{"token": store.Text(text), "digest": store.Bytes(sum[:]), "until": store.Num(strconv.FormatInt(now.Add(tokenLife).Unix(), 10))}
 	return &store.Change{Table: tokens, Key: want, Apply: func(old store.Item) (store.Item, error) {
@@ -272,5 +272,5 @@ func (s *service) tokenOf(ctx context.Context, c *call) (*store.Change, bool, er
 			return nil, errAgain
 		}
 		return nil, wire.Errorf("IdempotentParameterMismatchException", "The request uses the same client token as a previous, but non-identical request. Do not reuse a client token with different requests, unless the requests are identical")
-	}}, false, nil
+	}}, nil
 }

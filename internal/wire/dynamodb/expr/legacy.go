@@ -151,3 +151,35 @@ func keyTests(n *node, tests *[]Test) *Fault {
 	*tests = append(*tests, t)
 	return nil
 }
+
+// testOps are the operators of conditions as tests have them.
+var testOps = map[string]string{"=": "EQ", "<": "LT", "<=": "LE", ">": "GT", ">=": "GE", "between": "BETWEEN", "begins_with": "BEGINS_WITH"}
+
+// Conjuncts returns tests that must hold for the condition to hold: those that compare an attribute with values. There may be more that must hold.
+func (c *Condition) Conjuncts() []Test {
+	var all []Test
+	var walk func(n *node)
+	walk = func(n *node) {
+		if n.op == "and" {
+			walk(n.sub[0])
+			walk(n.sub[1])
+			return
+		}
+		op := testOps[n.op]
+		if op == "" || n.args[0].form != document || len(n.args[0].path) != 1 {
+			return
+		}
+		t := Test{Attr: n.args[0].path[0].Name, Op: op}
+		for _, a := range n.args[1:] {
+			if a.form != literal {
+				return
+			}
+			t.With = append(t.With, a.lit)
+		}
+		all = append(all, t)
+	}
+	if c != nil {
+		walk(c.root)
+	}
+	return all
+}
