@@ -252,6 +252,9 @@ func (d *openAPI) security(route *app.Route, op object) {
 			}
 			if scheme.n == nil {
 				d.l.diags.Warnf(en.Pos, "unknown-ref", "", "the OpenAPI document defines no security scheme %q", en.Key)
+				if route.Authorizer == nil { // the route is not meant for everybody
+					route.Authorizer = &app.Authorizer{Kind: "request", Name: en.Key}
+				}
 				continue
 			}
 			d.scheme(route, en.Key, scheme, s.strs(en.Key))
