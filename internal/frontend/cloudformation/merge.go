@@ -304,7 +304,6 @@ func (r *renames) sub(n *Node) *Node {
 
 // nesting puts nested templates in the place of the resources that name them.
 type nesting struct {
-	p     frontend.Project
 	l     *diag.List
 	read  func(file string) *Node
 	depth int
@@ -316,13 +315,16 @@ const mostNested = 10
 // Nest puts the nested stacks whose templates are files of the project into the template: their resources get the nested stack's logical
 // ID in front where the template has theirs already. A nested stack from elsewhere stays, with a warning.
 func Nest(p frontend.Project, root *Node, l *diag.List) *Node {
-	n := &nesting{p: p, l: l}
-	n.read = func(file string) *Node {
+	return NestWith(root, l, func(file string) *Node {
 		doc, more := ReadDoc(p, file)
 		*l = append(*l, more...)
 		return Include(p, doc, l)
-	}
-	return n.template(root)
+	})
+}
+
+// NestWith is Nest with a reader of its own: of a file, relative to the project, it gives the template, or nil with the reason said.
+func NestWith(root *Node, l *diag.List, read func(file string) *Node) *Node {
+	return (&nesting{l: l, read: read}).template(root)
 }
 
 // nestedFile is the local template of a nested stack.
