@@ -27,6 +27,7 @@ type stack struct {
 	stage    string // the CDK's stage it is in; empty at the top
 	file     string // its template, relative to the project
 	params   map[string]string
+	said     diag.List // by the program, of the stack
 }
 
 // manifest is what is read of manifest.json.
@@ -76,13 +77,15 @@ func (s *assembly) read(dir, stage string) {
 	slices.Sort(ids)
 	for _, id := range ids {
 		a := m.Artifacts[id]
+		var said diag.List
 		for at, list := range a.Metadata {
 			for _, meta := range list {
-				if text, ok := meta.Data.(string); ok && meta.Type == "aws:cdk:warning" {
-					s.l.Warnf(diag.Pos{File: configFile}, "cdk-warning", "", "%s: %s", strings.TrimPrefix(at, "/"), text)
-				}
-				if text, ok := meta.Data.(string); ok && meta.Type == "aws:cdk:error" {
-					s.l.Errorf(diag.Pos{File: configFile}, "cdk-error", "", "%s: %s", strings.TrimPrefix(at, "/"), text)
+				text, ok := meta.Data.(string)
+				switch {
+				case ok && meta.Type == "aws:cdk:warning":
+					said.Warnf(diag.Pos{File: configFile}, "cdk-warning", "", "%s: %s", strings.TrimPrefix(at, "/"), text)
+				case ok && meta.Type == "aws:cdk:error":
+					said.Errorf(diag.Pos{File: configFile}, "cdk-error", "", "%s: %s", strings.TrimPrefix(at, "/"), text)
 				}
 			}
 		}
@@ -92,7 +95,7 @@ func (s *assembly) read(dir, stage string) {
 			if name == "" {
 				name = id
 			}
-			s.stacks = append(s.stacks, stack{id: id, name: name, stage: stage, file: path.Join(dir, a.Properties.TemplateFile), params: a.Properties.Parameters})
+			s.stacks = append(s.stacks, stack{id: id, name: name, stage: stage, file: path.Join(dir, a.Properties.TemplateFile), params: a.Properties.Parameters, said: said})
 		case "cdk:cloud-assembly":
 			if sub := a.Properties.DirectoryName; sub != "" && filepath.IsLocal(sub) && strings.Count(dir, "/") < 20 {
 				name := or(a.DisplayName, strings.TrimPrefix(id, "assembly-"))
@@ -159,6 +162,7 @@ const notifier = "BucketNotificationsHandler050a0587b7544547bf325f094a3db834"
 
 // template reads a stack's template, without what the CDK adds for its own deploys.
 func (s *assembly) template(st stack) *cfn.Node {
+	*s.l = append(*s.l, st.said...)
 	if !filepath.IsLocal(filepath.FromSlash(st.file)) {
 		s.l.Errorf(diag.Pos{File: configFile}, "outside", "", "the template of the stack %s is outside of the project", st.name)
 		return nil

@@ -304,7 +304,6 @@ func (r *renames) sub(n *Node) *Node {
 
 // nesting puts nested templates in the place of the resources that name them.
 type nesting struct {
-	p     frontend.Project
 	l     *diag.List
 	read  func(file string) *Node
 	depth int
@@ -316,13 +315,16 @@ const mostNested = 10
 // Nest puts the nested stacks whose templates are files of the project into the template: their resources get the nested stack's logical
 // ID in front where the template has theirs already. A nested stack from elsewhere stays, with a warning.
 func Nest(p frontend.Project, root *Node, l *diag.List) *Node {
-	n := &nesting{p: p, l: l}
-	n.read = func(file string) *Node {
+	return NestWith(root, l, func(file string) *Node {
 		doc, more := ReadDoc(p, file)
 		*l = append(*l, more...)
 		return Include(p, doc, l)
-	}
-	return n.template(root)
+	})
+}
+
+// NestWith is Nest with a reader of its own: of a file, relative to the project, it gives the template, or nil with the reason said.
+func NestWith(root *Node, l *diag.List, read func(file string) *Node) *Node {
+	return (&nesting{l: l, read: read}).template(root)
 }
 
 // nestedFile is the local template of a nested stack.
@@ -429,23 +431,32 @@ func (n *nesting) one(m *merge, own *renames, en Entry) {
 		own.attrs[en.Key+".Outputs."+o.Key] = r.node(o.Value.Get("Value"))
 	}
 	own.attrs[en.Key] = Str(en.Pos, "")
-	cond, _ := en.Value.Get("Condition").Text()
 	rest := NewMap(doc.Pos)
 	for _, e := range doc.Entries {
 		if e.Key == "Outputs" || e.Key == "Description" || e.Key == "Metadata" {
 			continue
 		}
-		if e.Key == "Resources" && cond != "" {
-			all := NewMap(e.Value.Pos)
-			for _, res := range e.Value.Entries {
-				if res.Value.Get("Condition") == nil {
-					res.Value = res.Value.With("Condition", Str(res.Pos, cond))
-				}
-				all.Entries = append(all.Entries, res)
-			}
-			e.Value = all
-		}
 		rest.Entries = append(rest.Entries, e)
 	}
 	m.add(rest, r)
+	if cond, ok := en.Value.Get("Condition").Text(); ok {
+		for _, res := range mapEntries(doc.Get("Resources")) {
+			m.guard(renamed(r.ids, res.Key), cond)
+		}
+	}
+}
+
+// guard puts a resource under one more condition.
+func (m *merge) guard(id, cond string) {
+	res := m.out["Resources"].Get(id)
+	if own, ok := res.Get("Condition").Text(); ok {
+		both := cond + "And" + own
+		and := NewList(res.Pos)
+		for _, c := range []string{cond, own} {
+			and.Items = append(and.Items, NewMap(res.Pos, Entry{Key: "Condition", Pos: res.Pos, Value: Str(res.Pos, c)}))
+		}
+		m.out["Conditions"] = m.out["Conditions"].With(both, NewMap(res.Pos, Entry{Key: "Fn::And", Pos: res.Pos, Value: and}))
+		cond = both
+	}
+	m.out["Resources"] = m.out["Resources"].With(id, res.With("Condition", Str(res.Pos, cond)))
 }

@@ -250,8 +250,14 @@ func (d *openAPI) security(route *app.Route, op object) {
 			if scheme.n == nil {
 				scheme = d.doc.obj("components").obj("securitySchemes").obj(en.Key)
 			}
+			if scheme.n == nil && en.Key == "NONE" { // what SAM leaves where a default is not meant
+				continue
+			}
 			if scheme.n == nil {
 				d.l.diags.Warnf(en.Pos, "unknown-ref", "", "the OpenAPI document defines no security scheme %q", en.Key)
+				if route.Authorizer == nil { // the route is not meant for everybody
+					route.Authorizer = &app.Authorizer{Kind: "request", Name: en.Key}
+				}
 				continue
 			}
 			d.scheme(route, en.Key, scheme, s.strs(en.Key))

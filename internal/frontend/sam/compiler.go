@@ -132,8 +132,7 @@ func (c *compiler) resource(r *resource) {
 	case "StateMachine":
 		c.stateMachine(r)
 	case "Application":
-		c.l.Warnf(r.pos, "nested-app", "Run the nested application as an app of its own.", "the application %q inside this one is not run: its functions are not here", r.id)
-		c.foreign(r)
+		c.application(r)
 	case "Connector":
 		c.l.Warnf(r.pos, "connector", "Give the function's role what it needs with Policies.", "the connector %q gives no permissions here", r.id)
 		c.foreign(r)

@@ -114,7 +114,11 @@ func TestCompile_StandsAnyPartBeingSomethingElse(t *testing.T) {
 			}
 			p := frontend.Project{Root: filepath.Dir(name), File: "template.yaml"}
 			doc, _ := cfn.ParseTemplate("template.yaml", data)
+			nth := 0
 			variants(doc, func(v *cfn.Node) {
+				if nth++; nth%3 != 0 { // each part meets some of them, and all parts all
+					return
+				}
 				var l diag.List
 				tmpl, in := compileDoc(p, frontend.Options{}, v, &l)
 				a, more := cfn.Load(tmpl, in)

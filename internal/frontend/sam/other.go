@@ -63,6 +63,18 @@ func (c *compiler) layer(r *resource) {
 		"CompatibleArchitectures", or(p.Get("CompatibleArchitectures")), "LicenseInfo", or(p.Get("LicenseInfo"))), "DeletionPolicy", keep)
 }
 
+// application compiles AWS::Serverless::Application: one of the project is a nested stack, one of a catalogue is not here.
+func (c *compiler) application(r *resource) {
+	location := r.props.Get("Location")
+	file, ok := c.known(location)
+	if !ok || strings.Contains(file, "://") {
+		c.l.Warnf(r.pos, "nested-app", "Name a template of the project as Location.", "the application %q is not in the project: what it declares is not here", r.id)
+		c.foreign(r)
+		return
+	}
+	c.put(r, r.id, "AWS::CloudFormation::Stack", obj(r.pos, "TemplateURL", cfn.Str(location.Pos, file), "Parameters", or(r.props.Get("Parameters"))))
+}
+
 // stateMachine keeps AWS::Serverless::StateMachine with its role and what starts it, for targets: nothing here runs one.
 func (c *compiler) stateMachine(r *resource) {
 	p := r.props

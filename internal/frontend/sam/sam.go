@@ -85,12 +85,31 @@ func (f Frontend) Load(_ context.Context, p frontend.Project, o frontend.Options
 	if !ok {
 		return nil, l.Sorted()
 	}
+	t.Root = cfn.NestWith(t.Root, &l, func(file string) *cfn.Node { return nested(p, o, file, in.Functions, &l) })
 	a, more := cfn.Load(t, in)
 	l = append(l, more...)
 	if l.HasErrors() {
 		return nil, l.Sorted()
 	}
 	return a, l.Sorted()
+}
+
+// nested reads the template of a nested stack, compiled where it is one of SAM, and adds what it says of functions.
+func nested(p frontend.Project, o frontend.Options, file string, info map[string]cfn.FunctionInfo, l *diag.List) *cfn.Node {
+	doc, more := cfn.ReadDoc(p, file)
+	*l = append(*l, more...)
+	doc = cfn.Include(p, doc, l)
+	if !isSAM(doc) || doc.Kind != cfn.Map {
+		return doc
+	}
+	o.Params = nil // they are the outer template's
+	t, in := compileDoc(p, o, doc, l)
+	for id, one := range in.Functions {
+		if _, taken := info[id]; !taken {
+			info[id] = one
+		}
+	}
+	return t.Root
 }
 
 // compile makes the CloudFormation template. Faults of single parts still give one, so that its own faults are told in the same pass.
