@@ -24,14 +24,14 @@ func TestIntake_BoundsWhatIsInMemory(t *testing.T) {
 			if i%50 == 0 {
 				r.ContentLength = -1 // counts as the most
 			}
-			leave, err := k.enter(httptest.NewRecorder(), r, 40<<20)
+			leave, err := k.enter(httptest.NewRecorder(), r, 20<<20)
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			size := r.ContentLength
 			if size < 0 {
-				size = 40 << 20
+				size = 20 << 20
 			}
 			for n := now.Add(size); ; {
 				old := most.Load()
