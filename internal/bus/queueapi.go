@@ -64,6 +64,9 @@ func (b *Bus) queue(ctx context.Context, name string, fresh bool) (*knownQueue, 
 	if b.known.mu.m == nil || len(b.known.mu.m) >= maxKnown {
 		b.known.mu.m = map[string]*knownQueue{}
 	}
+	if old := b.known.mu.m[key]; old != nil { // another call may have asked too, and written since
+		k.last = old.last
+	}
 	b.known.mu.m[key] = k
 	return k, nil
 }
@@ -71,7 +74,9 @@ func (b *Bus) queue(ctx context.Context, name string, fresh bool) (*knownQueue, 
 func (b *Bus) forgetQueue(key string) {
 	b.known.mu.Lock()
 	defer b.known.mu.Unlock()
-	delete(b.known.mu.m, key)
+	if k := b.known.mu.m[key]; k != nil { // but not what was written
+		b.known.mu.m[key] = &knownQueue{last: k.last}
+	}
 }
 
 // wrote notes that this Node has written of a queue, so that its next question is answered with that in mind.

@@ -64,9 +64,10 @@ func TestQueue_KeepsDeadLettersWhileTheirQueueIsAway(t *testing.T) {
 	defer wg.Wait()
 	defer free()
 	taken := make(chan struct{})
+	key := bus.LeaseKey(w.Bus, to)
 	wg.Go(func() {
 		for n := 0; hold.Err() == nil; n++ {
-			if _, err := kv.Put(t.Context(), bus.LeaseKey(w.Bus, to), []byte(`{"node":"away"}`)); err != nil {
+			if _, err := kv.Put(t.Context(), key, []byte(`{"node":"away"}`)); err != nil {
 				t.Error(err)
 				return
 			}

@@ -53,6 +53,9 @@ func (b *Bus) stream(ctx context.Context, name string, fresh bool) (*knownStream
 	if b.met.mu.m == nil || len(b.met.mu.m) >= maxKnown {
 		b.met.mu.m, b.met.mu.ids = map[string]*knownStream{}, map[int64]*knownStream{}
 	}
+	if old := b.met.mu.m[key]; old != nil { // another call may have asked too, and written since
+		k.last = old.last
+	}
 	b.met.mu.m[key], b.met.mu.ids[k.ID] = k, k
 	return k, nil
 }
@@ -60,7 +63,9 @@ func (b *Bus) stream(ctx context.Context, name string, fresh bool) (*knownStream
 func (b *Bus) forgetStream(key string) {
 	b.met.mu.Lock()
 	defer b.met.mu.Unlock()
-	delete(b.met.mu.m, key)
+	if k := b.met.mu.m[key]; k != nil { // but not what was written
+		b.met.mu.m[key] = &knownStream{last: k.last}
+	}
 }
 
 // wrote notes that this Node has written of a stream, so that its next question is answered with that in mind.
