@@ -301,7 +301,11 @@ func TestEventBridge_TakesEventsOfFunctions(t *testing.T) {
 	}
 	eventually(t, n, "the event is traced to the function", func() bool {
 		trace, err := n.client.Trace(t.Context(), sent.Entries[0].EventID)
-		return err == nil && strings.Contains(fmt.Sprintf("%+v", *trace), "shop-dev-hello")
+		if err != nil || len(trace.Roots) != 1 || len(trace.Roots[0].Children) != 1 {
+			return false
+		}
+		root := trace.Roots[0]
+		return root.Kind == api.TraceInvocation && root.Function == "shop-dev-hello" && root.State == "succeeded" && root.Children[0].ID == sent.Entries[0].EventID
 	})
 	entry["EventBusName"] = "private"
 	if status, body := ask("PutEvents", map[string]any{"Entries": []any{entry}}); status != http.StatusBadRequest || !strings.Contains(body, `"AccessDeniedException"`) ||
