@@ -189,15 +189,22 @@ func (s *Server) declaredGraph(g *graph, d *state.Deployment) {
 
 // own adds a Subscription that somebody has put.
 func (g *graph) own(sub bus.Subscription, t *target) {
-	if t.Own == nil {
+	from, kind := g.channel(sub.Channel)
+	label := ruleLabel(sub.Filter)
+	switch {
+	case t.Own != nil:
+		kind = "subscription"
+		if label == "" {
+			label = t.Own.Name
+		}
+	case !strings.HasPrefix(sub.Name, rulesPrefix) && !strings.HasPrefix(sub.Name, schedulerPrefix):
+		return
+	case sub.Channel == scheduleChannel:
+		from, kind, label = g.at(nodeSchedule, scheduleName(sub.Subject)), "schedule", t.Rule
+	case from == "": // of a rule that is disabled
 		return
 	}
-	from, _ := g.channel(sub.Channel)
-	label := ruleLabel(sub.Filter)
-	if label == "" {
-		label = t.Own.Name
-	}
-	g.by[sub.Name] = g.edge(api.GraphEdge{From: from, To: g.place(t), Kind: "subscription", Label: label, Declared: true})
+	g.by[sub.Name] = g.edge(api.GraphEdge{From: from, To: g.place(t), Kind: kind, Label: label, Declared: true})
 	g.told(from, "deadLetters", t.Dead)
 }
 
@@ -221,6 +228,8 @@ func (g *graph) place(t *target) string {
 		return g.at(nodeTopic, t.Topic)
 	case t.Endpoint != "":
 		return g.at(nodeEndpoint, redacted(t.Endpoint))
+	case t.Bus != "":
+		return g.at(nodeBus, t.Bus)
 	case t.Function != "":
 		return g.at(nodeFunction, t.Function)
 	}

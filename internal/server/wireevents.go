@@ -166,13 +166,16 @@ func (s *Server) declaredRule(d *state.Deployment, res *app.Resource) (eventbrid
 	return out, err
 }
 
+// rulesPrefix begins those of all rules that were put.
+const rulesPrefix = "rule/" + tenant + "/"
+
 // rulePrefix begins the names of the Subscriptions and Schedules of a rule that was put; its target's ID follows.
 func rulePrefix(r *eventbridge.Rule) string {
 	on := strings.ReplaceAll(r.Bus, "/", "%")
 	if len(on) > 64 {
 		on = "%" + uuid8("event bus", r.Bus)
 	}
-	return "rule/" + tenant + "/" + on + "/" + r.Name + "/"
+	return rulesPrefix + on + "/" + r.Name + "/"
 }
 
 // ruleDelivery is what a target of a rule is on the bus.

@@ -119,6 +119,20 @@ func TestEventBridge_DeliversByRulesThatWerePut(t *testing.T) {
 		return strings.Contains(n.logs(t), `"detail-type":"Placed","source":"shop","account":"000000000000","time":"2023-11-14T22:13:20Z","region":"us-east-1","resources":["arn:one"],"detail":{"n":1}}`)
 	})
 
+	g, err := n.client.Graph(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	edges := map[string]string{}
+	for _, e := range g.Edges {
+		edges[e.From+" "+e.To] = e.Kind
+	}
+	for _, to := range []string{"queue:jobs", "function:shop-dev-hello", "bus:default"} {
+		if edges["bus:orders "+to] != "rule" {
+			t.Errorf("the graph has no rule from bus orders to %s: %v", to, edges)
+		}
+	}
+
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +315,11 @@ func TestEventBridge_TakesEventsOfFunctions(t *testing.T) {
 	}
 	eventually(t, n, "the event is traced to the function", func() bool {
 		trace, err := n.client.Trace(t.Context(), sent.Entries[0].EventID)
-		return err == nil && strings.Contains(fmt.Sprintf("%+v", *trace), "shop-dev-hello")
+		if err != nil || len(trace.Roots) != 1 || len(trace.Roots[0].Children) != 1 {
+			return false
+		}
+		root := trace.Roots[0]
+		return root.Kind == api.TraceInvocation && root.Function == "shop-dev-hello" && root.State == "succeeded" && root.Children[0].ID == sent.Entries[0].EventID
 	})
 	entry["EventBusName"] = "private"
 	if status, body := ask("PutEvents", map[string]any{"Entries": []any{entry}}); status != http.StatusBadRequest || !strings.Contains(body, `"AccessDeniedException"`) ||
