@@ -73,7 +73,7 @@ type folder struct {
 	s         streamFold
 	flows     flowFold
 	moved     map[countKey]int // in the transaction
-	known     map[spot]bool // duplicates ahead, as the base tells of them: their firsts are not in the log any more
+	known     map[spot]bool    // duplicates ahead, as the base tells of them: their firsts are not in the log any more
 }
 
 // load reads the Subscriptions and Schedules that stand.
