@@ -2,8 +2,8 @@ package bus
 
 import "context"
 
-// countSchema is the part of the index that says how many deliveries stand where, so that nobody has to count them. The fold keeps it by
-// transaction; what is removed from the table is counted off as it goes.
+// countSchema is the part of the index that says how many deliveries stand where, so that nobody has to count them. The fold keeps it by block; what is
+// removed from the table is counted off as it goes.
 const countSchema = `
 CREATE TABLE counts(sub INTEGER NOT NULL, state INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(sub, state)) WITHOUT ROWID;
 CREATE TRIGGER counted AFTER DELETE ON deliveries BEGIN UPDATE counts SET n = n - 1 WHERE sub = OLD.sub AND state = OLD.state; END;
@@ -30,7 +30,7 @@ func (f *folder) move(sub int64, from, to State) {
 	}
 }
 
-// flushCounts writes what a transaction has changed.
+// flushCounts writes what a block has changed.
 func (f *folder) flushCounts(ctx context.Context) error {
 	for k, n := range f.moved {
 		if n == 0 {

@@ -72,7 +72,7 @@ type folder struct {
 	q         queueFold
 	s         streamFold
 	flows     flowFold
-	moved     map[countKey]int // in the transaction
+	moved     map[countKey]int // by the block that is being folded
 	known     map[spot]bool    // duplicates ahead, as the base tells of them: their firsts are not in the log any more
 }
 
@@ -209,12 +209,13 @@ func (f *folder) block(ctx context.Context, seq uint64, at time.Time, data []byt
 	}
 	f.q.begin(data, ms(at))
 	f.s.begin()
+	clear(f.moved)
 	for i, it := range items {
 		if err := f.item(ctx, did{Seq: seq, Idx: i}, ms(at), it); err != nil {
 			return fmt.Errorf("block %d, item %d: %w", seq, i, err)
 		}
 	}
-	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at), items, len(data)), f.flushFlows(ctx, ms(at))); err != nil {
+	if err := errors.Join(f.flushQueues(ctx), f.flushStreams(ctx, seq, ms(at), items, len(data)), f.flushFlows(ctx, ms(at)), f.flushCounts(ctx)); err != nil {
 		return fmt.Errorf("block %d: %w", seq, err)
 	}
 	f.x.applied = seq

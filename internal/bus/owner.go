@@ -300,9 +300,6 @@ func (o *owner) commit(ctx context.Context, m jetstream.Msg, msgs <-chan jetstre
 	if len(o.fold.out.ready) > 0 || len(o.fold.out.queues.touched) > 0 {
 		o.b.passes(AtMatched)
 	}
-	if err := o.fold.flushCounts(ctx); err != nil {
-		return indexError(err)
-	}
 	if err := o.x.commit(ctx); err != nil {
 		return indexError(err)
 	}
