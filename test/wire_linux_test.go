@@ -109,15 +109,17 @@ except Exception as e:
 print(c('sts').get_caller_identity()['Arn'])
 `
 
-func TestWire_ClientsFromOutsideUseKeys(t *testing.T) {
-	t.Parallel()
+// outside starts a server and gives what makes keys for it.
+func outside(t *testing.T) (s *harness.Server, dir, data string, key func(role string) (id, access, secret string)) {
+	t.Helper()
 	if out, err := exec.Command("python3", "-c", "import boto3").CombinedOutput(); err != nil {
 		t.Skipf("needs python3 with boto3: %v %s", err, out)
 	}
-	dir := t.TempDir()
-	data := filepath.Join(dir, "data")
-	s := ebb.Start(t, dir, data, "serve", "--listen", "127.0.0.1:0")
-	key := func(role string) (id, access, secret string) {
+	dir = t.TempDir()
+	data = filepath.Join(dir, "data")
+	s = ebb.Start(t, dir, data, "serve", "--listen", "127.0.0.1:0")
+	t.Cleanup(func() { noteAnswered(t, s.Ready.API, data) })
+	return s, dir, data, func(role string) (id, access, secret string) {
 		r := ebb.Run(t, dir, "keys", "create", role, "--role", role, "--json", "--data", data)
 		var k struct{ ID, AccessKeyID, SecretAccessKey string }
 		if err := json.Unmarshal([]byte(r.Stdout), &k); err != nil || k.AccessKeyID == "" || k.SecretAccessKey == "" {
@@ -125,6 +127,22 @@ func TestWire_ClientsFromOutsideUseKeys(t *testing.T) {
 		}
 		return k.ID, k.AccessKeyID, k.SecretAccessKey
 	}
+}
+
+// What an application does with S3, by boto3; see the script.
+func TestWire_S3(t *testing.T) {
+	t.Parallel()
+	s, _, _, key := outside(t)
+	_, access, secret := key("deploy")
+	out, err := exec.CommandContext(t.Context(), "python3", "-W", "ignore", "testdata/s3.py", s.Ready.AWS, access, secret).CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), "all of S3\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestWire_ClientsFromOutsideUseKeys(t *testing.T) {
+	t.Parallel()
+	s, dir, data, key := outside(t)
 	run := func(access, secret string) string {
 		cmd := exec.Command("python3", "-W", "ignore", "-c", outsidePython, s.Ready.AWS, access, secret)
 		cmd.Env = append(os.Environ(), "AWS_MAX_ATTEMPTS=1")
