@@ -111,7 +111,9 @@ func (s *Server) serveWires() (err error) {
 	w := &s.wires
 	w.handler, err = wire.New(wire.Options{
 		Services: s.wireServices(), Authenticate: w.authenticate, Log: s.o.Log, Refused: w.refused, Authorize: w.authorize,
-		Answered: func(_ *wire.Call, service, operation string, status int) { s.metrics.AWSRequest(service, operation, status) },
+		Answered: func(_ *wire.Call, service, operation string, status int) {
+			s.metrics.AWSRequest(service, operation, status)
+		},
 		Anonymous: wire.Caller{Tenant: tenant, Account: s.o.Config.Account},
 	})
 	if err != nil {

@@ -37,7 +37,7 @@ type Options struct {
 	// Answered is told of every answer: operation is empty where it is none of a service that is here; may be nil.
 	Answered func(c *Call, service, operation string, status int)
 	Now      func() time.Time // nil means time.Now
-	Log       *slog.Logger
+	Log      *slog.Logger
 }
 
 // Handler answers requests. It may be used concurrently.
