@@ -23,6 +23,7 @@ import (
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
+	"github.com/ebb-run/ebb/internal/wire/sns"
 	"github.com/ebb-run/ebb/internal/wire/sqs"
 	"github.com/ebb-run/ebb/internal/wire/sts"
 )
@@ -55,6 +56,7 @@ func (s *Server) wireServices() []*wire.Service {
 	return []*wire.Service{
 		sts.New(),
 		sqs.New(s.events.bus),
+		sns.New(s.events.bus, s.topicHooks()),
 	}
 }
 

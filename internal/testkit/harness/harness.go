@@ -45,9 +45,9 @@ func Build(dir string) (*Binary, error) {
 // Ready is the event that `ebb up --json` and `ebb serve --json` print.
 type Ready struct {
 	Gateway, API, AWS, App, Stage string
-	Local                    string // the control API for this machine, where API is the one for keys
-	Functions                []struct{ Name, Key, Handler, Runtime string }
-	Routes                   []struct{ Method, Path, Function string }
+	Local                         string // the control API for this machine, where API is the one for keys
+	Functions                     []struct{ Name, Key, Handler, Runtime string }
+	Routes                        []struct{ Method, Path, Function string }
 }
 
 // Server is a running ebb.
