@@ -262,14 +262,18 @@ func (s *Server) subscriptionOf(d *state.Deployment, name string, declared any) 
 	if err := s.resolver(d).properties(declared, &p); err != nil {
 		return nil, err
 	}
-	to := target{Account: s.o.Config.Account, Region: region(d.App), Bare: bool(p.RawMessageDelivery), Owner: stackID(d.Stack)}
+	if f, _, err := arn.FunctionName(p.Endpoint); p.Protocol == "lambda" && err == nil && d.App.Function(f) != nil {
+		return nil, nil
+	}
+	return s.subscriptionFor(&p, name, target{Account: s.o.Config.Account, Region: region(d.App), Bare: bool(p.RawMessageDelivery), Owner: stackID(d.Stack)})
+}
+
+// subscriptionFor makes the Subscription of a queue or an endpoint to a topic; to says on whose account.
+func (s *Server) subscriptionFor(p *declaredSubscription, name string, to target) (*bus.Subscription, error) {
 	sub := &bus.Subscription{Name: name}
 	fifo := strings.HasSuffix(p.TopicArn, ".fifo")
 	switch p.Protocol {
 	case "lambda":
-		if f, _, err := arn.FunctionName(p.Endpoint); err == nil && d.App.Function(f) != nil {
-			return nil, nil
-		}
 		return nil, errs.New(errs.Unsupported, "its function %s is none of this app", p.Endpoint).WithHint("Declare the subscription in the app of the function.")
 	case "sqs":
 		sub.Name += "/queue"

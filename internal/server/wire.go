@@ -26,6 +26,7 @@ import (
 	eventbridge "github.com/ebb-run/ebb/internal/wire/events"
 	"github.com/ebb-run/ebb/internal/wire/s3"
 	"github.com/ebb-run/ebb/internal/wire/scheduler"
+	"github.com/ebb-run/ebb/internal/wire/sns"
 	"github.com/ebb-run/ebb/internal/wire/sqs"
 	"github.com/ebb-run/ebb/internal/wire/sts"
 )
@@ -58,6 +59,7 @@ func (s *Server) wireServices() []*wire.Service {
 	return append([]*wire.Service{
 		sts.New(),
 		sqs.New(s.events.bus),
+		sns.New(s.events.bus, s.topicHooks()),
 		s3.New(s3.Options{Objects: s.objects, Authenticate: s.wires.authenticate, Changed: s.bucketChanged}),
 		eventbridge.New(wireEvents{s.state, s}),
 		scheduler.New(wireEvents{s.state, s}),

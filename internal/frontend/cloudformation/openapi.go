@@ -1,7 +1,6 @@
 package cloudformation
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
@@ -188,8 +187,6 @@ func openAnswers(in object) []app.Answer {
 	}
 	return append(out, last...)
 }
-
-var mockStatus = regexp.MustCompile(`statusCode"?\s*:\s*"?(\d{3})`)
 
 // mock reads an answer without a function, in the form in which a template has one.
 func (d *openAPI) mock(r *resource, route *app.Route, in object) {

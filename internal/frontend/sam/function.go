@@ -17,7 +17,6 @@ type function struct {
 	alias   string      // logical ID of the alias that events go to, or empty
 	managed []*cfn.Node // policies of its role
 	inline  []*cfn.Node // entries of its role's Policies
-	events  []cfn.Entry // in SAM's order
 }
 
 // arn is what events call: the alias where there is one.

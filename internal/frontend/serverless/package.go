@@ -63,7 +63,7 @@ func (c *compiler) strangePlugins() []diagPlugin {
 	var out []diagPlugin
 	for _, p := range c.pluginList() {
 		if known, ok := plugins[p.name]; !ok || known.missed {
-			out = append(out, diagPlugin{p.name, p.pos})
+			out = append(out, diagPlugin(p))
 		}
 	}
 	return out

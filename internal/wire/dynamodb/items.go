@@ -389,7 +389,7 @@ func updatedKeys(t *store.Table, old, now store.Item) string {
 
 // returned picks what the answer to an update shows.
 func returned(c *call, w *write, u *expr.Update, older []expr.AttrUpdate) store.Item {
-	touched := expr.Attributes(nil)
+	var touched *expr.Projection
 	if u != nil {
 		touched = u.Touched()
 	} else {

@@ -34,10 +34,8 @@ type translator struct {
 	scope  *expr.Scope
 }
 
-var errStatement = errors.New("Statement wasn't well formed, can't be processed")
-
 func malformed(what string) error {
-	return fail(errStatement.Error() + ": " + what)
+	return fail("Statement wasn't well formed, can't be processed: " + what)
 }
 
 func lexStatement(s string) (all []pqToken, err error) {

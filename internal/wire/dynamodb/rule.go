@@ -49,9 +49,6 @@ const (
 	attrField  // an AttributeValue in a structure
 )
 
-// attrParts are the parts of an AttributeValue in the order of their checks.
-var attrParts = []string{"S", "B", "N", "BOOL", "NULL", "BS", "NS", "SS", "L", "M"}
-
 // serialization is a request that does not have the form of its shape.
 type serialization struct{ msg string }
 

@@ -1,7 +1,6 @@
 package shape
 
 import (
-	"encoding/base64"
 	"net/url"
 	"reflect"
 	"slices"
@@ -176,5 +175,3 @@ func (t *Table) Namespace() string {
 	}
 	return "http://" + t.Metadata.EndpointPrefix + ".amazonaws.com/doc/" + t.Metadata.APIVersion + "/"
 }
-
-func base64Text(data []byte) string { return base64.StdEncoding.EncodeToString(data) }
