@@ -129,14 +129,16 @@ func outside(t *testing.T) (s *harness.Server, dir, data string, key func(role s
 	}
 }
 
-// What an application does with S3, by boto3; see the script.
-func TestWire_S3(t *testing.T) {
+// What applications do with services, by boto3; see the scripts.
+func TestWire_ServicesFromOutside(t *testing.T) {
 	t.Parallel()
 	s, _, _, key := outside(t)
 	_, access, secret := key("deploy")
-	out, err := exec.CommandContext(t.Context(), "python3", "-W", "ignore", "testdata/s3.py", s.Ready.AWS, access, secret).CombinedOutput()
-	if err != nil || !strings.HasSuffix(string(out), "all of S3\n") {
-		t.Errorf("%v\n%s", err, out)
+	for script, last := range map[string]string{"s3.py": "all of S3\n", "sns.py": "all of SNS\n"} {
+		out, err := exec.CommandContext(t.Context(), "python3", "-W", "ignore", "testdata/"+script, s.Ready.AWS, access, secret).CombinedOutput()
+		if err != nil || !strings.HasSuffix(string(out), last) {
+			t.Errorf("%s: %v\n%s", script, err, out)
+		}
 	}
 }
 

@@ -157,22 +157,18 @@ func inactive(a *app.App, diags *diag.List) {
 	}
 	kinds := map[string][]string{}
 	for _, r := range a.Resources {
-		if r.Kind != app.Foreign && r.Kind != app.Layer && r.Kind != app.Bucket {
+		if r.Kind != app.Foreign && r.Kind != app.Layer {
 			kinds[r.Kind] = append(kinds[r.Kind], r.ID)
 		}
 	}
-	delete(kinds, app.Queue)
 	if list := kinds[app.Stream]; list != nil {
 		diags.Notef(diag.Pos{}, "no-wire", "`ebb streams put` and triggers use them. Calls by a cloud's SDK are refused.",
 			"stream %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))
 		delete(kinds, app.Stream)
 	}
-	if list := kinds[app.Topic]; list != nil {
-		diags.Notef(diag.Pos{}, "no-wire", "`ebb topics publish`, rules and subscriptions use them. Calls by a cloud's SDK are refused.",
-			"topic %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))
-		delete(kinds, app.Topic)
+	for _, here := range []string{app.Bucket, app.Queue, app.Table, app.Topic} { // and SDKs reach them
+		delete(kinds, here)
 	}
-	delete(kinds, app.Table) // they are here, and SDKs reach them
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		diags.Notef(diag.Pos{}, "not-active", "Calls to it by a cloud's SDK are refused.",
 			"%s %s is declared, not yet active", kind, strings.Join(kinds[kind], ", "))
