@@ -161,12 +161,7 @@ func inactive(a *app.App, diags *diag.List) {
 			kinds[r.Kind] = append(kinds[r.Kind], r.ID)
 		}
 	}
-	if list := kinds[app.Stream]; list != nil {
-		diags.Notef(diag.Pos{}, "no-wire", "`ebb streams put` and triggers use them. Calls by a cloud's SDK are refused.",
-			"stream %s is here, but SDKs do not reach it yet", strings.Join(list, ", "))
-		delete(kinds, app.Stream)
-	}
-	for _, here := range []string{app.Bucket, app.Queue, app.Table, app.Topic} { // and SDKs reach them
+	for _, here := range []string{app.Bucket, app.Queue, app.Stream, app.Table, app.Topic} { // and SDKs reach them
 		delete(kinds, here)
 	}
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {

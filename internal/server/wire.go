@@ -24,6 +24,7 @@ import (
 	"github.com/ebb-run/ebb/internal/wire"
 	"github.com/ebb-run/ebb/internal/wire/dynamodb"
 	eventbridge "github.com/ebb-run/ebb/internal/wire/events"
+	"github.com/ebb-run/ebb/internal/wire/kinesis"
 	"github.com/ebb-run/ebb/internal/wire/s3"
 	"github.com/ebb-run/ebb/internal/wire/scheduler"
 	"github.com/ebb-run/ebb/internal/wire/sns"
@@ -60,6 +61,7 @@ func (s *Server) wireServices() []*wire.Service {
 		sts.New(),
 		sqs.New(s.events.bus),
 		sns.New(s.events.bus, s.topicHooks()),
+		kinesis.New(s.events.bus),
 		s3.New(s3.Options{Objects: s.objects, Authenticate: s.wires.authenticate, Changed: s.bucketChanged}),
 		eventbridge.New(wireEvents{s.state, s}),
 		scheduler.New(wireEvents{s.state, s}),

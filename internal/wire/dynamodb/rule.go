@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/ebb-run/ebb/internal/wire/shape"
 )
 
 // rule is what a member of a request must be. Its order of checks and words are DynamoDB's own, which the published models do not have.
@@ -250,7 +252,7 @@ func (p *problems) add(n *node, at, what string) {
 	if len(*p) >= maxProblems {
 		return
 	}
-	v := told(n)
+	v := shape.Shown(told(n))
 	if v != "null" {
 		v = "'" + v + "'"
 	}

@@ -31,6 +31,17 @@ type Problem struct {
 	Constraint string // "Member must not be null"
 }
 
+// maxShown bounds what an answer repeats of one value.
+const maxShown = 4096
+
+// Shown is a value as an answer repeats it: whole, unless it is long.
+func Shown(value string) string {
+	if len(value) <= maxShown {
+		return value
+	}
+	return strings.ToValidUTF8(value[:maxShown], "") + "…"
+}
+
 // Error describes the fault in the words of AWS's common validation.
 func (f *Fault) Error() string {
 	if f.Kind != Invalid {
@@ -38,7 +49,7 @@ func (f *Fault) Error() string {
 	}
 	parts := make([]string, len(f.Problems))
 	for i, p := range f.Problems {
-		value := "'" + p.Value + "'"
+		value := "'" + Shown(p.Value) + "'"
 		if p.Missing {
 			value = "null"
 		}

@@ -52,7 +52,7 @@ type service struct {
 func New(b *bus.Bus, h Hooks) *wire.Service {
 	s := &service{b, h}
 	return &wire.Service{
-		Name: "sns", MaxBody: 8 << 20, Translate: translate,
+		Name: "sns", MaxBody: 8 << 20, Translate: translate, Subjects: subjects,
 		Operations: map[string]wire.Operation{
 			"CreateTopic": wire.Op(s.createTopic), "DeleteTopic": wire.Op(s.deleteTopic), "ListTopics": wire.Op(s.listTopics),
 			"GetTopicAttributes": wire.Op(s.getTopicAttributes), "SetTopicAttributes": wire.Op(s.setTopicAttributes),
