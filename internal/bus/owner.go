@@ -154,6 +154,10 @@ func (o *owner) open(ctx context.Context) error {
 	return nil
 }
 
+// followHeartbeat bounds how long a pull request that was lost goes unnoticed: two of them, in which nobody is answered. The library's own 15 s are
+// longer than callers wait.
+const followHeartbeat = 5 * time.Second
+
 // follow reads the log from where the index ends. The channel is bounded, so the log is read no faster than it is folded.
 func (o *owner) follow(ctx context.Context, msgs chan<- jetstream.Msg) (func(), error) {
 	c, err := o.p.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: o.x.applied + 1})
@@ -165,7 +169,7 @@ func (o *owner) follow(ctx context.Context, msgs chan<- jetstream.Msg) (func(), 
 		case msgs <- m:
 		case <-ctx.Done():
 		}
-	}, jetstream.PullMaxMessages(32), jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+	}, jetstream.PullMaxMessages(32), jetstream.PullHeartbeat(followHeartbeat), jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 		o.b.opt.Log.Debug("reading the event log", "partition", o.p.num, "err", err)
 	}))
 	if err != nil {
