@@ -157,7 +157,12 @@ func (b *birth) runCopy() {
 	if runtime.GOARCH != "amd64" {
 		args[3], args[4] = args[4], args[3] // clone(2), "C library/kernel differences"
 	}
+	// Before anybody can see another name; the guest has the zygote's.
+	own := l.Bytes(make([]byte, 16))
+	l.Try("read the name", unix.SYS_PRCTL, helper.Int(unix.PR_GET_NAME), own)
+	l.Try("name the helper", unix.SYS_PRCTL, helper.Int(unix.PR_SET_NAME), l.Text("init"))
 	main := l.Fork("fork", unix.SYS_CLONE, args, func() {
+		l.Try("name the guest", unix.SYS_PRCTL, helper.Int(unix.PR_SET_NAME), own)
 		l.Call("begin a session", unix.SYS_SETSID)
 		l.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, helper.Int(setMask), l.Bytes(make([]byte, 8)), helper.Int(0), helper.Int(8))
 		l.Call("be what execve makes", unix.SYS_PRCTL, helper.Int(unix.PR_SET_DUMPABLE), helper.Int(1), helper.Int(0), helper.Int(0), helper.Int(0))
@@ -167,7 +172,6 @@ func (b *birth) runCopy() {
 	l.Call("say that it runs", unix.SYS_WRITE, helper.Int(helper.ControlFD), l.Text(isRunning), helper.Int(1))
 	l.Call("close descriptors", unix.SYS_CLOSE_RANGE, helper.Int(0), helper.Int(helper.ListFD), helper.Int(0))
 	l.Call("leave "+dir, unix.SYS_CHDIR, l.Text("/"))
-	l.Try("name the helper", unix.SYS_PRCTL, helper.Int(unix.PR_SET_NAME), l.Text("init"))
 	b.shed()
 	l.Serve(main)
 }
