@@ -27,6 +27,7 @@ assert d['StreamStatus'] == 'ACTIVE' and len(d['Shards']) == 2 and d['RetentionP
 assert d['Shards'][0]['HashKeyRange']['StartingHashKey'] == '0' and d['Shards'][1]['HashKeyRange']['EndingHashKey'] == str(2 ** 128 - 1), d
 assert k.describe_stream_summary(StreamARN=d['StreamARN'])['StreamDescriptionSummary']['OpenShardCount'] == 2
 assert 'clicks' in k.list_streams()['StreamNames']
+assert k.describe_limits()['OpenShardCount'] == 2
 one = k.put_record(StreamName='clicks', Data=b'\0\xff', PartitionKey='a')
 r = k.put_records(StreamName='clicks', Records=[{'Data': b'%d' % i, 'PartitionKey': 'a'} for i in range(5)] + [{'Data': b'far', 'PartitionKey': 'b', 'ExplicitHashKey': str(2 ** 128 - 1)}])
 assert r['FailedRecordCount'] == 0 and len({x['ShardId'] for x in r['Records']}) in (1, 2), r

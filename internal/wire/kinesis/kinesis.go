@@ -299,8 +299,14 @@ func (s *service) limits(ctx context.Context, c *wire.Call, _ *none) (*limitsOut
 		if all[i].Key() != c.Caller.Tenant+"/"+all[i].Name {
 			continue
 		}
-		out.OpenShardCount += all[i].Shards
-		if all[i].Tags[onDemand] != "" {
+		st, err := s.bus.StreamStatus(ctx, all[i].Key())
+		if errs.CodeOf(err) == errs.NotFound {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		if out.OpenShardCount += open(&st); st.Tags[onDemand] != "" {
 			out.OnDemandStreamCount++
 		}
 	}
