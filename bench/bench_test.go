@@ -18,7 +18,7 @@ func TestParse_RefusesWhatItDoesNotKnow(t *testing.T) {
 		"an argument":       {"quick", `unexpected argument "quick"`},
 		"no repeats":        {"-repeats 0", "at least 1"},
 		"too short":         {"-duration 1ms", "at least 50ms"},
-		"two parts":         {"-cold -events", "either"},
+		"two parts":         {"-cold -events", "one of"},
 		"odd numbers":       {"-events -queued 1500", "thousands"},
 		"brokers":           {"-events -only ebb,redis", ""},
 		"another broker":    {"-events -only bare", `no contender "bare"`},

@@ -42,8 +42,8 @@ const (
 	takers      = 16 // that consume from a peer at once
 )
 
-// EventFigure is one figure of one contender over the repeats.
-type EventFigure struct {
+// Figure is one figure of one contender over the repeats.
+type Figure struct {
 	Contender string    `json:"contender"`
 	Figure    string    `json:"figure"`
 	Values    []float64 `json:"values,omitempty"`
@@ -63,28 +63,28 @@ type EventQueue struct {
 	LogBytes int64   `json:"logBytes"` // of the data directory
 }
 
-func (r *report) figure(contender, figure string) *EventFigure {
-	i := slices.IndexFunc(r.Events, func(f *EventFigure) bool { return f.Contender == contender && f.Figure == figure })
+func (r *report) figure(contender, figure string) *Figure {
+	i := slices.IndexFunc(r.Figures, func(f *Figure) bool { return f.Contender == contender && f.Figure == figure })
 	if i < 0 {
-		i = len(r.Events)
-		r.Events = append(r.Events, &EventFigure{Contender: contender, Figure: figure})
+		i = len(r.Figures)
+		r.Figures = append(r.Figures, &Figure{Contender: contender, Figure: figure})
 	}
-	return r.Events[i]
+	return r.Figures[i]
 }
 
-// eventContender measures one contender once, from nothing.
-type eventContender struct {
+// entrant measures one contender once, from nothing.
+type entrant struct {
 	name, what string
 	measure    func(b *bench, ctx context.Context, dir string, set func(figure string, v float64)) error
 }
 
-func eventContenders() []eventContender {
-	all := []eventContender{
+func eventContenders() []entrant {
+	all := []entrant{
 		{ebbServed, "ebb serve, events over HTTP, Go handler", (*bench).eventsServed},
 		{ebbBus, "ebb's bus alone, in process, Go func", (*bench).eventsBus},
 	}
 	for _, p := range brokers() {
-		all = append(all, eventContender{p.name, p.what, p.measure})
+		all = append(all, entrant{p.name, p.what, p.measure})
 	}
 	return all
 }
@@ -101,14 +101,32 @@ func (b *bench) events(ctx context.Context, out io.Writer) error {
 	if err := b.eventsSetUp(ctx); err != nil {
 		return err
 	}
-	order := slices.DeleteFunc(eventContenders(), func(c eventContender) bool { return !b.wanted(c.name) })
 	since, busy, own := time.Now(), busyTime(), ownTime()
+	if err := b.rounds(ctx, "events", eventContenders()); err != nil {
+		return err
+	}
+	b.report.Others = max(0, (busyTime()-busy)-(ownTime()-own)) / time.Since(since).Seconds() / float64(cpus())
+	if b.o.queued > 0 && b.wanted(ebbServed) {
+		if err := b.million(ctx); err != nil {
+			return err
+		}
+	}
+	b.report.NotRun = b.absent
+	b.report.Took = time.Since(since).Seconds()
+	b.report.concludeEvents()
+	b.report.printEvents(out, b.o.markdown)
+	return nil
+}
+
+// rounds measures all that are wanted, repeat by repeat, each other one in the opposite order.
+func (b *bench) rounds(ctx context.Context, kind string, order []entrant) error {
+	order = slices.DeleteFunc(order, func(c entrant) bool { return !b.wanted(c.name) })
 	for repeat := range b.o.repeats {
 		for _, c := range order {
 			if b.absent[c.name] != "" {
 				continue
 			}
-			dir := filepath.Join(b.work, fmt.Sprintf("events-%s-%d", c.name, repeat))
+			dir := filepath.Join(b.work, fmt.Sprintf("%s-%s-%d", kind, c.name, repeat))
 			var said []string
 			err := c.measure(b, ctx, dir, func(figure string, v float64) {
 				f := b.report.figure(c.name, figure)
@@ -128,37 +146,39 @@ func (b *bench) events(ctx context.Context, out io.Writer) error {
 		}
 		slices.Reverse(order)
 	}
-	b.report.Others = max(0, (busyTime()-busy)-(ownTime()-own)) / time.Since(since).Seconds() / float64(cpus())
-	if b.o.queued > 0 && b.wanted(ebbServed) {
-		if err := b.million(ctx); err != nil {
-			return err
-		}
-	}
-	b.report.NotRun = b.absent
-	b.report.Took = time.Since(since).Seconds()
-	b.report.concludeEvents()
-	b.report.printEvents(out, b.o.markdown)
 	return nil
 }
 
 func (b *bench) eventsSetUp(ctx context.Context) error {
 	b.say("build ebb and the handler")
-	builds := []struct{ dir, out, pkg string }{{filepath.Join(b.root, "bench", "apps", "events"), filepath.Join(b.app("events"), "bootstrap"), "."}}
-	if b.ebb = b.o.ebb; b.ebb == "" {
-		b.ebb = filepath.Join(b.work, "ebb")
-		builds = append(builds, struct{ dir, out, pkg string }{b.root, b.ebb, "./cmd/ebb"})
+	if err := b.goBuild(ctx, filepath.Join(b.root, "bench", "apps", "events"), filepath.Join(b.app("events"), "bootstrap"), "."); err != nil {
+		return err
 	}
-	for _, g := range builds {
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", g.out, g.pkg)
-		cmd.Dir, cmd.Env = g.dir, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", g.pkg, err, out)
-		}
+	if err := b.buildEbb(ctx); err != nil {
+		return err
 	}
 	if err := os.CopyFS(b.app("events"), os.DirFS(filepath.Join(b.root, "bench", "apps", "events"))); err != nil {
 		return fmt.Errorf("copy the events app: %w", err)
 	}
 	return os.Chmod(b.work, 0o755) // users of Sandboxes go through it
+}
+
+// buildEbb builds the binary to be measured, unless one was given.
+func (b *bench) buildEbb(ctx context.Context) error {
+	if b.ebb = b.o.ebb; b.ebb != "" {
+		return nil
+	}
+	b.ebb = filepath.Join(b.work, "ebb")
+	return b.goBuild(ctx, b.root, b.ebb, "./cmd/ebb")
+}
+
+func (b *bench) goBuild(ctx context.Context, dir, out, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", out, pkg)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+	}
+	return nil
 }
 
 // measure takes all figures of a peer.

@@ -312,30 +312,13 @@ func (e *redisEnd) ack() error {
 // goaws in a pinned version; it is no part of ebb's build.
 const goawsModule = "github.com/Admiral-Piett/goaws/app/cmd@v0.4.4"
 
-// installGoAWS builds it into the cache once.
-func (b *bench) installGoAWS(ctx context.Context) (string, error) {
-	dir := filepath.Join(b.cache, "goaws-"+goawsModule[strings.LastIndexByte(goawsModule, '@')+1:])
-	program := filepath.Join(dir, "cmd") // as its folder is called
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	b.say("install %s into %s", goawsModule, b.cache)
-	cmd := exec.CommandContext(ctx, "go", "install", goawsModule)
-	cmd.Dir, cmd.Env = b.work, append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-		return "", fmt.Errorf("go install: %w: %s", err, lines[len(lines)-1])
-	}
-	return program, nil
-}
-
 type goawsPeer struct {
 	s    *server
 	addr string
 }
 
 func startGoAWS(ctx context.Context, b *bench, dir string) (running, error) {
-	program, err := b.installGoAWS(ctx)
+	program, err := b.installGo(ctx, "goaws", goawsModule)
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,11 @@ import (
 )
 
 func figureText(figure string, v float64) string {
-	if figure == figLatency || figure == figWorst {
+	switch figure {
+	case figLatency, figWorst, figGetItem, figQuery:
 		return fmt.Sprintf("%.2f ms", v*1e3)
+	case figPutBytes, figGetBytes:
+		return fmt.Sprintf("%.0f MB/s", v)
 	}
 	if strings.HasSuffix(figure, "CPU") {
 		return fmt.Sprintf("%.0f µs", v*1e6)
@@ -17,7 +20,7 @@ func figureText(figure string, v float64) string {
 }
 
 // text is a median with its spread, or empty.
-func (f *EventFigure) text() string {
+func (f *Figure) text() string {
 	if len(f.Values) == 0 {
 		return ""
 	}
@@ -75,7 +78,7 @@ func (r *report) concludeEvents() {
 
 func (r *report) printEvents(w io.Writer, markdown bool) {
 	repeats := 0
-	for _, f := range r.Events {
+	for _, f := range r.Figures {
 		repeats = max(repeats, len(f.Values))
 	}
 	fmt.Fprintf(w, "\n%s, %s; events of about 256 bytes; median of %d repeats (spread); other programs took %.0f %% of the processors meanwhile\n\n", r.Date, r.Machine, repeats, r.Others*100)

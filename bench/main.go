@@ -41,6 +41,9 @@ type options struct {
 	density  int
 	events   bool // only the event bus
 	queued   int
+	aws      bool // only the services on AWS's wire
+	items    int
+	object   int
 }
 
 func main() {
@@ -65,7 +68,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.SetOutput(usage)
 	var only string
 	fs.BoolVar(&o.quick, "quick", false, "two short repeats, for a first impression (under two minutes)")
-	fs.StringVar(&only, "only", "", "contenders to measure, separated by commas; bare always runs (names: "+strings.Join(names(), ", ")+"); with -cold the handlers ("+strings.Join(handlerNames(), ", ")+"), with -events "+strings.Join(eventNames(), ", "))
+	fs.StringVar(&only, "only", "", "contenders to measure, separated by commas; bare always runs (names: "+strings.Join(names(), ", ")+"); with -cold the handlers ("+strings.Join(handlerNames(), ", ")+"), with -events "+strings.Join(eventNames(), ", ")+", with -aws "+strings.Join(awsNames(), ", "))
 	fs.IntVar(&o.repeats, "repeats", 5, "how often each contender is started and measured")
 	fs.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "length of each measurement")
 	fs.DurationVar(&o.warm, "warm", time.Second, "length of the load before the first measurement")
@@ -81,6 +84,9 @@ func parse(args []string, usage io.Writer) (options, error) {
 	fs.IntVar(&o.density, "density", 200, "Instances whose memory is read, for -cold; 0 for none")
 	fs.BoolVar(&o.events, "events", false, "only the event bus and its peers")
 	fs.IntVar(&o.queued, "queued", 1_000_000, "events that are queued before a restart, for -events; 0 for none")
+	fs.BoolVar(&o.aws, "aws", false, "only the services on AWS's wire and their peers")
+	fs.IntVar(&o.items, "items", 1_000_000, "items of the large table, for -aws; 0 for none")
+	fs.IntVar(&o.object, "object", 10_240, "MiB of the large object, for -aws; 0 for none")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
@@ -89,10 +95,13 @@ func parse(args []string, usage io.Writer) (options, error) {
 	}
 	if o.quick {
 		o.repeats, o.duration, o.warm, o.starts = 2, 600*time.Millisecond, 400*time.Millisecond, min(o.starts, 10)
-		o.queued = min(o.queued, 100_000)
+		o.queued, o.items, o.object = min(o.queued, 100_000), min(o.items, 100_000), min(o.object, 512)
 	}
-	if o.cold && o.events {
-		return o, errors.New("either -cold or -events")
+	if o.cold && o.events || o.cold && o.aws || o.events && o.aws {
+		return o, errors.New("one of -cold, -events and -aws")
+	}
+	if o.items < 0 || o.items%rowsEach != 0 || o.object < 0 {
+		return o, fmt.Errorf("-items is a multiple of %d, and neither it nor -object is negative", rowsEach)
 	}
 	if o.queued < 0 || o.queued%1000 != 0 {
 		return o, errors.New("-queued is a number of thousands")
@@ -111,6 +120,9 @@ func parse(args []string, usage io.Writer) (options, error) {
 		}
 		if o.events {
 			known = eventNames()
+		}
+		if o.aws {
+			known = awsNames()
 		}
 		for _, n := range o.only {
 			if !slices.Contains(known, n) {
@@ -159,8 +171,14 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 		}
 		return b.report.save(o.json)
 	}
-	if o.events {
-		if err := b.events(ctx, out); err != nil || o.json == "" {
+	for _, part := range []struct {
+		asked bool
+		run   func(context.Context, io.Writer) error
+	}{{o.events, b.events}, {o.aws, b.aws}} {
+		if !part.asked {
+			continue
+		}
+		if err := part.run(ctx, out); err != nil || o.json == "" {
 			return err
 		}
 		return b.report.save(o.json)

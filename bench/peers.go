@@ -26,7 +26,7 @@ func peers() []peer {
 
 // folder is where a peer is installed: named by its versions, so that a new pin is a new folder.
 func (b *bench) folder(name string) string {
-	for _, p := range append(peers(), bundle) {
+	for _, p := range append(peers(), bundle, dynalite) {
 		if p.name == name {
 			last := p.packages[len(p.packages)-1]
 			return filepath.Join(b.cache, p.name+"-"+last[strings.LastIndexByte(last, '@')+1:])

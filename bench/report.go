@@ -25,7 +25,8 @@ type report struct {
 	Starts  int               `json:"starts,omitempty"`
 	Cold    []*Cold           `json:"cold,omitempty"`
 	Density []Density         `json:"density,omitempty"`
-	Events  []*EventFigure    `json:"events,omitempty"`
+	Figures []*Figure         `json:"figures,omitempty"`
+	Large   *AWSLarge         `json:"large,omitempty"`
 	Queue   *EventQueue       `json:"queue,omitempty"`
 	Targets []Target          `json:"targets"`
 
