@@ -121,7 +121,7 @@ func (s *service) postForm(ctx context.Context, c *wire.Call) (*shape.Answer, er
 		return nil, err
 	}
 	info, err := s.Objects.Put(ctx, keyOf(c), store.PutObject{
-		Body: io.LimitReader(f.file, most+1), ObjectMeta: meta, Algorithm: cl.algorithm, Event: s.eventOf(c, "ObjectCreated:Post"),
+		Body: io.LimitReader(f.file, most+1), ObjectMeta: meta, Algorithm: cl.kept(), Event: s.eventOf(c, "ObjectCreated:Post"),
 		Verify: func(sums store.ObjectSums) error {
 			if sums.Size > most {
 				return wire.Errorf("EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")

@@ -178,7 +178,7 @@ func (s *service) putObject(ctx context.Context, c *wire.Call) (*shape.Answer, e
 		return nil, store.ErrObjectTooLarge
 	}
 	info, err := s.Objects.Put(ctx, keyOf(c), store.PutObject{
-		Body: c.Stream, ObjectMeta: meta, Algorithm: cl.algorithm, Condition: cond, Event: s.eventOf(c, "ObjectCreated:Put"),
+		Body: c.Stream, ObjectMeta: meta, Algorithm: cl.kept(), Condition: cond, Event: s.eventOf(c, "ObjectCreated:Put"),
 		Verify: func(sums store.ObjectSums) error { return cl.verify(c, sums) },
 	})
 	if err != nil {
