@@ -62,7 +62,7 @@ func prepare(c *wire.Call) {
 
 // find names what the table cannot.
 func find(c *wire.Call) string {
-	if bucket, website := hostForm(c.Request.Host); website && (c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead) {
+	if bucket, website := hostForm(c.Request.Host); website && c.Request.Method != http.MethodOptions {
 		c.Labels = map[string]string{"Bucket": bucket}
 		return opWebsite
 	}

@@ -44,6 +44,11 @@ func checkWebsite(data []byte) error {
 
 // website answers as the website endpoint of a bucket: S3 guide, "Hosting a static website".
 func (s *service) website(ctx context.Context, c *wire.Call) (*shape.Answer, error) {
+	if m := c.Request.Method; m != http.MethodGet && m != http.MethodHead {
+		e := wire.Errorf("MethodNotAllowed", "The specified method is not allowed against this resource.").With(http.StatusMethodNotAllowed)
+		e.Fields = map[string]any{"Method": m, "ResourceType": "OBJECT"}
+		return nil, e
+	}
 	b, err := s.Objects.Bucket(ctx, bucketOf(c))
 	if err != nil {
 		return nil, err
