@@ -82,7 +82,7 @@ func find(c *wire.Call) string {
 
 // anonymous says what may run without a signature: it is looked at again, when the bucket is known.
 func anonymous(c *wire.Call) bool {
-	return c.Operation == opPreflight || c.Operation == opWebsite || c.Operation == opForm || publicAction(c) != ""
+	return c.Operation == opPreflight || c.Operation == opWebsite || c.Operation == opForm || slices.Contains(unsigned, c.Operation)
 }
 
 var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)

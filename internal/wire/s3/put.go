@@ -151,11 +151,15 @@ func conditionOf(c *wire.Call) (store.ObjectCondition, error) {
 func unquoted(etag string) string { return strings.Trim(strings.TrimSpace(etag), `"`) }
 
 func (s *service) eventOf(c *wire.Call, name string) store.ObjectEvent {
-	ip := "127.0.0.1" // of functions, whose connections have no address
+	return store.ObjectEvent{Name: name, Principal: "AWS:" + c.Caller.UserID, Request: c.RequestID, SourceIP: sourceIP(c)}
+}
+
+// sourceIP is where a request comes from.
+func sourceIP(c *wire.Call) string {
 	if at, err := netip.ParseAddrPort(c.Request.RemoteAddr); err == nil {
-		ip = at.Addr().String()
+		return at.Addr().String()
 	}
-	return store.ObjectEvent{Name: name, Principal: "AWS:" + c.Caller.UserID, Request: c.RequestID, SourceIP: ip}
+	return "127.0.0.1" // of functions, whose connections have no address
 }
 
 func (s *service) putObject(ctx context.Context, c *wire.Call) (*shape.Answer, error) {

@@ -120,8 +120,7 @@ func (s *service) page(ctx context.Context, c *wire.Call, b store.Bucket, key st
 		}()
 	}
 	noACL, noPolicy := blocks(b)
-	resource := "arn:aws:s3:::" + b.Name + "/" + key
-	if !(!noPolicy && policyOf(b).allows("s3:GetObject", resource)) && (noACL || !strings.HasPrefix(info.Headers[aclHeader], "public-read")) {
+	if !(!noPolicy && opens(c, b, objectSubject("GetObject", b.Name, key, ""))) && (noACL || !strings.HasPrefix(info.Headers[aclHeader], "public-read")) {
 		err = accessDenied()
 		return nil, err
 	}
