@@ -132,6 +132,9 @@ assert s.get_bucket_versioning(Bucket=L)['Status'] == 'Enabled'
 s.put_object_lock_configuration(Bucket=L, ObjectLockConfiguration={'ObjectLockEnabled': 'Enabled', 'Rule': {'DefaultRetention': {'Mode': 'GOVERNANCE', 'Days': 1}}})
 assert s.get_object_lock_configuration(Bucket=L)['ObjectLockConfiguration']['Rule']['DefaultRetention']['Days'] == 1
 v = s.put_object(Bucket=L, Key='k', Body=b'1')['VersionId']
+h = s.head_object(Bucket=L, Key='k')
+assert h['ObjectLockMode'] == 'GOVERNANCE' and abs(h['ObjectLockRetainUntilDate'] - datetime.datetime.now(datetime.timezone.utc)) <= datetime.timedelta(days=1), h
+fails('AccessDenied', s.delete_object, Bucket=L, Key='k', VersionId=v)
 s.put_object_legal_hold(Bucket=L, Key='k', LegalHold={'Status': 'ON'})
 assert s.get_object_legal_hold(Bucket=L, Key='k')['LegalHold']['Status'] == 'ON'
 fails('AccessDenied', s.delete_object, Bucket=L, Key='k', VersionId=v, BypassGovernanceRetention=True)

@@ -73,6 +73,8 @@ func find(c *wire.Call) string {
 		return opPreflight
 	case c.Request.Method == http.MethodGet && c.Path == "/":
 		return "ListBuckets"
+	case c.Operation == "GetObject" && c.Query.Has("attributes"): // whose header may be missing
+		return "GetObjectAttributes"
 	case c.Request.Method == http.MethodPost && strings.HasPrefix(c.Request.Header.Get("Content-Type"), "multipart/form-data"):
 		c.Labels = map[string]string{"Bucket": strings.Trim(c.Path, "/")}
 		return opForm

@@ -63,6 +63,9 @@ func (s *service) copyObject(ctx context.Context, c *wire.Call) (*shape.Answer, 
 	if err != nil {
 		return nil, err
 	}
+	if err := s.lock(ctx, c, &given); err != nil {
+		return nil, err
+	}
 	replace := header(c, "X-Amz-Metadata-Directive")
 	if replace != "" && replace != "COPY" && replace != "REPLACE" {
 		return nil, invalidArgument("x-amz-metadata-directive", replace, "Unknown metadata directive.")

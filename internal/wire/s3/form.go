@@ -120,6 +120,9 @@ func (s *service) postForm(ctx context.Context, c *wire.Call) (*shape.Answer, er
 	if err != nil {
 		return nil, err
 	}
+	if err := s.lock(ctx, c, &meta); err != nil {
+		return nil, err
+	}
 	info, err := s.Objects.Put(ctx, keyOf(c), store.PutObject{
 		Body: io.LimitReader(f.file, most+1), ObjectMeta: meta, Algorithm: cl.kept(), Event: s.eventOf(c, "ObjectCreated:Post"),
 		Verify: func(sums store.ObjectSums) error {

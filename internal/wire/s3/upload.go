@@ -55,6 +55,9 @@ func (s *service) createUpload(ctx context.Context, c *wire.Call) (*shape.Answer
 	default:
 		return nil, wire.Errorf("InvalidRequest", "The %s checksum type cannot be used with the %s checksum algorithm.", kind, strings.ToLower(string(u.Algorithm)))
 	}
+	if err := s.lock(ctx, c, &u.ObjectMeta); err != nil {
+		return nil, err
+	}
 	up, err := s.Objects.CreateUpload(ctx, keyOf(c), u)
 	if err != nil {
 		return nil, err
