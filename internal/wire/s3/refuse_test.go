@@ -40,6 +40,12 @@ func TestRequests_AreRefusedAsS3Does(t *testing.T) {
 		{"checksum of other data", "PUT", "/bucket/r", "data", 400, "BadDigest", []string{"X-Amz-Checksum-Xxhash64", "AAAAAAAAAAA="}},
 		{"digest", "PUT", "/bucket/r", "data", 400, "BadDigest", []string{"Content-Md5", "1B2M2Y8AsgTpgAmY7PhCfg=="}},
 		{"digest that is none", "PUT", "/bucket/r", "data", 400, "InvalidDigest", []string{"Content-Md5", "x"}},
+		{"checksum without a value", "PUT", "/bucket/r", "data", 400, "InvalidRequest", []string{"X-Amz-Checksum-Crc32", ""}},
+		{"website by another protocol", "PUT", "/bucket?website", "<WebsiteConfiguration><RedirectAllRequestsTo><HostName>h</HostName><Protocol>ftp</Protocol></RedirectAllRequestsTo></WebsiteConfiguration>", 400, "InvalidRequest", nil},
+		{"website of two kinds", "PUT", "/bucket?website", "<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument><RedirectAllRequestsTo><HostName>h</HostName></RedirectAllRequestsTo></WebsiteConfiguration>", 400, "MalformedXML", nil},
+		{"redirect by a code that is none", "PUT", "/bucket?website", "<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument><RoutingRules><RoutingRule><Redirect><HttpRedirectCode>300</HttpRedirectCode></Redirect></RoutingRule></RoutingRules></WebsiteConfiguration>", 400, "InvalidRequest", nil},
+		{"redirect for an error that is none", "PUT", "/bucket?website", "<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument><RoutingRules><RoutingRule><Condition><HttpErrorCodeReturnedEquals>200</HttpErrorCodeReturnedEquals></Condition><Redirect><HostName>h</HostName></Redirect></RoutingRule></RoutingRules></WebsiteConfiguration>", 400, "InvalidRequest", nil},
+		{"redirect by two keys", "PUT", "/bucket?website", "<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument><RoutingRules><RoutingRule><Redirect><ReplaceKeyWith>a</ReplaceKeyWith><ReplaceKeyPrefixWith>b</ReplaceKeyPrefixWith></Redirect></RoutingRule></RoutingRules></WebsiteConfiguration>", 400, "InvalidRequest", nil},
 		{"method", "PATCH", "/bucket/k", "", 501, "NotImplemented", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
