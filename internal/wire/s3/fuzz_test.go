@@ -246,7 +246,7 @@ func formPolicy(policy string) map[string]string {
 
 const (
 	openPolicy = `{"expiration":"2099-01-01T00:00:00Z","conditions":[{"bucket":"bucket"},["starts-with","$key",""],["starts-with","$x-amz-credential",""],["starts-with","$x-amz-algorithm",""]]}`
-	lastPolicy = `{"expiration":"2099-01-01T00:00:00Z","conditions":[["content-length-range",0,5],["eq","$key","k"],["starts-with","$x-amz-credential",""],["starts-with","$x-amz-algorithm",""]]}`
+	lastPolicy = `{"expiration":"2099-01-01T00:00:00Z","conditions":[{"bucket":"bucket"},["content-length-range",0,5],["eq","$key","k"],["starts-with","$x-amz-credential",""],["starts-with","$x-amz-algorithm",""]]}`
 )
 
 // A form whose policy is signed puts the file's bytes under its key, or nothing.

@@ -102,11 +102,11 @@ func statementsOf(b store.Bucket) statements {
 	return list
 }
 
-// opens says whether a bucket's policy lets anyone do what a request is for.
-func opens(c *wire.Call, b store.Bucket, about wire.Subject) bool {
+// saysPolicy gives what a bucket's policy says of anyone who does what a request is for.
+func saysPolicy(c *wire.Call, b store.Bucket, about wire.Subject) policy.Effect {
 	p, err := statementsOf(b).forEverybody()
 	if err != nil {
-		return false
+		return policy.Deny // it may hold something that denies
 	}
 	context := map[string][]string{
 		"aws:currenttime": {c.Now.UTC().Format(time.RFC3339)}, "aws:epochtime": {strconv.FormatInt(c.Now.Unix(), 10)}, "aws:sourceip": {sourceIP(c)},
@@ -118,7 +118,14 @@ func opens(c *wire.Call, b store.Bucket, about wire.Subject) bool {
 		}
 	}
 	maps.Copy(context, about.Context)
-	return p.Decide(policy.Request{Action: about.Action, Resource: about.Resource, Context: context}).Effect == policy.Allow
+	return p.Decide(policy.Request{Action: about.Action, Resource: about.Resource, Context: context}).Effect
+}
+
+// opens says whether anyone may do what a request is for, by a bucket's policy or, where that does not deny it, by an ACL.
+func opens(c *wire.Call, b store.Bucket, about wire.Subject, byACL bool) bool {
+	noACL, noPolicy := blocks(b)
+	says := saysPolicy(c, b, about)
+	return says != policy.Deny && (says == policy.Allow && !noPolicy || byACL && !noACL)
 }
 
 // blocks says what a bucket's public access block turns off.
@@ -166,8 +173,7 @@ func (s *service) public(ctx context.Context, c *wire.Call) error {
 			canned = info.Headers[aclHeader]
 		}
 	}
-	noACL, noPolicy := blocks(b)
-	if !noPolicy && opens(c, b, about) || !noACL && openTo(canned, action) {
+	if opens(c, b, about, openTo(canned, action)) {
 		return nil
 	}
 	return accessDenied()

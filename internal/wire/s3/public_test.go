@@ -50,6 +50,34 @@ func TestPolicy_OpensToEverybodyWhatItAllows(t *testing.T) {
 	}
 }
 
+// What a policy denies no ACL gives.
+func TestPolicy_DeniesWhatAnACLGives(t *testing.T) {
+	t.Parallel()
+	e, _ := endpoint(t)
+	for _, key := range []string{"open", "denied"} {
+		do(t, e, "PUT", "/bucket/"+key, "data", 200, "X-Amz-Acl", "public-read")
+	}
+	do(t, e, "PUT", "/bucket?policy", `{"Statement":{"Effect":"Deny","Principal":"*","Action":"s3:GetObject","Resource":"arn:aws:s3:::bucket/denied"}}`, 204)
+	do(t, e, "PUT", "/bucket?website", "<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument></WebsiteConfiguration>", 200)
+	for key, want := range map[string]int{"open": 200, "denied": 403} {
+		for host, path := range map[string]string{"localhost": "/bucket/" + key, "bucket.s3-website.localhost": "/" + key} {
+			r, err := http.NewRequestWithContext(t.Context(), "GET", e.URL+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Host = host
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("%s at %q: %s, want %d", key, host, resp.Status, want)
+			}
+		}
+	}
+}
+
 func TestPolicy_IsReadWholeOrRefused(t *testing.T) {
 	t.Parallel()
 	e, _ := endpoint(t)

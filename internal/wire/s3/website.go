@@ -153,8 +153,7 @@ func (s *service) page(ctx context.Context, c *wire.Call, b store.Bucket, key st
 			}
 		}()
 	}
-	noACL, noPolicy := blocks(b)
-	if !(!noPolicy && opens(c, b, objectSubject("GetObject", b.Name, key, ""))) && (noACL || !strings.HasPrefix(info.Headers[aclHeader], "public-read")) {
+	if !opens(c, b, objectSubject("GetObject", b.Name, key, ""), strings.HasPrefix(info.Headers[aclHeader], "public-read")) {
 		err = accessDenied()
 		return nil, err
 	}
