@@ -134,7 +134,7 @@ func TestWire_ServicesFromOutside(t *testing.T) {
 	t.Parallel()
 	s, _, _, key := outside(t)
 	_, access, secret := key("deploy")
-	for script, last := range map[string]string{"s3.py": "all of S3\n", "sns.py": "all of SNS\n", "kinesis.py": "all of Kinesis\n", "parameters.py": "all of secrets\n"} {
+	for script, last := range map[string]string{"s3.py": "all of S3\n", "buckets.py": "all of buckets\n", "sns.py": "all of SNS\n", "kinesis.py": "all of Kinesis\n", "parameters.py": "all of secrets\n"} {
 		out, err := exec.CommandContext(t.Context(), "python3", "-W", "ignore", "testdata/"+script, s.Ready.AWS, access, secret).CombinedOutput()
 		if err != nil || !strings.HasSuffix(string(out), last) {
 			t.Errorf("%s: %v\n%s", script, err, out)

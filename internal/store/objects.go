@@ -76,7 +76,15 @@ const (
 	CRC64NVME Algorithm = "CRC64NVME"
 	SHA1      Algorithm = "SHA1"
 	SHA256    Algorithm = "SHA256"
+	SHA512    Algorithm = "SHA512"
+	MD5       Algorithm = "MD5"
+	XXHash64  Algorithm = "XXHASH64"
+	XXHash3   Algorithm = "XXHASH3"
+	XXHash128 Algorithm = "XXHASH128"
 )
+
+// Whole says whether the checksum of an object can be had from those of its parts.
+func (a Algorithm) Whole() bool { return a == CRC32 || a == CRC32C || a == CRC64NVME }
 
 // Checksum is one kept with an object.
 type Checksum struct {
@@ -158,7 +166,7 @@ type PutObject struct {
 type PutPart struct {
 	Body      io.Reader
 	From      *ObjectSource
-	Algorithm Algorithm // "" for that of the upload
+	Algorithm Algorithm // of the checksum in Verify; "" for that of the upload. What is kept of the part is that of the upload
 	Verify    func(ObjectSums) error
 }
 
@@ -222,6 +230,7 @@ type CreateUpload struct {
 	ObjectMeta
 	Algorithm Algorithm
 	Composite bool // the checksum is one over those of the parts
+	Implied   bool // nobody has asked for the Algorithm: parts may come with checksums of others
 }
 
 // Upload is one that was begun and not ended.
@@ -230,6 +239,7 @@ type Upload struct {
 	Created   time.Time
 	Algorithm Algorithm
 	Composite bool
+	Implied   bool
 	ObjectMeta
 }
 

@@ -4,12 +4,12 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"hash/crc32"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
 
 	"github.com/ebb-run/ebb/internal/wire/shape"
+	"github.com/ebb-run/ebb/internal/wire/sign"
 )
 
 // front answers requests that name no operation of any service, signed or not, as AWS's JSON services do: a client that speaks that protocol
@@ -29,7 +29,7 @@ func (h *Handler) front(c *Call) *shape.Answer {
 	if r.Method != http.MethodPost || !asJSON && (kind != "" || r.ContentLength != 0) {
 		return nil
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	body, err := sign.ReadBody(r.Body, r.ContentLength, 1<<20, c.held.grow)
 	if err != nil {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -36,14 +37,19 @@ type Options struct {
 	Authorize func(ctx context.Context, c *Call, about []Subject) error
 	// Answered is told of every answer: operation is empty where it is none of a service that is here; may be nil.
 	Answered func(c *Call, service, operation string, status int)
-	Now      func() time.Time // nil means time.Now
-	Log      *slog.Logger
+	// BodyBudget is how many bytes of bodies are held at once, over all requests; those that find no room wait for it BodyPatience long, and are
+	// refused with 503 then. 0 means 256 MB and 10 s; less than the largest MaxBody means that.
+	BodyBudget   int64
+	BodyPatience time.Duration
+	Now          func() time.Time // nil means time.Now
+	Log          *slog.Logger
 }
 
 // Handler answers requests. It may be used concurrently.
 type Handler struct {
 	o        Options
 	services []*Service
+	bodies   *budget
 }
 
 // New checks the services against their tables.
@@ -54,12 +60,20 @@ func New(o Options) (*Handler, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.BodyBudget == 0 {
+		o.BodyBudget = bodyBudget
+	}
+	if o.BodyPatience == 0 {
+		o.BodyPatience = bodyPatience
+	}
 	h := &Handler{o: o, services: o.Services}
 	for _, s := range o.Services {
 		if err := s.bind(); err != nil {
 			return nil, err
 		}
+		o.BodyBudget = max(o.BodyBudget, s.MaxBody+1)
 	}
+	h.bodies = newBudget(o.BodyBudget, o.BodyPatience)
 	return h, nil
 }
 
@@ -67,6 +81,11 @@ func New(o Options) (*Handler, error) {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &Call{
 		authorize: h.o.Authorize, RequestID: requestID(), Now: h.o.Now(), Request: r, Path: r.URL.EscapedPath(), Query: r.URL.Query(), Header: http.Header{}, Length: r.ContentLength,
+	}
+	c.held = &held{ctx: r.Context(), b: h.bodies}
+	defer c.held.release()
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = idleBody{r.Body, http.NewResponseController(w)}
 	}
 	answer, err := h.answer(r.Context(), c)
 	if err != nil {
@@ -147,17 +166,14 @@ func (h *Handler) admit(ctx context.Context, c *Call, claim *sign.Signature, mis
 			return nil
 		}
 		var err error
-		c.Body, err = io.ReadAll(http.MaxBytesReader(nil, c.Request.Body, most))
-		if err != nil {
-			return &sign.Fault{Kind: sign.TooLarge, Text: "The request is too large or was cut."}
-		}
-		return nil
+		c.Body, err = sign.ReadBody(c.Request.Body, c.Request.ContentLength, most, c.held.grow)
+		return err
 	}
 	secret, who, err := h.o.Authenticate(ctx, claim.AccessKey, claim.Token)
 	if err != nil {
 		return err
 	}
-	body, err := claim.Check(c.Request, secret, sign.Options{Now: c.Now, MaxBody: most, Stream: stream, Path: c.Path})
+	body, err := claim.Check(c.Request, secret, sign.Options{Now: c.Now, MaxBody: most, Hold: c.held.grow, Stream: stream, Path: c.Path})
 	if err != nil {
 		return err
 	}
@@ -238,6 +254,12 @@ func (h *Handler) errorOf(c *Call, err error) *Error {
 	}
 	if errors.Is(err, ErrUnknownKey) || errors.Is(err, ErrExpiredToken) {
 		return keyError(c, err)
+	}
+	if errors.Is(err, errNoRoom) {
+		return noRoom(c)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return Errorf("RequestTimeout", "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be closed.")
 	}
 	var form *shape.Fault
 	if errors.As(err, &form) {

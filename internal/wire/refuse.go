@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/ebb-run/ebb/internal/wire/shape"
 	"github.com/ebb-run/ebb/internal/wire/sign"
@@ -39,7 +40,7 @@ func signError(c *Call, f *sign.Fault) *Error {
 		return say(map[bool]string{true: "InvalidSignatureException", false: "SignatureDoesNotMatch"}[suffix != ""])
 	}
 	if isS3 {
-		return s3SignError(f)
+		return s3SignError(c, f)
 	}
 	switch f.Kind {
 	case sign.Missing:
@@ -58,17 +59,25 @@ func signError(c *Call, f *sign.Fault) *Error {
 	return say("SignatureDoesNotMatch")
 }
 
-func s3SignError(f *sign.Fault) *Error {
+func s3SignError(c *Call, f *sign.Fault) *Error {
 	code, status := "SignatureDoesNotMatch", http.StatusForbidden
 	switch f.Kind {
 	case sign.Missing:
 		return Errorf("AccessDenied", "Access Denied").With(status)
-	case sign.Expired, sign.Unsigned:
+	case sign.Unsigned:
+		text, names, _ := strings.Cut(f.Text, ": ")
+		e := Errorf("AccessDenied", "%s", text).With(status)
+		e.Fields = map[string]any{"HeadersNotSigned": names}
+		return e
+	case sign.Expired:
 		code = "AccessDenied"
 	case sign.Skewed:
 		code = "RequestTimeTooSkewed"
 	case sign.Incomplete:
 		code, status = "AuthorizationHeaderMalformed", http.StatusBadRequest
+		if c.Request.Header.Get("Authorization") == "" && (c.Query.Has("X-Amz-Algorithm") || c.Query.Has("X-Amz-Signature")) {
+			code = "AuthorizationQueryParametersError"
+		}
 	}
 	return Errorf(code, "%s", f.Text).With(status)
 }
@@ -86,7 +95,11 @@ func keyError(c *Call, err error) *Error {
 	const text = "The security token included in the request is invalid."
 	switch {
 	case c.Service != nil && c.Service.Name == "s3":
-		return Errorf("InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.").With(http.StatusForbidden)
+		e := Errorf("InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.").With(http.StatusForbidden)
+		if claim, _ := sign.Parse(c.Request); claim != nil {
+			e.Fields = map[string]any{"AWSAccessKeyId": claim.AccessKey}
+		}
+		return e
 	case c.Protocol == shape.JSON || c.Protocol == shape.RESTJSON:
 		return Errorf("UnrecognizedClientException", "%s", text).With(status)
 	}

@@ -108,6 +108,7 @@ type Call struct {
 	Header  http.Header        // further headers of the answer
 
 	authorize func(ctx context.Context, c *Call, about []Subject) error
+	held      *held // the memory of Body
 }
 
 // Caller is who sends a request.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ebb-run/ebb/internal/checksum"
 	"github.com/ebb-run/ebb/internal/store"
 )
 
@@ -89,7 +90,8 @@ type blob struct {
 	inline []byte // what the database is to hold; nil for a file
 	size   int64
 	sums   store.ObjectSums
-	whole  bool // all of size 0: there is nothing to store
+	last   string // the checksum of the last algorithm that was asked for
+	whole  bool   // all of size 0: there is nothing to store
 }
 
 func (b *blob) pieces() []piece {
@@ -103,11 +105,11 @@ func (s *Store) path(id int64) string {
 	return filepath.Join(s.dir, "data", fmt.Sprintf("%010x", id/perFolder), fmt.Sprintf("%03x", id%perFolder))
 }
 
-// take stores what comes from r, synced, and counts it. When it fails, nothing is left.
-func (s *Store) take(ctx context.Context, r io.Reader, most int64, a store.Algorithm) (*blob, error) {
+// take stores what comes from r, synced, and counts it; its sums are of the first algorithm. When it fails, nothing is left.
+func (s *Store) take(ctx context.Context, r io.Reader, most int64, algorithms ...store.Algorithm) (*blob, error) {
 	buf := s.free.Get().(*[frame]byte)
 	defer s.free.Put(buf)
-	counter := newCounter(a)
+	counter := newCounter(algorithms...)
 	n, end, err := fill(r, buf[check:])
 	if err != nil {
 		return nil, err
@@ -124,7 +126,7 @@ func (s *Store) take(ctx context.Context, r io.Reader, most int64, a store.Algor
 		s.drop(b)
 		return nil, full(err)
 	}
-	b.sums = counter.sums()
+	b.sums, b.last = counter.sums(), counter.last()
 	return b, nil
 }
 
@@ -156,7 +158,7 @@ func (s *Store) inline(ctx context.Context, buf *[frame]byte, n int, counter *co
 		binary.BigEndian.PutUint32(buf[:], sum(id, 0, buf[check:check+n]))
 		b.inline = append([]byte(nil), buf[:check+n]...)
 	}
-	b.sums = counter.sums()
+	b.sums, b.last = counter.sums(), counter.last()
 	return b, nil
 }
 
@@ -332,27 +334,46 @@ func (t *tx) unshare(pieces []piece) error {
 type counter struct {
 	size int64
 	md5  hash.Hash
-	sum  hash.Hash // nil for none
+	sum  []hash.Hash // of the algorithms asked for, nil for none
 }
 
-func newCounter(a store.Algorithm) *counter {
-	return &counter{md5: md5.New(), sum: a.New()}
+func newCounter(algorithms ...store.Algorithm) *counter {
+	c := &counter{md5: md5.New()}
+	for i, a := range algorithms {
+		switch {
+		case a == store.MD5:
+			c.sum = append(c.sum, c.md5)
+		case i > 0 && a == algorithms[i-1]:
+			c.sum = append(c.sum, c.sum[i-1])
+		default:
+			c.sum = append(c.sum, checksum.New(a))
+		}
+	}
+	return c
 }
 
 func (c *counter) Write(p []byte) (int, error) {
 	c.size += int64(len(p))
 	c.md5.Write(p)
-	if c.sum != nil {
-		c.sum.Write(p)
+	for i, h := range c.sum {
+		if h != nil && h != c.md5 && (i == 0 || h != c.sum[i-1]) {
+			h.Write(p)
+		}
 	}
 	return len(p), nil
 }
 
 func (c *counter) sums() store.ObjectSums {
-	out := store.ObjectSums{Size: c.size}
+	out := store.ObjectSums{Size: c.size, Checksum: text(c.sum[0])}
 	c.md5.Sum(out.MD5[:0])
-	if c.sum != nil {
-		out.Checksum = base64.StdEncoding.EncodeToString(c.sum.Sum(nil))
-	}
 	return out
+}
+
+func (c *counter) last() string { return text(c.sum[len(c.sum)-1]) }
+
+func text(h hash.Hash) string {
+	if h == nil {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString(h.Sum(nil))
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ebb-run/ebb/internal/checksum"
 	"github.com/ebb-run/ebb/internal/store"
 )
 
@@ -20,11 +21,12 @@ type uploadInfo struct {
 	store.ObjectMeta
 	Algorithm store.Algorithm `json:"a,omitempty"`
 	Composite bool            `json:"c,omitempty"`
+	Implied   bool            `json:"i,omitempty"`
 }
 
 // CreateUpload implements [store.Objects].
 func (s *Store) CreateUpload(ctx context.Context, key store.ObjectKey, u store.CreateUpload) (store.Upload, error) {
-	info, err := json.Marshal(uploadInfo{u.ObjectMeta, u.Algorithm, u.Composite})
+	info, err := json.Marshal(uploadInfo{u.ObjectMeta, u.Algorithm, u.Composite, u.Implied})
 	if err != nil {
 		return store.Upload{}, fmt.Errorf("begin upload: %w", err)
 	}
@@ -39,7 +41,7 @@ func (s *Store) CreateUpload(ctx context.Context, key store.ObjectKey, u store.C
 		id = newVersion(t.seq)
 		return t.exec("INSERT INTO uploads(bucket, key, id, created, info) VALUES(?, ?, ?, ?, ?)", b.id, []byte(key.Key), id, now.UnixMilli(), info)
 	})
-	return store.Upload{Key: key.Key, ID: id, Created: now, Algorithm: u.Algorithm, Composite: u.Composite, ObjectMeta: u.ObjectMeta}, step("begin upload", err)
+	return store.Upload{Key: key.Key, ID: id, Created: now, Algorithm: u.Algorithm, Composite: u.Composite, Implied: u.Implied, ObjectMeta: u.ObjectMeta}, step("begin upload", err)
 }
 
 const uploadColumns = "key, id, created, info"
@@ -59,7 +61,7 @@ func scanUpload(row interface{ Scan(...any) error }) (store.Upload, error) {
 		return u, fmt.Errorf("what is kept of an upload of %q: %w", key, err)
 	}
 	u.Key, u.Created = string(key), time.UnixMilli(created).UTC()
-	u.Algorithm, u.Composite, u.ObjectMeta = info.Algorithm, info.Composite, info.ObjectMeta
+	u.Algorithm, u.Composite, u.Implied, u.ObjectMeta = info.Algorithm, info.Composite, info.Implied, info.ObjectMeta
 	return u, nil
 }
 
@@ -98,14 +100,17 @@ func (s *Store) PutPart(ctx context.Context, key store.ObjectKey, id string, num
 	if err != nil {
 		return store.PartInfo{}, err
 	}
-	algorithm := p.Algorithm
-	if algorithm == "" {
-		algorithm = u.Algorithm
+	asked, kept := p.Algorithm, u.Algorithm
+	if asked == "" {
+		asked = kept
+	}
+	if kept == "" {
+		kept = asked
 	}
 	if p.From != nil {
-		return s.copyPart(ctx, key, id, number, p, algorithm)
+		return s.copyPart(ctx, key, id, number, p, kept)
 	}
-	b, err := s.take(ctx, p.Body, store.MaxPart, algorithm)
+	b, err := s.take(ctx, p.Body, store.MaxPart, asked, kept)
 	if err != nil {
 		return store.PartInfo{}, step("put part", err)
 	}
@@ -115,7 +120,7 @@ func (s *Store) PutPart(ctx context.Context, key store.ObjectKey, id string, num
 			return store.PartInfo{}, err
 		}
 	}
-	part := s.part(number, b.sums)
+	part := s.part(number, b.sums, b.last)
 	err = s.write(ctx, func(t *tx) error {
 		if err := t.add(b); err != nil {
 			return err
@@ -126,8 +131,8 @@ func (s *Store) PutPart(ctx context.Context, key store.ObjectKey, id string, num
 	return part, step("put part", err)
 }
 
-func (s *Store) part(number int, sums store.ObjectSums) store.PartInfo {
-	return store.PartInfo{Number: number, Size: sums.Size, ETag: hex.EncodeToString(sums.MD5[:]), Checksum: sums.Checksum, Modified: time.UnixMilli(s.opts.Now().UnixMilli()).UTC()}
+func (s *Store) part(number int, sums store.ObjectSums, checksum string) store.PartInfo {
+	return store.PartInfo{Number: number, Size: sums.Size, ETag: hex.EncodeToString(sums.MD5[:]), Checksum: checksum, Modified: time.UnixMilli(s.opts.Now().UnixMilli()).UTC()}
 }
 
 func (s *Store) copyPart(ctx context.Context, key store.ObjectKey, id string, number int, p store.PutPart, a store.Algorithm) (store.PartInfo, error) {
@@ -139,7 +144,7 @@ func (s *Store) copyPart(ctx context.Context, key store.ObjectKey, id string, nu
 					return err
 				}
 			}
-			part = s.part(number, sums)
+			part = s.part(number, sums, sums.Checksum)
 			return s.write(ctx, func(t *tx) error {
 				if err := t.share(pieces); err != nil {
 					return err
@@ -303,9 +308,9 @@ func assemble(u store.Upload, have []uploadPart, named []store.PartInfo) (versio
 	v.Checksum = store.Checksum{Algorithm: u.Algorithm, Composite: u.Composite}
 	var err error
 	if u.Composite {
-		v.Checksum.Value, err = u.Algorithm.Compose(v.Parts)
+		v.Checksum.Value, err = checksum.Compose(u.Algorithm, v.Parts)
 	} else {
-		v.Checksum.Value, err = u.Algorithm.Combine(v.Parts)
+		v.Checksum.Value, err = checksum.Combine(u.Algorithm, v.Parts)
 	}
 	return v, err
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ebb-run/ebb/internal/checksum"
 	"github.com/ebb-run/ebb/internal/store"
 )
 
@@ -293,8 +294,8 @@ func copyPart(t *testing.T, o objects) {
 
 func checksums(t *testing.T, o objects) {
 	a, b := noise(store.MinPart), noise(12345)
-	for _, algorithm := range []store.Algorithm{store.CRC32, store.CRC32C, store.CRC64NVME, store.SHA1, store.SHA256} {
-		h := algorithm.New()
+	for _, algorithm := range checksum.All() {
+		h := checksum.New(algorithm)
 		h.Write([]byte(a + b))
 		whole := base64.StdEncoding.EncodeToString(h.Sum(nil))
 		info, err := o.Put(t.Context(), o.key("k"), store.PutObject{Body: strings.NewReader(a + b), Algorithm: algorithm, Verify: func(s store.ObjectSums) error {
@@ -317,11 +318,32 @@ func checksums(t *testing.T, o objects) {
 			}
 		}
 	}
-	for algorithm, check := range map[store.Algorithm]string{store.CRC64NVME: "rosUhgp5mIg=", store.CRC32: "y/Q5Jg==", store.CRC32C: "4waSgw=="} { // of "123456789", as their catalogue has it
-		h := algorithm.New()
-		h.Write([]byte("123456789"))
-		same(t, string(algorithm), base64.StdEncoding.EncodeToString(h.Sum(nil)), check)
+	impliedChecksum(t, o, a, b)
+}
+
+// impliedChecksum has parts come with a checksum of another algorithm than their upload's.
+func impliedChecksum(t *testing.T, o objects, a, b string) {
+	up, err := o.CreateUpload(t.Context(), o.key("k"), store.CreateUpload{Algorithm: store.CRC64NVME, Implied: true})
+	want(t, err, nil)
+	found, err := o.Upload(t.Context(), o.key("k"), up.ID)
+	want(t, err, nil)
+	same(t, "implied", found.Implied, true)
+	var parts []store.PartInfo
+	for i, data := range []string{a, b} {
+		h := checksum.New(store.SHA256)
+		h.Write([]byte(data))
+		p, err := o.PutPart(t.Context(), o.key("k"), up.ID, i+1, store.PutPart{Body: strings.NewReader(data), Algorithm: store.SHA256, Verify: func(s store.ObjectSums) error {
+			same(t, "the part's own checksum", s.Checksum, base64.StdEncoding.EncodeToString(h.Sum(nil)))
+			return nil
+		}})
+		want(t, err, nil)
+		parts = append(parts, p)
 	}
+	info, err := o.CompleteUpload(t.Context(), o.key("k"), up.ID, store.CompleteUpload{Parts: parts})
+	want(t, err, nil)
+	h := checksum.New(store.CRC64NVME)
+	h.Write([]byte(a + b))
+	same(t, "implied checksum", info.Checksum, store.Checksum{Algorithm: store.CRC64NVME, Value: base64.StdEncoding.EncodeToString(h.Sum(nil))})
 }
 
 func uploads(t *testing.T, o objects) {

@@ -113,6 +113,9 @@ var confined = []struct {
 }{
 	{"github.com/nats-io/", []string{"internal/nats", "internal/bus", "internal/state", "internal/store/nats", "bench"}, "one place knows the message system; a benchmark measures it without the rest"},
 	{"github.com/minio/highwayhash", []string{"internal/nats"}, "the checksum of the message system's files"},
+	{"github.com/minio/crc64nvme", []string{"internal/checksum"}, "one place knows the checksums of objects"},
+	{"github.com/zeebo/xxh3", []string{"internal/checksum"}, "one place knows the checksums of objects"},
+	{"github.com/cespare/xxhash", []string{"internal/checksum"}, "one place knows the checksums of objects"},
 	{"github.com/tetratelabs/wazero", []string{"internal/sandbox/wasm"}, "one driver knows the Wasm engine"},
 	{"modernc.org/sqlite", []string{"internal/store/sqlite", "internal/store/fs", "internal/bus"}, "SQL lives behind store contracts and in the bus's index"},
 	{"github.com/BurntSushi/toml", []string{"internal/frontend"}, "file formats end at the front-ends"},

@@ -62,7 +62,7 @@ func prepare(c *wire.Call) {
 
 // find names what the table cannot.
 func find(c *wire.Call) string {
-	if bucket, website := hostForm(c.Request.Host); website && (c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead) {
+	if bucket, website := hostForm(c.Request.Host); website && c.Request.Method != http.MethodOptions {
 		c.Labels = map[string]string{"Bucket": bucket}
 		return opWebsite
 	}
@@ -73,6 +73,8 @@ func find(c *wire.Call) string {
 		return opPreflight
 	case c.Request.Method == http.MethodGet && c.Path == "/":
 		return "ListBuckets"
+	case c.Operation == "GetObject" && c.Query.Has("attributes"): // whose header may be missing
+		return "GetObjectAttributes"
 	case c.Request.Method == http.MethodPost && strings.HasPrefix(c.Request.Header.Get("Content-Type"), "multipart/form-data"):
 		c.Labels = map[string]string{"Bucket": strings.Trim(c.Path, "/")}
 		return opForm
@@ -82,7 +84,7 @@ func find(c *wire.Call) string {
 
 // anonymous says what may run without a signature: it is looked at again, when the bucket is known.
 func anonymous(c *wire.Call) bool {
-	return c.Operation == opPreflight || c.Operation == opWebsite || c.Operation == opForm || publicAction(c) != ""
+	return c.Operation == opPreflight || c.Operation == opWebsite || c.Operation == opForm || slices.Contains(unsigned, c.Operation)
 }
 
 var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)

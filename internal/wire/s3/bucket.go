@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -75,6 +76,8 @@ func region(b store.Bucket) string {
 	return "us-east-1"
 }
 
+var regionName = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
+
 func (s *service) createBucket(ctx context.Context, c *wire.Call) (*shape.Answer, error) {
 	var in struct {
 		LocationConstraint string
@@ -84,6 +87,11 @@ func (s *service) createBucket(ctx context.Context, c *wire.Call) (*shape.Answer
 		if err := readXML(c, &in); err != nil {
 			return nil, err
 		}
+	}
+	if l := in.LocationConstraint; l != "" && l != "EU" && !regionName.MatchString(l) {
+		e := wire.Errorf("InvalidLocationConstraint", "The specified location-constraint is not valid")
+		e.Fields = map[string]any{"LocationConstraint": l}
+		return nil, e
 	}
 	b := store.Bucket{Documents: map[string][]byte{}}
 	if l := in.LocationConstraint; l != "" && l != "us-east-1" {
@@ -114,6 +122,7 @@ func (s *service) createBucket(ctx context.Context, c *wire.Call) (*shape.Answer
 	}
 	s.changed(ctx, c)
 	c.Header.Set("Location", "/"+c.Labels["Bucket"])
+	c.Header.Set("X-Amz-Bucket-Arn", "arn:aws:s3:::"+c.Labels["Bucket"])
 	return done(http.StatusOK), nil
 }
 

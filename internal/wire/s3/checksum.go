@@ -7,11 +7,13 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/ebb-run/ebb/internal/checksum"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/wire"
 )
 
-var algorithms = []store.Algorithm{store.CRC32, store.CRC32C, store.CRC64NVME, store.SHA1, store.SHA256}
+// implied is the checksum that S3 makes of what comes without one: S3 guide, "Checking object integrity".
+const implied = store.CRC64NVME
 
 func checksumHeader(a store.Algorithm) string { return "X-Amz-Checksum-" + string(a) }
 
@@ -32,21 +34,21 @@ func claimed(c *wire.Call) (claim, error) {
 		}
 		out.md5 = raw
 	}
-	for _, a := range algorithms {
+	for _, a := range checksum.All() {
 		value := header(c, checksumHeader(a))
-		if value == "" {
+		if value == "" && c.Request.Header.Values(checksumHeader(a)) == nil {
 			continue
 		}
 		if out.algorithm != "" {
 			return out, wire.Errorf("InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
 		}
-		if raw, err := base64.StdEncoding.DecodeString(value); err != nil || len(raw) != a.New().Size() {
+		if raw, err := base64.StdEncoding.DecodeString(value); err != nil || len(raw) != checksum.New(a).Size() {
 			return out, wire.Errorf("InvalidRequest", "Value for x-amz-checksum-%s header is invalid.", strings.ToLower(string(a)))
 		}
 		out.algorithm, out.value = a, value
 	}
 	if trailer := strings.ToLower(header(c, "X-Amz-Trailer")); out.algorithm == "" && trailer != "" {
-		for _, a := range algorithms {
+		for _, a := range checksum.All() {
 			if trailer == strings.ToLower(checksumHeader(a)) {
 				out.algorithm = a
 			}
@@ -60,6 +62,23 @@ func claimed(c *wire.Call) (claim, error) {
 		return out, wire.Errorf("InvalidRequest", "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.")
 	}
 	return out, nil
+}
+
+// kept is the algorithm of the checksum that an object gets.
+func (cl claim) kept() store.Algorithm {
+	if cl.algorithm == "" {
+		return implied
+	}
+	return cl.algorithm
+}
+
+// namedAlgorithm is the one that a request asks for by name; "" for none.
+func namedAlgorithm(c *wire.Call) (store.Algorithm, error) {
+	a := store.Algorithm(strings.ToUpper(header(c, "X-Amz-Checksum-Algorithm")))
+	if a != "" && checksum.New(a) == nil {
+		return "", wire.Errorf("InvalidRequest", "Checksum algorithm provided is unsupported. Please try again with any of the valid types: %s", checksum.All())
+	}
+	return a, nil
 }
 
 // verify holds what was counted to what was claimed. It runs when the body has been read.
@@ -94,7 +113,7 @@ func verifyBody(c *wire.Call) error {
 	}
 	sums := store.ObjectSums{Size: int64(len(c.Body)), MD5: md5.Sum(c.Body)}
 	if cl.algorithm != "" {
-		h := cl.algorithm.New()
+		h := checksum.New(cl.algorithm)
 		h.Write(c.Body)
 		sums.Checksum = base64.StdEncoding.EncodeToString(h.Sum(nil))
 	}
@@ -132,6 +151,11 @@ type checksumFields struct {
 	ChecksumCRC64NVME string `xml:",omitempty"`
 	ChecksumSHA1      string `xml:",omitempty"`
 	ChecksumSHA256    string `xml:",omitempty"`
+	ChecksumSHA512    string `xml:",omitempty"`
+	ChecksumMD5       string `xml:",omitempty"`
+	ChecksumXXHASH64  string `xml:",omitempty"`
+	ChecksumXXHASH3   string `xml:",omitempty"`
+	ChecksumXXHASH128 string `xml:",omitempty"`
 }
 
 func (f *checksumFields) field(a store.Algorithm) *string {
@@ -146,6 +170,16 @@ func (f *checksumFields) field(a store.Algorithm) *string {
 		return &f.ChecksumSHA1
 	case store.SHA256:
 		return &f.ChecksumSHA256
+	case store.SHA512:
+		return &f.ChecksumSHA512
+	case store.MD5:
+		return &f.ChecksumMD5
+	case store.XXHash64:
+		return &f.ChecksumXXHASH64
+	case store.XXHash3:
+		return &f.ChecksumXXHASH3
+	case store.XXHash128:
+		return &f.ChecksumXXHASH128
 	}
 	return new(string)
 }

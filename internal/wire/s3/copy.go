@@ -63,6 +63,9 @@ func (s *service) copyObject(ctx context.Context, c *wire.Call) (*shape.Answer, 
 	if err != nil {
 		return nil, err
 	}
+	if err := s.lock(ctx, c, &given); err != nil {
+		return nil, err
+	}
 	replace := header(c, "X-Amz-Metadata-Directive")
 	if replace != "" && replace != "COPY" && replace != "REPLACE" {
 		return nil, invalidArgument("x-amz-metadata-directive", replace, "Unknown metadata directive.")
@@ -71,9 +74,9 @@ func (s *service) copyObject(ctx context.Context, c *wire.Call) (*shape.Answer, 
 	if err != nil {
 		return nil, err
 	}
-	algorithm := store.Algorithm(strings.ToUpper(header(c, "X-Amz-Checksum-Algorithm")))
-	if algorithm != "" && algorithm.New() == nil {
-		return nil, wire.Errorf("InvalidRequest", "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]")
+	algorithm, err := namedAlgorithm(c)
+	if err != nil {
+		return nil, err
 	}
 	source, err := s.Objects.Head(ctx, from.ObjectKey, from.Version)
 	if err == nil && source.Marker {
@@ -83,7 +86,7 @@ func (s *service) copyObject(ctx context.Context, c *wire.Call) (*shape.Answer, 
 		return nil, s.missingSource(ctx, err, from)
 	}
 	if algorithm == "" {
-		algorithm = source.Checksum.Algorithm
+		algorithm = claim{algorithm: source.Checksum.Algorithm}.kept()
 	}
 	if from.ObjectKey == keyOf(c) && from.Version == "" && replace != "REPLACE" && !changes(c) {
 		return nil, wire.Errorf("InvalidRequest", "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")

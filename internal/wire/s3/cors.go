@@ -21,6 +21,8 @@ type corsConfiguration struct {
 	Rules []corsRule `xml:"CORSRule"`
 }
 
+var corsMethods = []string{"GET", "PUT", "HEAD", "POST", "DELETE"}
+
 func checkCORS(data []byte) error {
 	var in corsConfiguration
 	if err := xml.Unmarshal(data, &in); err != nil || len(in.Rules) == 0 || len(in.Rules) > 100 {
@@ -31,7 +33,7 @@ func checkCORS(data []byte) error {
 			return malformedXML()
 		}
 		for _, m := range r.AllowedMethod {
-			if !slices.Contains([]string{"GET", "PUT", "HEAD", "POST", "DELETE"}, m) {
+			if !slices.Contains(corsMethods, m) {
 				return wire.Errorf("InvalidRequest", "Found unsupported HTTP method in CORS config. Unsupported method is %s", m)
 			}
 		}
@@ -133,6 +135,9 @@ func (s *service) preflight(ctx context.Context, c *wire.Call) (*shape.Answer, e
 	origin, method := header(c, "Origin"), header(c, "Access-Control-Request-Method")
 	if origin == "" || method == "" {
 		return nil, wire.Errorf("BadRequest", "Insufficient information. Origin request header needed.")
+	}
+	if !slices.Contains(corsMethods, method) {
+		return nil, wire.Errorf("BadRequest", "Invalid Access-Control-Request-Method: %s", method)
 	}
 	refused := wire.Errorf("AccessForbidden", "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, request method / Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the resource's CORS spec.").With(http.StatusForbidden)
 	refused.Fields = map[string]any{"Method": method, "ResourceType": "BUCKET"}

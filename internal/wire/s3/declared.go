@@ -39,6 +39,12 @@ func Declare(b *store.Bucket, properties map[string]any) error {
 	if properties["ObjectLockEnabled"] == true {
 		b.Documents["object-lock"] = []byte("<ObjectLockConfiguration xmlns=\"" + namespace + "\"><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>")
 	}
+	if conf := properties["ObjectLockConfiguration"]; conf != nil {
+		i := slices.IndexFunc(documents, func(d documentKind) bool { return d.name == "object-lock" })
+		if err := declareDocument(b, documents[i], conf); err != nil {
+			return fmt.Errorf("ObjectLockConfiguration: %w", err)
+		}
+	}
 	b.Tags = nil
 	for _, one := range listOf(properties["Tags"]) {
 		if b.Tags == nil {

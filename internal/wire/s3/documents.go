@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/wire"
@@ -32,12 +33,22 @@ var documents = []documentKind{
 	{name: "notification", root: "NotificationConfiguration", get: "GetBucketNotificationConfiguration", put: "PutBucketNotificationConfiguration", check: checkNotification},
 	{name: "encryption", root: "ServerSideEncryptionConfiguration", get: "GetBucketEncryption", put: "PutBucketEncryption", delete: "DeleteBucketEncryption", missing: "ServerSideEncryptionConfigurationNotFoundError", text: "The server side encryption configuration was not found"},
 	{name: "publicaccess", root: "PublicAccessBlockConfiguration", get: "GetPublicAccessBlock", put: "PutPublicAccessBlock", delete: "DeletePublicAccessBlock", missing: "NoSuchPublicAccessBlockConfiguration", text: "The public access block configuration was not found"},
-	{name: "ownership", root: "OwnershipControls", get: "GetBucketOwnershipControls", put: "PutBucketOwnershipControls", delete: "DeleteBucketOwnershipControls", missing: "OwnershipControlsNotFoundError", text: "The bucket ownership controls were not found"},
-	{name: "object-lock", root: "ObjectLockConfiguration", get: "GetObjectLockConfiguration", put: "PutObjectLockConfiguration", missing: "ObjectLockConfigurationNotFoundError", text: "Object Lock configuration does not exist for this bucket"},
+	{name: "ownership", root: "OwnershipControls", get: "GetBucketOwnershipControls", put: "PutBucketOwnershipControls", delete: "DeleteBucketOwnershipControls", missing: "OwnershipControlsNotFoundError", text: "The bucket ownership controls were not found", check: checkOwnership},
+	{name: "object-lock", root: "ObjectLockConfiguration", get: "GetObjectLockConfiguration", put: "PutObjectLockConfiguration", missing: "ObjectLockConfigurationNotFoundError", text: "Object Lock configuration does not exist for this bucket", check: checkObjectLock},
 	{name: "logging", root: "BucketLoggingStatus", get: "GetBucketLogging", put: "PutBucketLogging"},
 	{name: "accelerate", root: "AccelerateConfiguration", get: "GetBucketAccelerateConfiguration", put: "PutBucketAccelerateConfiguration"},
 	{name: "payment", root: "RequestPaymentConfiguration", get: "GetBucketRequestPayment", put: "PutBucketRequestPayment", empty: "<Payer>BucketOwner</Payer>"},
 	{name: "replication", get: "GetBucketReplication", delete: "DeleteBucketReplication", missing: "ReplicationConfigurationNotFoundError", text: "The replication configuration was not found"},
+}
+
+func checkOwnership(data []byte) error {
+	var in struct {
+		Rules []struct{ ObjectOwnership string } `xml:"Rule"`
+	}
+	if err := xml.Unmarshal(data, &in); err != nil || len(in.Rules) != 1 || !slices.Contains([]string{"BucketOwnerPreferred", "ObjectWriter", "BucketOwnerEnforced"}, in.Rules[0].ObjectOwnership) {
+		return malformedXML()
+	}
+	return nil
 }
 
 func (s *service) documentOperations(d documentKind) map[string]operation {

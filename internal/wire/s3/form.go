@@ -120,8 +120,11 @@ func (s *service) postForm(ctx context.Context, c *wire.Call) (*shape.Answer, er
 	if err != nil {
 		return nil, err
 	}
+	if err := s.lock(ctx, c, &meta); err != nil {
+		return nil, err
+	}
 	info, err := s.Objects.Put(ctx, keyOf(c), store.PutObject{
-		Body: io.LimitReader(f.file, most+1), ObjectMeta: meta, Algorithm: cl.algorithm, Event: s.eventOf(c, "ObjectCreated:Post"),
+		Body: io.LimitReader(f.file, most+1), ObjectMeta: meta, Algorithm: cl.kept(), Event: s.eventOf(c, "ObjectCreated:Post"),
 		Verify: func(sums store.ObjectSums) error {
 			if sums.Size > most {
 				return wire.Errorf("EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
@@ -259,7 +262,7 @@ func checkForm(raw []byte, fields map[string]string, bucket string, now time.Tim
 		return 0, 0, denied("Policy expired.")
 	}
 	most = store.MaxPart
-	covered := map[string]bool{"policy": true, "x-amz-signature": true, "file": true, "bucket": true, "awsaccesskeyid": true, "signature": true}
+	covered := map[string]bool{"policy": true, "x-amz-signature": true, "file": true, "awsaccesskeyid": true, "signature": true}
 	value := func(name string) string {
 		if name == "bucket" {
 			return bucket
@@ -280,6 +283,9 @@ func checkForm(raw []byte, fields map[string]string, bucket string, now time.Tim
 		case op == "starts-with" && !strings.HasPrefix(value(name), want):
 			return 0, 0, denied("Policy Condition failed: %s", conditionText(op, name, want))
 		}
+	}
+	if !covered["bucket"] { // it would be good for all
+		return 0, 0, denied("Extra input fields: bucket")
 	}
 	for name := range fields {
 		if !covered[name] && !strings.HasPrefix(name, "x-ignore-") {

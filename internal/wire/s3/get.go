@@ -49,6 +49,9 @@ func (b *body) Close() error {
 }
 
 func (s *service) getObject(ctx context.Context, c *wire.Call) (*shape.Answer, error) {
+	if err := readable(c); err != nil {
+		return nil, err
+	}
 	o, err := s.Objects.Open(ctx, keyOf(c), c.Query.Get("versionId"))
 	if err != nil {
 		if o != nil {
@@ -66,6 +69,9 @@ func (s *service) getObject(ctx context.Context, c *wire.Call) (*shape.Answer, e
 }
 
 func (s *service) headObject(ctx context.Context, c *wire.Call) (*shape.Answer, error) {
+	if err := readable(c); err != nil {
+		return nil, err
+	}
 	info, err := s.Objects.Head(ctx, keyOf(c), c.Query.Get("versionId"))
 	if err != nil {
 		return nil, err
@@ -75,6 +81,21 @@ func (s *service) headObject(ctx context.Context, c *wire.Call) (*shape.Answer, 
 	}
 	a, _, _, err := describe(c, info)
 	return a, err
+}
+
+// readable checks what is said before it is known whether the object is there.
+func readable(c *wire.Call) error {
+	if c.Query.Get("partNumber") != "" {
+		if _, err := partNumber(c); err != nil {
+			return err
+		}
+	}
+	for name := range c.Query {
+		if c.Claim == nil && strings.HasPrefix(name, "response-") {
+			return wire.Errorf("InvalidRequest", "Request specific response headers cannot be used for anonymous GET requests.")
+		}
+	}
+	return nil
 }
 
 // marked says that a deletion marker stands there.
@@ -268,19 +289,36 @@ func matches(list, etag string) bool {
 	})
 }
 
+// attributesOf are those that a request names.
+func attributesOf(c *wire.Call) (wanted []string, err error) {
+	for _, list := range c.Request.Header.Values("X-Amz-Object-Attributes") {
+		for one := range strings.SplitSeq(list, ",") {
+			if one = strings.TrimSpace(one); one == "" {
+				continue
+			}
+			if !slices.Contains([]string{"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"}, one) {
+				return nil, invalidArgument("x-amz-object-attributes", one, "Invalid attribute name specified.")
+			}
+			wanted = append(wanted, one)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil, wire.Errorf("InvalidRequest", "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty")
+	}
+	return wanted, nil
+}
+
 func (s *service) getAttributes(ctx context.Context, c *wire.Call) (*shape.Answer, error) {
+	wanted, err := attributesOf(c)
+	if err != nil {
+		return nil, err
+	}
 	info, err := s.Objects.Head(ctx, keyOf(c), c.Query.Get("versionId"))
 	if err != nil {
 		return nil, err
 	}
 	if info.Marker {
 		return nil, marked(c, info)
-	}
-	var wanted []string
-	for _, list := range c.Request.Header.Values("X-Amz-Object-Attributes") {
-		for one := range strings.SplitSeq(list, ",") {
-			wanted = append(wanted, strings.TrimSpace(one))
-		}
 	}
 	type part struct {
 		PartNumber int
@@ -345,8 +383,6 @@ func (s *service) getAttributes(ctx context.Context, c *wire.Call) (*shape.Answe
 			out.StorageClass = classOf(info)
 		case "ObjectSize":
 			out.ObjectSize = &info.Size
-		default:
-			return nil, invalidArgument("x-amz-object-attributes", name, "Invalid attribute name specified.")
 		}
 	}
 	if info.Version != store.NullVersion {

@@ -18,15 +18,24 @@ type lifecycleRule struct {
 		lifecycleFilter
 		And *lifecycleFilter
 	}
-	Expiration *struct {
-		Days                      int
-		Date                      string
-		ExpiredObjectDeleteMarker bool
-	}
+	Expiration                     *lifecycleExpiration
 	NoncurrentVersionExpiration    *struct{ NoncurrentDays, NewerNoncurrentVersions int }
 	AbortIncompleteMultipartUpload *struct{ DaysAfterInitiation int }
 	Transition                     []struct{}
 	NoncurrentVersionTransition    []struct{}
+}
+
+type lifecycleExpiration struct {
+	Days                      *int
+	Date                      string
+	ExpiredObjectDeleteMarker bool
+}
+
+func (e *lifecycleExpiration) days() int {
+	if e.Days == nil {
+		return 0
+	}
+	return *e.Days
 }
 
 type lifecycleFilter struct {
@@ -40,36 +49,83 @@ type lifecycleConfiguration struct {
 	Rules []lifecycleRule `xml:"Rule"`
 }
 
+// checkLifecycle checks a configuration: S3 API, "PutBucketLifecycleConfiguration"; S3 guide, "Lifecycle configuration elements".
 func checkLifecycle(data []byte) error {
 	var in lifecycleConfiguration
-	if err := xml.Unmarshal(data, &in); err != nil || len(in.Rules) == 0 {
+	if err := xml.Unmarshal(data, &in); err != nil || len(in.Rules) == 0 || len(in.Rules) > 1000 {
 		return malformedXML()
 	}
 	ids := map[string]bool{}
-	for _, r := range in.Rules {
-		if r.Status != "Enabled" && r.Status != "Disabled" {
-			return malformedXML()
-		}
-		if len(r.ID) > 255 {
-			return invalidArgument("ID", r.ID, "ID length should not exceed allowed limit of 255")
-		}
+	for i := range in.Rules {
+		r := &in.Rules[i]
 		if r.ID != "" && ids[r.ID] {
 			return invalidArgument("ID", r.ID, "Rule ID must be unique. Found same ID for more than one rule")
 		}
 		ids[r.ID] = true
-		if r.Expiration == nil && r.NoncurrentVersionExpiration == nil && r.AbortIncompleteMultipartUpload == nil && r.Transition == nil && r.NoncurrentVersionTransition == nil {
-			return wire.Errorf("InvalidRequest", "At least one action needs to be specified in a rule")
+		if err := r.check(); err != nil {
+			return err
 		}
-		if e := r.Expiration; e != nil {
-			if e.Date == "" && !e.ExpiredObjectDeleteMarker && e.Days <= 0 {
-				return invalidArgument("Days", fmt.Sprint(e.Days), "'Days' for Expiration action must be a positive integer")
-			}
-			if e.Date != "" {
-				if _, err := time.Parse(time.RFC3339, e.Date); err != nil {
-					return malformedXML()
-				}
-			}
+	}
+	return nil
+}
+
+func (r *lifecycleRule) check() error {
+	if r.Status != "Enabled" && r.Status != "Disabled" {
+		return malformedXML()
+	}
+	if len(r.ID) > 255 {
+		return invalidArgument("ID", r.ID, "ID length should not exceed allowed limit of 255")
+	}
+	if r.Expiration == nil && r.NoncurrentVersionExpiration == nil && r.AbortIncompleteMultipartUpload == nil && r.Transition == nil && r.NoncurrentVersionTransition == nil {
+		return wire.Errorf("InvalidRequest", "At least one action needs to be specified in a rule")
+	}
+	f := r.filter()
+	if r.Filter != nil && (r.Prefix != "" || r.Filter.And == nil && f.conditions() > 1 || r.Filter.And != nil && r.Filter.conditions() > 0) {
+		return malformedXML() // a filter has one condition, or an And of several
+	}
+	if f.ObjectSizeGreaterThan != nil && f.ObjectSizeLessThan != nil && *f.ObjectSizeGreaterThan >= *f.ObjectSizeLessThan {
+		return wire.Errorf("InvalidRequest", "'ObjectSizeLessThan' has to be a value greater than 'ObjectSizeGreaterThan'.")
+	}
+	if _, err := tagMap(f.Tag, 10); err != nil {
+		return err
+	}
+	bySize := f.ObjectSizeGreaterThan != nil || f.ObjectSizeLessThan != nil
+	if a := r.AbortIncompleteMultipartUpload; a != nil {
+		switch {
+		case len(f.Tag) > 0:
+			return wire.Errorf("InvalidRequest", "AbortIncompleteMultipartUpload cannot be specified with Tags")
+		case bySize:
+			return wire.Errorf("InvalidRequest", "AbortIncompleteMultipartUpload cannot be specified with Object Size")
+		case a.DaysAfterInitiation <= 0:
+			return invalidArgument("DaysAfterInitiation", fmt.Sprint(a.DaysAfterInitiation), "'DaysAfterInitiation' for AbortIncompleteMultipartUpload action must be a positive integer")
 		}
+	}
+	if n := r.NoncurrentVersionExpiration; n != nil && n.NoncurrentDays <= 0 {
+		return invalidArgument("NoncurrentDays", fmt.Sprint(n.NoncurrentDays), "'NoncurrentDays' for NoncurrentVersionExpiration action must be a positive integer")
+	}
+	if r.Expiration == nil {
+		return nil
+	}
+	return r.checkExpiration(f)
+}
+
+func (r *lifecycleRule) checkExpiration(f lifecycleFilter) error {
+	e := r.Expiration
+	switch {
+	case e.Date != "" && e.Days != nil, e.ExpiredObjectDeleteMarker && (e.Date != "" || e.Days != nil):
+		return malformedXML() // one of the three
+	case e.ExpiredObjectDeleteMarker && len(f.Tag) > 0:
+		return wire.Errorf("InvalidRequest", "ExpiredObjectDeleteMarker cannot be specified with Tags.")
+	case e.Date != "":
+		t, err := time.Parse(time.RFC3339, e.Date)
+		if err != nil {
+			return malformedXML()
+		}
+		if !t.Equal(t.UTC().Truncate(24 * time.Hour)) {
+			return invalidArgument("Date", e.Date, "'Date' must be at midnight GMT")
+		}
+	case !e.ExpiredObjectDeleteMarker && e.days() <= 0:
+		return invalidArgument("Days", fmt.Sprint(e.days()), "'Days' for Expiration action must be a positive integer")
 	}
 	return nil
 }
@@ -83,6 +139,17 @@ func (r *lifecycleRule) filter() lifecycleFilter {
 		}
 	}
 	return f
+}
+
+// conditions counts what it asks for.
+func (f lifecycleFilter) conditions() int {
+	n := len(f.Tag)
+	for _, is := range []bool{f.Prefix != "", f.ObjectSizeGreaterThan != nil, f.ObjectSizeLessThan != nil} {
+		if is {
+			n++
+		}
+	}
+	return n
 }
 
 func (f lifecycleFilter) fits(o store.ObjectInfo) bool {
@@ -200,7 +267,7 @@ func (e *expirer) look(ctx context.Context, o store.ObjectInfo) error {
 	e.versions++
 	e.last = o
 	if o.Latest {
-		if x := e.rule.Expiration; x != nil && !o.Marker && e.filter.fits(o) && e.expired(o, x.Days, x.Date) {
+		if x := e.rule.Expiration; x != nil && !o.Marker && e.filter.fits(o) && e.expired(o, x.days(), x.Date) {
 			return e.delete(ctx, o, "")
 		}
 		return nil
@@ -224,10 +291,13 @@ func (e *expirer) expired(o store.ObjectInfo, days int, date string) bool {
 	return days > 0 && !e.now.Before(due(o.Modified, days))
 }
 
-// end looks at a key as a whole: a marker that marks nothing goes.
+// end looks at a key as a whole: a marker that marks nothing goes, at once or when it is as old as what expires.
 func (e *expirer) end(ctx context.Context) error {
 	x := e.rule.Expiration
-	if x == nil || !x.ExpiredObjectDeleteMarker || e.versions != 1 || !e.last.Marker || !strings.HasPrefix(e.last.Key, e.filter.Prefix) {
+	if x == nil || e.versions != 1 || !e.last.Marker || len(e.filter.Tag) > 0 || !strings.HasPrefix(e.last.Key, e.filter.Prefix) {
+		return nil
+	}
+	if !x.ExpiredObjectDeleteMarker && !e.expired(e.last, x.days(), x.Date) {
 		return nil
 	}
 	return e.delete(ctx, e.last, e.last.Version)

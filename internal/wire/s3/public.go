@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/xml"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
-	"strings"
+	"time"
 
+	"github.com/ebb-run/ebb/internal/policy"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/wire"
 	"github.com/ebb-run/ebb/internal/wire/shape"
@@ -15,121 +18,114 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// policy is the part of a bucket's policy that says what is public.
-type policy struct {
-	Statement oneOrMore[statement]
+// statements are those of a bucket's policy.
+type statements []map[string]any
+
+// readPolicy reads a bucket's policy.
+func readPolicy(data []byte) (statements, error) {
+	var doc struct{ Statement json.RawMessage }
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return nil, malformedPolicy("Policies must be valid JSON and the first byte must be '{'")
+	}
+	var list statements
+	var one map[string]any
+	if json.Unmarshal(doc.Statement, &one) == nil && one != nil {
+		list = statements{one}
+	} else if json.Unmarshal(doc.Statement, &list) != nil || len(list) == 0 {
+		return nil, malformedPolicy("Missing required field Statement")
+	}
+	for _, st := range list {
+		for _, field := range []string{"Effect", "Principal", "Action", "Resource"} {
+			if st[field] == nil && (field == "Effect" || st["Not"+field] == nil) {
+				return nil, malformedPolicy("Missing required field %s", field)
+			}
+		}
+		if e := st["Effect"]; e != "Allow" && e != "Deny" {
+			return nil, malformedPolicy("Invalid effect: %v", e)
+		}
+	}
+	return list, nil
 }
 
-type statement struct {
-	Effect                 string
-	Principal              json.RawMessage
-	NotPrincipal           json.RawMessage
-	Action, Resource       oneOrMore[string]
-	NotAction, NotResource oneOrMore[string]
-	Condition              map[string]any
-}
-
-// oneOrMore is a value or a list of them, as policies write both.
-type oneOrMore[T any] []T
-
-// UnmarshalJSON reads either.
-func (o *oneOrMore[T]) UnmarshalJSON(data []byte) error {
-	var list []T
-	if json.Unmarshal(data, &list) == nil {
-		*o = list
-		return nil
-	}
-	var one T
-	if err := json.Unmarshal(data, &one); err != nil {
-		return err
-	}
-	*o = []T{one}
-	return nil
+func malformedPolicy(format string, args ...any) *wire.Error {
+	return wire.Errorf("MalformedPolicy", format, args...)
 }
 
 func checkPolicy(data []byte) error {
-	var p policy
-	if err := json.Unmarshal(data, &p); err != nil || len(p.Statement) == 0 {
-		return wire.Errorf("MalformedPolicy", "Missing required field Statement")
+	list, err := readPolicy(data)
+	if err != nil {
+		return err
 	}
-	for _, st := range p.Statement {
-		switch {
-		case st.Effect != "Allow" && st.Effect != "Deny":
-			return wire.Errorf("MalformedPolicy", "Invalid effect: %s", st.Effect)
-		case st.Principal == nil && st.NotPrincipal == nil:
-			return wire.Errorf("MalformedPolicy", "Missing required field Principal")
-		case st.Action == nil && st.NotAction == nil:
-			return wire.Errorf("MalformedPolicy", "Missing required field Action")
-		case st.Resource == nil && st.NotResource == nil:
-			return wire.Errorf("MalformedPolicy", "Missing required field Resource")
-		}
+	if _, err := policy.Parse(list); err != nil {
+		return malformedPolicy("%s", err)
 	}
 	return nil
 }
 
 // everybody says whether a principal is anyone.
-func everybody(raw json.RawMessage) bool {
-	var one string
-	if json.Unmarshal(raw, &one) == nil {
-		return one == "*"
+func everybody(principal any) bool {
+	if m, ok := principal.(map[string]any); ok {
+		principal = m["AWS"]
 	}
-	var m map[string]oneOrMore[string]
-	if json.Unmarshal(raw, &m) != nil {
-		return false
-	}
-	for _, p := range m["AWS"] {
-		if p == "*" {
-			return true
-		}
-	}
-	return false
+	list, ok := principal.([]any)
+	return principal == "*" || ok && slices.Contains(list, any("*"))
 }
 
-// wild says whether a text fits a pattern of policies: * for any run, ? for any one.
-func wild(pattern, text string) bool {
-	p, t, star, mark := 0, 0, -1, 0
-	for t < len(text) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, mark = p, t
-			p++
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == text[t]):
-			p++
-			t++
-		case star >= 0:
-			mark++
-			p, t = star+1, mark
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[p:], "*") == ""
+// public is a statement that lets anyone do something, whatever the request.
+func (s statements) public() bool {
+	return slices.ContainsFunc(s, func(st map[string]any) bool {
+		conditions, _ := st["Condition"].(map[string]any)
+		return st["Effect"] == "Allow" && everybody(st["Principal"]) && len(conditions) == 0
+	})
 }
 
-// allows says whether the policy lets anyone do something. A statement whose conditions would have to be looked at allows nothing; one that
-// may deny does.
-func (p policy) allows(action, resource string) bool {
-	allowed := false
-	for _, st := range p.Statement {
-		hit := false
-		for _, a := range st.Action {
-			for _, r := range st.Resource {
-				hit = hit || wild(strings.ToLower(a), strings.ToLower(action)) && wild(r, resource)
-			}
+// forEverybody is the part of a policy that is about those whom it does not name.
+func (s statements) forEverybody() (policy.Policy, error) {
+	var list statements
+	for _, st := range s {
+		if not, ok := st["NotPrincipal"]; ok && st["Effect"] == "Deny" && !everybody(not) || everybody(st["Principal"]) {
+			list = append(list, st)
 		}
-		if st.Effect == "Deny" && (hit || st.NotAction != nil || st.NotResource != nil) && (st.NotPrincipal != nil || everybody(st.Principal)) {
-			return false
-		}
-		allowed = allowed || hit && st.Effect == "Allow" && everybody(st.Principal) && len(st.Condition) == 0
 	}
-	return allowed
+	return policy.Parse(list)
 }
 
-func policyOf(b store.Bucket) (p policy) {
-	if data := b.Documents["policy"]; data == nil || json.Unmarshal(data, &p) != nil {
-		return policy{}
+func statementsOf(b store.Bucket) statements {
+	data := b.Documents["policy"]
+	if data == nil {
+		return nil
 	}
-	return p
+	list, err := readPolicy(data)
+	if err != nil {
+		return nil // of what was put before it was read as it is now
+	}
+	return list
+}
+
+// saysPolicy gives what a bucket's policy says of anyone who does what a request is for.
+func saysPolicy(c *wire.Call, b store.Bucket, about wire.Subject) policy.Effect {
+	p, err := statementsOf(b).forEverybody()
+	if err != nil {
+		return policy.Deny // it may hold something that denies
+	}
+	context := map[string][]string{
+		"aws:currenttime": {c.Now.UTC().Format(time.RFC3339)}, "aws:epochtime": {strconv.FormatInt(c.Now.Unix(), 10)}, "aws:sourceip": {sourceIP(c)},
+		"aws:securetransport": {strconv.FormatBool(c.Request.TLS != nil)}, "aws:principaltype": {"Anonymous"},
+	}
+	for key, name := range map[string]string{"aws:useragent": "User-Agent", "aws:referer": "Referer"} {
+		if v := header(c, name); v != "" {
+			context[key] = []string{v}
+		}
+	}
+	maps.Copy(context, about.Context)
+	return p.Decide(policy.Request{Action: about.Action, Resource: about.Resource, Context: context}).Effect
+}
+
+// opens says whether anyone may do what a request is for, by a bucket's policy or, where that does not deny it, by an ACL.
+func opens(c *wire.Call, b store.Bucket, about wire.Subject, byACL bool) bool {
+	noACL, noPolicy := blocks(b)
+	says := saysPolicy(c, b, about)
+	return says != policy.Deny && (says == policy.Allow && !noPolicy || byACL && !noACL)
 }
 
 // blocks says what a bucket's public access block turns off.
@@ -141,27 +137,9 @@ func blocks(b store.Bucket) (acls, policies bool) {
 	return in.IgnorePublicAcls, in.RestrictPublicBuckets
 }
 
-// publicAction is what a policy has to allow anyone for an operation to run without a signature; "" where none does.
-func publicAction(c *wire.Call) string {
-	switch c.Operation {
-	case "GetObject", "HeadObject":
-		if c.Query.Get("versionId") != "" {
-			return "s3:GetObjectVersion"
-		}
-		return "s3:GetObject"
-	case "ListObjects", "ListObjectsV2", "HeadBucket":
-		return "s3:ListBucket"
-	case "ListObjectVersions":
-		return "s3:ListBucketVersions"
-	case "PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload":
-		return "s3:PutObject"
-	case "DeleteObject":
-		if c.Query.Get("versionId") != "" {
-			return "s3:DeleteObjectVersion"
-		}
-		return "s3:DeleteObject"
-	}
-	return ""
+// unsigned are the operations that may run without a signature, where the bucket lets anyone.
+var unsigned = []string{
+	"GetObject", "HeadObject", "ListObjects", "ListObjectsV2", "HeadBucket", "ListObjectVersions", "PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "DeleteObject",
 }
 
 // openTo says whether a canned ACL lets anyone do something.
@@ -177,18 +155,17 @@ func openTo(canned, action string) bool {
 
 // public refuses what is not for everybody, where nobody has signed.
 func (s *service) public(ctx context.Context, c *wire.Call) error {
-	action := publicAction(c)
-	if action == "" {
+	if !slices.Contains(unsigned, c.Operation) {
 		return nil // the operation has its own rule
 	}
+	about := subjects(c, nil)[0]
+	action := about.Action
 	b, err := s.Objects.Bucket(ctx, bucketOf(c))
 	if err != nil {
 		return err
 	}
-	resource := "arn:aws:s3:::" + b.Name
 	canned := string(b.Documents["acl"])
-	if key, ok := c.Labels["Key"]; ok {
-		resource += "/" + key
+	if _, ok := c.Labels["Key"]; ok {
 		if canned != "public-read-write" || action == "s3:GetObject" {
 			canned = ""
 		}
@@ -196,8 +173,7 @@ func (s *service) public(ctx context.Context, c *wire.Call) error {
 			canned = info.Headers[aclHeader]
 		}
 	}
-	noACL, noPolicy := blocks(b)
-	if !noPolicy && policyOf(b).allows(action, resource) || !noACL && openTo(canned, action) {
+	if opens(c, b, about, openTo(canned, action)) {
 		return nil
 	}
 	return accessDenied()
@@ -211,13 +187,9 @@ func (s *service) getPolicyStatus(ctx context.Context, c *wire.Call) (*shape.Ans
 	if b.Documents["policy"] == nil {
 		return nil, wire.Errorf("NoSuchBucketPolicy", "The bucket policy does not exist").With(http.StatusNotFound)
 	}
-	isPublic := false
-	for _, st := range policyOf(b).Statement {
-		isPublic = isPublic || st.Effect == "Allow" && everybody(st.Principal) && len(st.Condition) == 0
-	}
 	return document(struct {
 		XMLName xml.Name `xml:"PolicyStatus"`
 		root
 		IsPublic bool
-	}{root: ns, IsPublic: isPublic})
+	}{root: ns, IsPublic: statementsOf(b).public()})
 }

@@ -3,6 +3,7 @@ package s3
 import (
 	"context"
 	"encoding/base64"
+	"encoding/xml"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -53,6 +54,9 @@ func metaOf(c *wire.Call) (store.ObjectMeta, error) {
 		if class == "STANDARD" {
 			delete(m.Headers, "x-amz-storage-class")
 		}
+	}
+	if to := m.Headers["x-amz-website-redirect-location"]; to != "" && !strings.HasPrefix(to, "/") && !strings.HasPrefix(to, "http://") && !strings.HasPrefix(to, "https://") {
+		return m, wire.Errorf("InvalidRedirectLocation", "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.")
 	}
 	if header(c, "X-Amz-Server-Side-Encryption-Customer-Algorithm") != "" {
 		return m, wire.Errorf("NotImplemented", "ebb does not have encryption with a client's key (SSE-C)").With(http.StatusNotImplemented)
@@ -111,7 +115,10 @@ func headerTags(text string) (map[string]string, error) {
 
 // lockOf reads the lock that a request puts on an object.
 func lockOf(c *wire.Call, m *store.ObjectMeta) error {
-	m.Hold = header(c, "X-Amz-Object-Lock-Legal-Hold") == "ON"
+	hold := header(c, "X-Amz-Object-Lock-Legal-Hold")
+	if m.Hold = hold == "ON"; hold != "" && hold != "ON" && hold != "OFF" {
+		return invalidArgument("x-amz-object-lock-legal-hold", hold, "Legal Hold must be either of 'ON' or 'OFF'")
+	}
 	mode, until := header(c, "X-Amz-Object-Lock-Mode"), header(c, "X-Amz-Object-Lock-Retain-Until-Date")
 	if (mode == "") != (until == "") {
 		return invalidArgument("x-amz-object-lock-mode", mode, "x-amz-object-lock-retain-until-date and x-amz-object-lock-mode must both be supplied")
@@ -122,9 +129,68 @@ func lockOf(c *wire.Call, m *store.ObjectMeta) error {
 	return setRetention(m, mode, until, c.Now)
 }
 
+// defaultLock is what a bucket's configuration has for new objects.
+type defaultLock struct {
+	ObjectLockEnabled string
+	Rule              *struct {
+		DefaultRetention *struct {
+			Mode        string
+			Days, Years *int
+		}
+	}
+}
+
+func checkObjectLock(data []byte) error {
+	var in defaultLock
+	if err := xml.Unmarshal(data, &in); err != nil || in.ObjectLockEnabled != "Enabled" {
+		return malformedXML()
+	}
+	if in.Rule == nil {
+		return nil
+	}
+	d := in.Rule.DefaultRetention
+	if d == nil || d.Mode != "GOVERNANCE" && d.Mode != "COMPLIANCE" || (d.Days == nil) == (d.Years == nil) {
+		return malformedXML()
+	}
+	for name, n := range map[string]*int{"Days": d.Days, "Years": d.Years} {
+		if n != nil && *n <= 0 {
+			return invalidArgument(name, itoa(*n), "Default retention period must be a positive integer value.")
+		}
+		if n != nil && *n > map[string]int{"Days": 36500, "Years": 100}[name] {
+			return invalidArgument(name, itoa(*n), "Default retention period too large.")
+		}
+	}
+	return nil
+}
+
+// lock gives a new object the lock that its bucket has for those that come without one, and refuses one where the bucket locks nothing.
+func (s *service) lock(ctx context.Context, c *wire.Call, m *store.ObjectMeta) error {
+	b, err := s.Objects.Bucket(ctx, bucketOf(c))
+	if err != nil {
+		return err
+	}
+	data := b.Documents["object-lock"]
+	if data == nil && (m.Mode != "" || header(c, "X-Amz-Object-Lock-Legal-Hold") != "") {
+		return wire.Errorf("InvalidRequest", "Bucket is missing Object Lock Configuration")
+	}
+	var in defaultLock
+	if data == nil || m.Mode != "" || xml.Unmarshal(data, &in) != nil || in.Rule == nil || in.Rule.DefaultRetention == nil {
+		return nil
+	}
+	d := in.Rule.DefaultRetention
+	m.Mode, m.Until = d.Mode, c.Now.UTC()
+	if d.Days != nil {
+		m.Until = m.Until.AddDate(0, 0, *d.Days)
+	}
+	if d.Years != nil {
+		m.Until = m.Until.AddDate(*d.Years, 0, 0)
+	}
+	return nil
+}
+
 func setRetention(m *store.ObjectMeta, mode, until string, now time.Time) error {
 	if mode != "GOVERNANCE" && mode != "COMPLIANCE" {
-		return wire.Errorf("InvalidRequest", "Unknown wormMode directive.")
+		return invalidArgument("x-amz-object-lock-mode", mode, "Unknown wormMode directive.")
 	}
 	t, err := time.Parse(time.RFC3339, until)
 	if err != nil {
@@ -151,11 +217,15 @@ func conditionOf(c *wire.Call) (store.ObjectCondition, error) {
 func unquoted(etag string) string { return strings.Trim(strings.TrimSpace(etag), `"`) }
 
 func (s *service) eventOf(c *wire.Call, name string) store.ObjectEvent {
-	ip := "127.0.0.1" // of functions, whose connections have no address
+	return store.ObjectEvent{Name: name, Principal: "AWS:" + c.Caller.UserID, Request: c.RequestID, SourceIP: sourceIP(c)}
+}
+
+// sourceIP is where a request comes from.
+func sourceIP(c *wire.Call) string {
 	if at, err := netip.ParseAddrPort(c.Request.RemoteAddr); err == nil {
-		ip = at.Addr().String()
+		return at.Addr().String()
 	}
-	return store.ObjectEvent{Name: name, Principal: "AWS:" + c.Caller.UserID, Request: c.RequestID, SourceIP: ip}
+	return "127.0.0.1" // of functions, whose connections have no address
 }
 
 func (s *service) putObject(ctx context.Context, c *wire.Call) (*shape.Answer, error) {
@@ -177,8 +247,11 @@ func (s *service) putObject(ctx context.Context, c *wire.Call) (*shape.Answer, e
 	if c.Length > store.MaxPart {
 		return nil, store.ErrObjectTooLarge
 	}
+	if err := s.lock(ctx, c, &meta); err != nil {
+		return nil, err
+	}
 	info, err := s.Objects.Put(ctx, keyOf(c), store.PutObject{
-		Body: c.Stream, ObjectMeta: meta, Algorithm: cl.algorithm, Condition: cond, Event: s.eventOf(c, "ObjectCreated:Put"),
+		Body: c.Stream, ObjectMeta: meta, Algorithm: cl.kept(), Condition: cond, Event: s.eventOf(c, "ObjectCreated:Put"),
 		Verify: func(sums store.ObjectSums) error { return cl.verify(c, sums) },
 	})
 	if err != nil {

@@ -234,7 +234,7 @@ func render(c *wire.Call, e *wire.Error) *shape.Answer {
 		return websiteError(c, e, status)
 	}
 	var b strings.Builder
-	b.WriteString(xml.Header + "<Error><Code>" + shape.XMLText(e.Code) + "</Code><Message>" + errorText.Replace(e.Message) + "</Message>")
+	b.WriteString(xml.Header + "<Error><Code>" + shape.XMLText(e.Code) + "</Code><Message>" + errorText.Replace(shape.Readable(e.Message)) + "</Message>")
 	for _, k := range sortedKeys(e.Fields) {
 		if v, ok := e.Fields[k].(string); ok {
 			b.WriteString("<" + k + ">" + shape.XMLText(v) + "</" + k + ">")

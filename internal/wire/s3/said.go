@@ -141,6 +141,9 @@ func (s *service) putRetention(ctx context.Context, c *wire.Call) (*shape.Answer
 	if err := readXML(c, &in); err != nil {
 		return nil, err
 	}
+	if in.Mode != "" && in.Mode != "GOVERNANCE" && in.Mode != "COMPLIANCE" {
+		return nil, malformedXML()
+	}
 	if err := s.locking(ctx, c); err != nil {
 		return nil, err
 	}

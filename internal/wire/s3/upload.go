@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/ebb-run/ebb/internal/checksum"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/wire"
 	"github.com/ebb-run/ebb/internal/wire/shape"
@@ -37,11 +38,13 @@ func (s *service) createUpload(ctx context.Context, c *wire.Call) (*shape.Answer
 	if err != nil {
 		return nil, err
 	}
-	u := store.CreateUpload{ObjectMeta: meta, Algorithm: store.Algorithm(strings.ToUpper(header(c, "X-Amz-Checksum-Algorithm")))}
-	if u.Algorithm != "" && u.Algorithm.New() == nil {
-		return nil, wire.Errorf("InvalidRequest", "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]")
+	u := store.CreateUpload{ObjectMeta: meta}
+	if u.Algorithm, err = namedAlgorithm(c); err != nil {
+		return nil, err
 	}
 	switch kind := strings.ToUpper(header(c, "X-Amz-Checksum-Type")); {
+	case kind == "" && u.Algorithm == "":
+		u.Algorithm, u.Implied = implied, true
 	case kind == "":
 		u.Composite = u.Algorithm != store.CRC64NVME
 	case u.Algorithm == "":
@@ -52,11 +55,14 @@ func (s *service) createUpload(ctx context.Context, c *wire.Call) (*shape.Answer
 	default:
 		return nil, wire.Errorf("InvalidRequest", "The %s checksum type cannot be used with the %s checksum algorithm.", kind, strings.ToLower(string(u.Algorithm)))
 	}
+	if err := s.lock(ctx, c, &u.ObjectMeta); err != nil {
+		return nil, err
+	}
 	up, err := s.Objects.CreateUpload(ctx, keyOf(c), u)
 	if err != nil {
 		return nil, err
 	}
-	if u.Algorithm != "" {
+	if !u.Implied {
 		c.Header.Set("X-Amz-Checksum-Algorithm", string(u.Algorithm))
 		c.Header.Set("X-Amz-Checksum-Type", checksumType(store.Checksum{Composite: u.Composite}))
 	}
@@ -87,10 +93,14 @@ func (s *service) putPart(ctx context.Context, c *wire.Call) (*shape.Answer, err
 	if err != nil {
 		return nil, err
 	}
-	if u.Algorithm != "" && cl.algorithm != "" && u.Algorithm != cl.algorithm {
+	if asked, _ := askedOf(u); asked != "" && cl.algorithm != "" && asked != cl.algorithm {
 		return nil, wire.Errorf("InvalidRequest", "Checksum Type mismatch occurred, expected checksum Type: %s, actual checksum Type: %s", strings.ToLower(string(u.Algorithm)), strings.ToLower(string(cl.algorithm)))
 	}
-	part, err := s.Objects.PutPart(ctx, keyOf(c), u.ID, number, store.PutPart{Body: c.Stream, Algorithm: cl.algorithm, Verify: func(sums store.ObjectSums) error { return cl.verify(c, sums) }})
+	var counted string
+	part, err := s.Objects.PutPart(ctx, keyOf(c), u.ID, number, store.PutPart{Body: c.Stream, Algorithm: cl.algorithm, Verify: func(sums store.ObjectSums) error {
+		counted = sums.Checksum
+		return cl.verify(c, sums)
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -100,9 +110,17 @@ func (s *service) putPart(ctx context.Context, c *wire.Call) (*shape.Answer, err
 		cl.algorithm = u.Algorithm
 	}
 	if cl.algorithm != "" {
-		a.Header.Set(checksumHeader(cl.algorithm), part.Checksum)
+		a.Header.Set(checksumHeader(cl.algorithm), counted)
 	}
 	return a, nil
+}
+
+// askedOf gives the checksum that was asked for when an upload began, and its type; "" for none.
+func askedOf(u store.Upload) (a store.Algorithm, kind string) {
+	if u.Algorithm == "" || u.Implied {
+		return "", ""
+	}
+	return u.Algorithm, checksumType(store.Checksum{Composite: u.Composite})
 }
 
 // completePart is one that a request names.
@@ -129,6 +147,11 @@ func (s *service) completeUpload(ctx context.Context, c *wire.Call) (*shape.Answ
 	cond, err := conditionOf(c)
 	if err != nil {
 		return nil, err
+	}
+	if kind := strings.ToUpper(header(c, "X-Amz-Checksum-Type")); kind != "" {
+		if asked, was := askedOf(u); asked != "" && kind != was {
+			return nil, wire.Errorf("InvalidRequest", "The upload was created using the %s checksum mode. The complete request must use the same checksum mode.", was)
+		}
 	}
 	done := store.CompleteUpload{Condition: cond, Event: s.eventOf(c, "ObjectCreated:CompleteMultipartUpload")}
 	for i := range in.Parts {
@@ -164,7 +187,7 @@ func completes(c *wire.Call, info store.ObjectInfo) error {
 	if text := header(c, "X-Amz-Mp-Object-Size"); text != "" && text != strconv.FormatInt(info.Size, 10) {
 		return wire.Errorf("InvalidRequest", "The provided 'x-amz-mp-object-size' header does not match what was computed.")
 	}
-	for _, a := range algorithms {
+	for _, a := range checksum.All() {
 		value := header(c, checksumHeader(a))
 		if value == "" {
 			continue
@@ -235,10 +258,9 @@ func (s *service) listParts(ctx context.Context, c *wire.Call) (*shape.Answer, e
 		ChecksumType         string `xml:",omitempty"`
 		Parts                []part `xml:"Part"`
 	}{root: ns, Bucket: c.Labels["Bucket"], Key: l.encode(c.Labels["Key"]), UploadID: u.ID, Initiator: ownerOf(c), Owner: ownerOf(c),
-		StorageClass: classOf(store.ObjectInfo{ObjectMeta: u.ObjectMeta}), PartNumberMarker: after, MaxParts: l.most, IsTruncated: more, ChecksumAlgorithm: string(u.Algorithm)}
-	if u.Algorithm != "" {
-		out.ChecksumType = checksumType(store.Checksum{Composite: u.Composite})
-	}
+		StorageClass: classOf(store.ObjectInfo{ObjectMeta: u.ObjectMeta}), PartNumberMarker: after, MaxParts: l.most, IsTruncated: more}
+	asked, kind := askedOf(u)
+	out.ChecksumAlgorithm, out.ChecksumType = string(asked), kind
 	for _, p := range parts {
 		out.NextPartNumberMarker = p.Number
 		out.Parts = append(out.Parts, part{p.Number, stamp(p.Modified), `"` + p.ETag + `"`, p.Size, fieldsOf(u.Algorithm, p.Checksum)})
@@ -285,11 +307,8 @@ func (s *service) listUploads(ctx context.Context, c *wire.Call) (*shape.Answer,
 		out.NextKeyMarker, out.NextUploadIDMarker = l.encode(list.NextKey), list.NextID
 	}
 	for _, u := range list.Uploads {
-		one := upload{l.encode(u.Key), u.ID, ownerOf(c), ownerOf(c), classOf(store.ObjectInfo{ObjectMeta: u.ObjectMeta}), stamp(u.Created), string(u.Algorithm), ""}
-		if u.Algorithm != "" {
-			one.ChecksumType = checksumType(store.Checksum{Composite: u.Composite})
-		}
-		out.Upload = append(out.Upload, one)
+		asked, kind := askedOf(u)
+		out.Upload = append(out.Upload, upload{l.encode(u.Key), u.ID, ownerOf(c), ownerOf(c), classOf(store.ObjectInfo{ObjectMeta: u.ObjectMeta}), stamp(u.Created), string(asked), kind})
 	}
 	return document(out)
 }

@@ -7,6 +7,7 @@ import (
 	"html"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/ebb-run/ebb/internal/store"
@@ -39,11 +40,49 @@ func checkWebsite(data []byte) error {
 	if strings.Contains(in.IndexDocument.Suffix, "/") {
 		return invalidArgument("IndexDocument", in.IndexDocument.Suffix, "The IndexDocument Suffix is not well formed")
 	}
+	if len(in.RoutingRules) > 50 {
+		return wire.Errorf("InvalidRequest", "%d routing rules provided, the number of routing rules in a website configuration is limited to 50.", len(in.RoutingRules))
+	}
+	if to := in.RedirectAllRequestsTo; to != nil {
+		if in.IndexDocument.Suffix != "" || in.ErrorDocument.Key != "" || len(in.RoutingRules) > 0 || to.HostName == "" {
+			return malformedXML() // it stands alone
+		}
+		return to.check()
+	}
+	for i := range in.RoutingRules {
+		r := &in.RoutingRules[i]
+		if r.Redirect == (redirect{}) {
+			return malformedXML()
+		}
+		if code := r.Condition.HttpErrorCodeReturnedEquals; code != "" && (len(code) != 3 || code[0] != '4' && code[0] != '5') {
+			return wire.Errorf("InvalidRequest", "The provided HTTP error code (%s) is not valid. Valid codes are 4XX or 5XX.", code)
+		}
+		if err := r.Redirect.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r redirect) check() error {
+	switch {
+	case r.Protocol != "" && r.Protocol != "http" && r.Protocol != "https":
+		return wire.Errorf("InvalidRequest", "Invalid protocol, protocol can be http or https. If not defined the protocol will be selected automatically.")
+	case r.ReplaceKeyWith != "" && r.ReplaceKeyPrefixWith != "":
+		return wire.Errorf("InvalidRequest", "You can only define ReplaceKeyPrefix or ReplaceKey but not both.")
+	case r.HttpRedirectCode != "" && !slices.Contains([]string{"301", "302", "303", "304", "305", "307", "308"}, r.HttpRedirectCode):
+		return wire.Errorf("InvalidRequest", "The provided HTTP redirect code (%s) is not valid. Valid codes are 3XX except 300.", r.HttpRedirectCode)
+	}
 	return nil
 }
 
 // website answers as the website endpoint of a bucket: S3 guide, "Hosting a static website".
 func (s *service) website(ctx context.Context, c *wire.Call) (*shape.Answer, error) {
+	if m := c.Request.Method; m != http.MethodGet && m != http.MethodHead {
+		e := wire.Errorf("MethodNotAllowed", "The specified method is not allowed against this resource.").With(http.StatusMethodNotAllowed)
+		e.Fields = map[string]any{"Method": m, "ResourceType": "OBJECT"}
+		return nil, e
+	}
 	b, err := s.Objects.Bucket(ctx, bucketOf(c))
 	if err != nil {
 		return nil, err
@@ -114,9 +153,7 @@ func (s *service) page(ctx context.Context, c *wire.Call, b store.Bucket, key st
 			}
 		}()
 	}
-	noACL, noPolicy := blocks(b)
-	resource := "arn:aws:s3:::" + b.Name + "/" + key
-	if !(!noPolicy && policyOf(b).allows("s3:GetObject", resource)) && (noACL || !strings.HasPrefix(info.Headers[aclHeader], "public-read")) {
+	if !opens(c, b, objectSubject("GetObject", b.Name, key, ""), strings.HasPrefix(info.Headers[aclHeader], "public-read")) {
 		err = accessDenied()
 		return nil, err
 	}

@@ -341,8 +341,18 @@ func appendEscaped(b []byte, s string) []byte {
 	return b
 }
 
-// XMLText escapes text for an element.
-func XMLText(s string) string { return string(appendEscaped(nil, s)) }
+// XMLText escapes text for an element of an error. Characters that XML cannot have are replaced: a client whose reader refuses them would not see the code.
+func XMLText(s string) string { return string(appendEscaped(nil, Readable(s))) }
+
+// Readable replaces the characters that XML cannot have, whichever way they are written.
+func Readable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xFFFE || r == 0xFFFF {
+			return utf8.RuneError
+		}
+		return r
+	}, s)
+}
 
 // Quoted is a JSON string.
 func Quoted(s string) string { return string(appendQuoted(nil, s)) }

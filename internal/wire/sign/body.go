@@ -44,7 +44,7 @@ func (s *Signature) body(r *http.Request, payload string, key []byte, o Options)
 	if o.Stream {
 		return b, nil
 	}
-	data, err := readAll(b.Reader, o.MaxBody)
+	data, err := ReadBody(b.Reader, b.Length, o.MaxBody, o.Hold)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,6 @@
 package sign
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,6 +23,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -183,9 +183,11 @@ func (s *Signature) fill(credential, headers, value, date string) error {
 // Options say how a request is checked.
 type Options struct {
 	Now     time.Time
-	MaxBody int64  // of a body that is buffered
-	Stream  bool   // the body is read as it comes
-	Path    string // escaped, the bucket first, for signatures of S3's older form
+	MaxBody int64 // of a body that is buffered
+	// Hold is asked before a body that is buffered gets the memory that n bytes in all need; its error ends the reading. May be nil.
+	Hold   func(n int64) error
+	Stream bool   // the body is read as it comes
+	Path   string // escaped, the bucket first, for signatures of S3's older form
 }
 
 // Body is a request's body, without the framing of its chunks.
@@ -223,7 +225,7 @@ func (s *Signature) Check(r *http.Request, secret string, o Options) (*Body, err
 			payload = unsignedPayload
 		} else {
 			var err error
-			if data, err = readAll(r.Body, o.MaxBody); err != nil {
+			if data, err = ReadBody(r.Body, r.ContentLength, o.MaxBody, o.Hold); err != nil {
 				return nil, err
 			}
 			payload = hashOf(data)
@@ -398,19 +400,44 @@ func headerValue(r *http.Request, name string) string {
 	return strings.Join(out, ",")
 }
 
-func readAll(r io.Reader, most int64) ([]byte, error) {
+// firstBody is the memory that a body gets at first: who announces much and sends nothing has no more. It doubles.
+const firstBody = 64 << 10
+
+// ReadBody reads a body to its end, of at most most bytes. length is what it is said to have, below zero where that is not known; for hold see [Options].
+func ReadBody(r io.Reader, length, most int64, hold func(n int64) error) ([]byte, error) {
 	if r == nil {
 		return nil, nil
 	}
-	var b bytes.Buffer
-	n, err := b.ReadFrom(io.LimitReader(r, most+1))
-	switch {
-	case n > most:
-		return nil, fault(TooLarge, "The request is larger than %d bytes.", most)
-	case err != nil && !errors.As(err, new(*Fault)):
-		return nil, fault(Cut, "The request could not be read to its end.")
+	limit := most + 1
+	if length >= 0 && length < limit {
+		limit = length + 1 // room to see the end
 	}
-	return b.Bytes(), err
+	var b []byte
+	for {
+		if int64(len(b)) > most {
+			return nil, fault(TooLarge, "The request is larger than %d bytes.", most)
+		}
+		if len(b) == cap(b) {
+			size := min(max(firstBody, 2*int64(cap(b))), max(limit, int64(cap(b))+1))
+			if hold != nil {
+				if err := hold(size); err != nil {
+					return nil, err
+				}
+			}
+			b = append(make([]byte, 0, size), b...)
+		}
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case errors.Is(err, io.EOF) && int64(len(b)) <= most:
+			return b, nil
+		case errors.Is(err, io.EOF): // said above
+		case errors.As(err, new(*Fault)), errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, err
+		case err != nil:
+			return nil, fault(Cut, "The request could not be read to its end.")
+		}
+	}
 }
 
 func clip(s string) string {
