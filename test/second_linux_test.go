@@ -20,7 +20,7 @@ func TestWire_ASecondOpinionAgrees(t *testing.T) {
 	t.Parallel()
 	s, _, _, key := outside(t)
 	_, access, secret := key("deploy")
-	ours, wrong := opinion(t, s.Ready.AWS, access, secret)
+	ours, wrong := opinion(t, "python3", s.Ready.AWS, access, secret)
 	for _, line := range wrong {
 		t.Error(line)
 	}
@@ -28,7 +28,7 @@ func TestWire_ASecondOpinionAgrees(t *testing.T) {
 		t.Errorf("only %d calls were answered", len(ours))
 	}
 	t.Run("moto", func(t *testing.T) {
-		theirs, _ := opinion(t, motoServer(t), "a", "b")
+		theirs, _ := opinion(t, "python3", motoServer(t), "a", "b")
 		known := readDifferences(t)
 		for name, answer := range ours {
 			other, ok := theirs[name]
@@ -69,9 +69,9 @@ func TestWire_ASecondOpinionAgrees(t *testing.T) {
 }
 
 // opinion runs the script. Its answers are by service, operation and number; wrong are those that are not what the script wants.
-func opinion(t *testing.T, url, access, secret string) (all map[string]any, wrong []string) {
+func opinion(t *testing.T, python, url, access, secret string) (all map[string]any, wrong []string) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "python3", "-W", "ignore", "testdata/second.py", url, access, secret).Output()
+	out, err := exec.CommandContext(t.Context(), python, "-W", "ignore", "testdata/second.py", url, access, secret).Output()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -28,6 +28,7 @@ def plain(v, k=''):
 ordered, count = False, {}
 def call(c, op, want=None, keep=False, **k):
     global ordered
+    if op not in c.meta.method_to_api_mapping: return {} # an old client
     name = c.meta.service_model.service_name + ' ' + c.meta.method_to_api_mapping[op]
     count[name] = count.get(name, 0) + 1
     name += ' %d' % count[name]
