@@ -112,19 +112,19 @@ def queues():
     call(sqs, 'send_message', 'MissingParameter', QueueUrl=q, MessageBody='')
     call(sqs, 'send_message', 'InvalidMessageContents', QueueUrl=q, MessageBody='\x01')
     call(sqs, 'receive_message', QueueUrl=q, MessageAttributeNames=['All'], AttributeNames=['SentTimestamp', 'ApproximateReceiveCount'])
-    call(sqs, 'change_message_visibility', 'InvalidParameterValue', QueueUrl=q, ReceiptHandle=sqs.receive_message(QueueUrl=q)['Messages'][0]['ReceiptHandle'], VisibilityTimeout=60)
+    call(sqs, 'change_message_visibility', 'InvalidParameterValue', QueueUrl=q, ReceiptHandle=sqs.receive_message(QueueUrl=q, WaitTimeSeconds=10)['Messages'][0]['ReceiptHandle'], VisibilityTimeout=60)
     h = call(sqs, 'receive_message', QueueUrl=q, MaxNumberOfMessages=10, VisibilityTimeout=30)['Messages'][0]['ReceiptHandle']
     call(sqs, 'receive_message', 'InvalidParameterValue', QueueUrl=q, MaxNumberOfMessages=11)
     call(sqs, 'change_message_visibility', QueueUrl=q, ReceiptHandle=h, VisibilityTimeout=60)
     call(sqs, 'receive_message', QueueUrl=q)
     call(sqs, 'change_message_visibility_batch', QueueUrl=q, Entries=[{'Id': 'a', 'ReceiptHandle': h, 'VisibilityTimeout': 0}])
-    h = call(sqs, 'receive_message', QueueUrl=q)['Messages'][0]['ReceiptHandle']
+    h = call(sqs, 'receive_message', QueueUrl=q, WaitTimeSeconds=10)['Messages'][0]['ReceiptHandle']
     call(sqs, 'delete_message', QueueUrl=q, ReceiptHandle=h)
     call(sqs, 'delete_message', 'ReceiptHandleIsInvalid', QueueUrl=q, ReceiptHandle='none')
     call(sqs, 'send_message_batch', QueueUrl=q, Entries=[{'Id': 'a', 'MessageBody': '1'}, {'Id': 'b', 'MessageBody': '2'}])
     call(sqs, 'send_message_batch', 'AWS.SimpleQueueService.BatchEntryIdsNotDistinct', QueueUrl=q, Entries=[{'Id': 'a', 'MessageBody': '1'}, {'Id': 'a', 'MessageBody': '2'}])
     call(sqs, 'send_message_batch', 'AWS.SimpleQueueService.EmptyBatchRequest', QueueUrl=q, Entries=[])
-    m = call(sqs, 'receive_message', QueueUrl=q, MaxNumberOfMessages=10)['Messages']
+    m = call(sqs, 'receive_message', QueueUrl=q, MaxNumberOfMessages=10, WaitTimeSeconds=10)['Messages']
     call(sqs, 'delete_message_batch', QueueUrl=q, Entries=[{'Id': str(i), 'ReceiptHandle': x['ReceiptHandle']} for i, x in enumerate(m)])
     call(sqs, 'tag_queue', QueueUrl=q, Tags={'c': 'd'}); call(sqs, 'list_queue_tags', QueueUrl=q); call(sqs, 'untag_queue', QueueUrl=q, TagKeys=['a']); call(sqs, 'list_queue_tags', QueueUrl=q)
     call(sqs, 'add_permission', QueueUrl=q, Label='l', AWSAccountIds=['123456789012'], Actions=['SendMessage']); call(sqs, 'remove_permission', QueueUrl=q, Label='l')
