@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
 // pattern is a filter pattern: CloudWatch Logs User Guide, "Filter pattern syntax for metric filters, subscription filters, filter log events, and
@@ -118,11 +117,7 @@ func clip(text string) string {
 	if len(text) <= 60 {
 		return text
 	}
-	end := 60
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + "…"
+	return strings.ToValidUTF8(text[:60], "") + "…"
 }
 
 // matches says whether a message is taken. ?terms count for nothing beside others, as on AWS.
