@@ -112,21 +112,32 @@ print(c('sts').get_caller_identity()['Arn'])
 // outside starts a server and gives what makes keys for it.
 func outside(t *testing.T) (s *harness.Server, dir, data string, key func(role string) (id, access, secret string)) {
 	t.Helper()
-	if out, err := exec.Command("python3", "-c", "import boto3").CombinedOutput(); err != nil {
-		t.Skipf("needs python3 with boto3: %v %s", err, out)
-	}
+	needBoto3(t)
 	dir = t.TempDir()
 	data = filepath.Join(dir, "data")
 	s = ebb.Start(t, dir, data, "serve", "--listen", "127.0.0.1:0")
 	t.Cleanup(func() { noteAnswered(t, s.Ready.API, data) })
 	return s, dir, data, func(role string) (id, access, secret string) {
-		r := ebb.Run(t, dir, "keys", "create", role, "--role", role, "--json", "--data", data)
-		var k struct{ ID, AccessKeyID, SecretAccessKey string }
-		if err := json.Unmarshal([]byte(r.Stdout), &k); err != nil || k.AccessKeyID == "" || k.SecretAccessKey == "" {
-			t.Fatalf("%+v %v", r, err)
-		}
-		return k.ID, k.AccessKeyID, k.SecretAccessKey
+		return accessKey(t, dir, data, role)
 	}
+}
+
+func needBoto3(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("python3", "-c", "import boto3").CombinedOutput(); err != nil {
+		t.Skipf("needs python3 with boto3: %v %s", err, out)
+	}
+}
+
+// accessKey makes a key for AWS's clients.
+func accessKey(t *testing.T, dir, data, role string) (id, access, secret string) {
+	t.Helper()
+	r := ebb.Run(t, dir, "keys", "create", role, "--role", role, "--json", "--data", data)
+	var k struct{ ID, AccessKeyID, SecretAccessKey string }
+	if err := json.Unmarshal([]byte(r.Stdout), &k); err != nil || k.AccessKeyID == "" || k.SecretAccessKey == "" {
+		t.Fatalf("%+v %v", r, err)
+	}
+	return k.ID, k.AccessKeyID, k.SecretAccessKey
 }
 
 // What applications do with services, by boto3; see the scripts.

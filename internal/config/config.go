@@ -164,7 +164,7 @@ func Settings() []Setting {
 			c.MaxEventKB = n
 			return nil
 		}},
-		num("log-max", "256", "MiB of function output kept on disk", func(c *Config) *int { return &c.LogMaxMB }),
+		num("log-max", "256", "MiB of function output kept on disk, and as much again of what clients put into log groups", func(c *Config) *int { return &c.LogMaxMB }),
 		one("isolation", "auto", []string{"auto", "none", "strong"}, "how functions and builds are kept from the machine and each other; auto is all that it allows, strong adds a kernel of its own for each function", func(c *Config) *string { return &c.Isolation }),
 		str("oci-runtime", "runsc", "path or name of the OCI runtime of functions with strong isolation", func(c *Config) *string { return &c.OCIRuntime }),
 		str("egress", "anything", "where isolated functions may connect to: anything, closed, or what a list names (api.example.com:443, *.example.com, 10.0.0.0/8:5432); addresses of this host only where named (anything,localhost:5432)", func(c *Config) *string { return &c.Egress }),

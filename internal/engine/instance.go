@@ -188,15 +188,11 @@ func (i *instance) start() *startFailure {
 	if err != nil {
 		return &startFailure{err: fmt.Errorf("prepare its code: %w", err)}
 	}
-	if i.kept {
-		own := *g // may be shared
-		own.Provisioned = true
-		g = &own
-	}
+	own := *g // may be shared
+	g = &own
+	g.Instance, g.Provisioned = i.id, g.Provisioned || i.kept
 	if u.Env != nil {
-		own := *g
-		own.Env = append(u.Env(i.id), g.Env...)
-		g = &own
+		g.Env = append(u.Env(i.id), g.Env...)
 	}
 	i.guest = g
 	sb, err := u.Driver.Prepare(i.ctx, sandbox.Spec{

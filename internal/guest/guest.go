@@ -71,7 +71,8 @@ type Unit struct {
 	Region      string
 	Account     string
 	LogGroup    string
-	LogStream   string
+	LogStream   string // what the Instance is appended to
+	Instance    string // its ID, set by who starts it
 	Credentials Credentials
 	Trust       bool   // the Sandbox has the files sandbox.CAFile and sandbox.RootsFile, which its programs are to trust
 	Provisioned bool   // started to be kept, not because it was asked for

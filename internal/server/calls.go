@@ -18,6 +18,7 @@ import (
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
 	"github.com/ebb-run/ebb/internal/wire/lambda"
+	"github.com/ebb-run/ebb/internal/wire/logs"
 	"github.com/ebb-run/ebb/internal/wire/secrets"
 	"github.com/ebb-run/ebb/internal/wire/ssm"
 )
@@ -38,6 +39,7 @@ func (s *Server) callServices() []*wire.Service {
 		lambda.New(c),
 		ssm.New(sealedRecords{s.state, parameterKind}, s.referredSecret),
 		secrets.New(sealedRecords{s.state, secretKind}),
+		logs.New(logs.Options{Groups: c.logGroups, Store: sealedRecords{s.state, logGroupKind}, Output: s.logs, Events: s.logEvents}),
 	}
 }
 

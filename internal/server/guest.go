@@ -39,7 +39,7 @@ func (s *Server) guest(ctx context.Context, d *state.Deployment, key string) (*g
 		Function: f.Name, Version: "$LATEST", ARN: arn.Function(region(d.App), account, f.Name).String(), Runtime: u.Runtime, Handler: u.Handler,
 		Interpreter: found.Command, MemoryMB: f.MemoryMB, Timeout: time.Duration(f.TimeoutSec) * time.Second,
 		Region: region(d.App), Account: account, LogGroup: "/aws/lambda/" + f.Name,
-		LogStream: time.Now().UTC().Format("2006/01/02") + "/[$LATEST]" + u.Revision, Note: found.Note,
+		LogStream: time.Now().UTC().Format("2006/01/02") + "/[$LATEST]", Note: found.Note,
 		Mounts: s.driverOf(f).Traits().Mounts,
 	}
 	if g.Root, err = s.artifacts.Materialise(ctx, u.Code); err != nil {

@@ -202,7 +202,7 @@ func (w *wires) missing(ctx context.Context, c *wire.Call, r *role, a wire.Subje
 func (w *wires) tell(ctx context.Context, who wire.Caller, text string) {
 	r := telemetry.Record{Time: time.Now(), Tenant: who.Tenant, App: who.App, Stage: who.Stage, Function: who.Function, Kind: telemetry.KindLine, Text: "ebb: " + text}
 	if o := originOf(ctx); o != nil {
-		r.Invocation = o.current().id
+		r.Invocation, r.Instance = o.current().id, o.instance
 	}
 	w.s.logs.Write(r)
 }

@@ -156,14 +156,17 @@ func (r resolver) resource(res *app.Resource, attr string) (string, error) {
 	return "", errs.New(errs.NotFound, "attribute %s of %s (%s) is not known", attr, res.ID, res.Type)
 }
 
+// named are the properties that name Resources that the model has no kind of.
+var named = map[string]string{"AWS::SSM::Parameter": "Name", "AWS::Logs::LogGroup": "LogGroupName"} // never written
+
 // physicalName is a Resource's declared name, or one made of Stack and logical ID, as CloudFormation makes one.
 func (r resolver) physicalName(res *app.Resource) (string, error) {
 	if !res.Name.IsZero() {
 		return res.Name.Resolve(r.values())
 	}
-	if res.Type == "AWS::SSM::Parameter" && res.Properties["Name"] != nil {
+	if by := named[res.Type]; by != "" && res.Properties[by] != nil {
 		var p struct{ Name string }
-		err := r.properties(map[string]any{"Name": res.Properties["Name"]}, &p)
+		err := r.properties(map[string]any{"Name": res.Properties[by]}, &p)
 		return p.Name, err
 	}
 	name := r.app.Name + "-" + r.app.Stage + "-" + res.ID

@@ -72,8 +72,9 @@ type Server struct {
 	tableStore store.Tables
 	relays     relays
 	artifacts  *artifact.Store
-	objects    *fs.Store // what buckets hold
-	logs       *telemetry.Logs
+	objects    *fs.Store       // what buckets hold
+	logs       *telemetry.Logs // of functions
+	logEvents  *telemetry.Logs // that clients put into log groups
 	metrics    *telemetry.Metrics
 	runtimes   *runtimes.Finder
 	egress     *egress.Egress
@@ -186,10 +187,9 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if err := s.openObjects(ctx); err != nil {
 		return err
 	}
-	if s.logs, err = telemetry.OpenLogs(filepath.Join(dir, "logs"), telemetry.LogOptions{MaxBytes: int64(s.o.Config.LogMaxMB) << 20}); err != nil {
+	if err := s.openLogs(filepath.Join(dir, "logs"), filepath.Join(dir, "logevents")); err != nil {
 		return err
 	}
-	s.closing(s.logs.Close)
 	s.metrics = telemetry.NewMetrics()
 	s.metrics.SetBuild(s.o.Version)
 	s.metrics.SetLogDrops(s.logs.Dropped)

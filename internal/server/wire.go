@@ -259,7 +259,7 @@ func mayAWS(k identity.Key, operation string) error {
 	if service == "secretsmanager" || service == "ssm" && begins("GetParameter") {
 		return denied() // who may look at what runs may not read secrets
 	}
-	if begins("Get", "List", "Describe", "Head", "Query", "Scan", "BatchGet", "TransactGet") {
+	if begins("Get", "List", "Describe", "Head", "Query", "Scan", "BatchGet", "TransactGet", "FilterLogEvents") {
 		return nil
 	}
 	return denied()

@@ -62,7 +62,7 @@ func (s *Server) scheduleOf(ctx context.Context, v *scheduler.Schedule) (timed, 
 		delete(settings, "Input")
 		to.Raw = true
 	}
-	list, err := s.timedTo(d, &app.Trigger{ID: v.Name, Enabled: v.State != "DISABLED", Schedule: []string{v.ScheduleExpression}, Settings: settings}, slotName(v), sub, to)
+	list, err := s.timedTo(d, &app.Trigger{ID: v.Name, Enabled: v.State != "DISABLED", Schedule: []string{scheduler.Expression(v.ScheduleExpression)}, Settings: settings}, slotName(v), sub, to)
 	if err != nil {
 		return timed{}, err
 	}

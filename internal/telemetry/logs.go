@@ -21,6 +21,7 @@ import (
 type LogOptions struct {
 	MaxBytes     int64        // of all segments together, at least 1 MB; 0 means 256 MB
 	SegmentBytes int64        // of one; 0 means a sixteenth of MaxBytes
+	Durable      bool         // what Put took survives the machine too: segments are synced before the next one begins
 	Log          *slog.Logger // takes warnings; nil drops them
 }
 
@@ -178,7 +179,7 @@ func (l *Logs) mend(s *segment) (bool, error) {
 		s.size = start
 		return true, os.WriteFile(path, []byte(segmentHead), 0o600)
 	}
-	good, err := scan(path, start, s.size, func([]byte) error { return nil })
+	good, err := scan(path, start, s.size, func(int64, []byte) error { return nil })
 	switch {
 	case err != nil && !errors.Is(err, errDamaged):
 		return false, err
@@ -351,7 +352,11 @@ func (l *Logs) append(segments []segment, batch []byte) ([]segment, int) {
 // rotate begins a new segment.
 func (l *Logs) rotate(segments []segment) ([]segment, error) {
 	if l.file.f != nil {
-		err := l.file.f.Close()
+		var err error
+		if l.o.Durable {
+			err = l.file.f.Sync()
+		}
+		err = errors.Join(err, l.file.f.Close())
 		l.file.f = nil
 		if err != nil {
 			return segments, err
@@ -368,6 +373,11 @@ func (l *Logs) rotate(segments []segment) ([]segment, error) {
 	}
 	if _, err := f.WriteString(segmentHead); err != nil {
 		return segments, errors.Join(err, f.Close(), os.Remove(l.path(next.id)))
+	}
+	if l.o.Durable {
+		if err := syncDir(l.dir); err != nil {
+			return segments, errors.Join(err, f.Close(), os.Remove(l.path(next.id)))
+		}
 	}
 	l.file.f = f
 	return append(segments, next), nil
@@ -424,6 +434,28 @@ func (l *Logs) Sync() error {
 	}
 	if err := l.file.f.Sync(); err != nil {
 		return fmt.Errorf("sync logs: %w", err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Put is Write and Sync: without an error the Records are on disk, where the Logs are Durable. With one, each of them may be there or not: Records that
+// others wrote at the same time may be the ones that were dropped.
+func (l *Logs) Put(rs ...Record) error {
+	before := l.dropped.Load()
+	l.Write(rs...)
+	if err := l.Sync(); err != nil {
+		return err
+	}
+	if l.dropped.Load() != before {
+		return errs.New(errs.Unavailable, "the logs cannot be written; is the disk full?")
 	}
 	return nil
 }

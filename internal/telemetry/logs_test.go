@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -467,5 +468,61 @@ func BenchmarkLogsRead(b *testing.B) {
 	}
 	for b.Loop() {
 		read(b, l, telemetry.Query{Invocation: "77777"})
+	}
+}
+
+func TestLogs_WalkTellsWhereRecordsAre(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l, err := telemetry.OpenLogs(dir, telemetry.LogOptions{SegmentBytes: 2000, Durable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		if err := l.Put(telemetry.Record{Time: time.Now(), Function: "f", Text: strconv.Itoa(i)}, telemetry.Record{Time: time.Now(), Function: "g", Text: "other"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	walk := func(l *telemetry.Logs) (all []telemetry.Position) {
+		t.Helper()
+		err := l.Walk(t.Context(), telemetry.Query{Function: "f"}, func(at telemetry.Position, r telemetry.Record) error {
+			if r.Text != strconv.Itoa(len(all)) {
+				t.Errorf("record %d is %s", len(all), r.Text)
+			}
+			if n := len(all); n > 0 && (at.Segment < all[n-1].Segment || at.Segment == all[n-1].Segment && at.Offset <= all[n-1].Offset) {
+				t.Errorf("%+v comes after %+v", at, all[n-1])
+			}
+			all = append(all, at)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	first := walk(l)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = telemetry.OpenLogs(dir, telemetry.LogOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if again := walk(l); len(again) != 100 || !slices.Equal(first, again) {
+		t.Errorf("%d places, then %d", len(first), len(again))
+	}
+}
+
+func TestLogs_PutTellsWhatIsNotKept(t *testing.T) {
+	t.Parallel()
+	l, err := telemetry.OpenLogs(t.TempDir(), telemetry.LogOptions{Durable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Put(telemetry.Record{Text: "x"}); errs.CodeOf(err) != errs.Unavailable {
+		t.Errorf("got %v", err)
 	}
 }

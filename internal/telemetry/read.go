@@ -67,7 +67,7 @@ func (l *Logs) Read(ctx context.Context, q Query, f func(Record) error) error {
 			if s.id == at.id {
 				from = at.size
 			}
-			if err := l.segment(ctx, &q, s, from, f); err != nil {
+			if err := l.segment(ctx, &q, s, from, anywhere(f)); err != nil {
 				if ctx.Err() != nil {
 					return nil
 				}
@@ -77,6 +77,28 @@ func (l *Logs) Read(ctx context.Context, q Query, f func(Record) error) error {
 		}
 	}
 	return nil
+}
+
+// Position is where a Record is in the Logs. Those of later Records are greater; a Record keeps its own for as long as it is there.
+type Position struct {
+	Segment uint64
+	Offset  int64 // bytes
+}
+
+// Walk calls f for each Record that matches and is there now, as Read does without Tail and Follow, and tells where it is.
+func (l *Logs) Walk(ctx context.Context, q Query, f func(Position, Record) error) error {
+	l.flush()
+	segments, _, _ := l.snapshot()
+	for _, s := range segments {
+		if err := l.segment(ctx, &q, s, int64(len(segmentHead)), f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func anywhere(f func(Record) error) func(Position, Record) error {
+	return func(_ Position, r Record) error { return f(r) }
 }
 
 func (l *Logs) snapshot() ([]segment, <-chan struct{}, bool) {
@@ -96,7 +118,7 @@ func (l *Logs) past(ctx context.Context, q *Query, segments []segment, f func(Re
 		return at, nil
 	case q.Tail == 0:
 		for _, s := range segments {
-			if err := l.segment(ctx, q, s, start, f); err != nil {
+			if err := l.segment(ctx, q, s, start, anywhere(f)); err != nil {
 				return at, err
 			}
 		}
@@ -107,7 +129,7 @@ func (l *Logs) past(ctx context.Context, q *Query, segments []segment, f func(Re
 	var found [][]Record
 	for _, s := range slices.Backward(segments) {
 		var part []Record
-		err := l.segment(ctx, q, s, start, func(r Record) error {
+		err := l.segment(ctx, q, s, start, func(_ Position, r Record) error {
 			// Twice the size before the older half goes: each Record moves once on average.
 			if len(part) >= 2*want {
 				part = slices.Delete(part, 0, len(part)-want)
@@ -135,7 +157,7 @@ func (l *Logs) past(ctx context.Context, q *Query, segments []segment, f func(Re
 }
 
 // segment reads one segment from an offset.
-func (l *Logs) segment(ctx context.Context, q *Query, s segment, from int64, f func(Record) error) error {
+func (l *Logs) segment(ctx context.Context, q *Query, s segment, from int64, f func(Position, Record) error) error {
 	path := l.path(s.id)
 	if !q.Since.IsZero() {
 		// A file that was last written before holds nothing later; the second covers coarse file times.
@@ -144,7 +166,7 @@ func (l *Logs) segment(ctx context.Context, q *Query, s segment, from int64, f f
 		}
 	}
 	n := 0
-	_, err := scan(path, from, s.size, func(payload []byte) error {
+	_, err := scan(path, from, s.size, func(at int64, payload []byte) error {
 		if n++; n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -155,7 +177,7 @@ func (l *Logs) segment(ctx context.Context, q *Query, s segment, from int64, f f
 		if !q.matches(&v) {
 			return nil
 		}
-		return f(v.record())
+		return f(Position{s.id, at}, v.record())
 	})
 	switch {
 	case errors.Is(err, errDamaged):
@@ -178,9 +200,9 @@ func (q *Query) matches(v *fields) bool {
 	return q.Since.IsZero() || v.nanos >= nanos(q.Since)
 }
 
-// scan calls f with each payload between two offsets of a file, and returns the offset behind the last whole frame. The payload
+// scan calls f with each payload between two offsets of a file and the offset of its frame, and returns the offset behind the last whole frame. The payload
 // is only valid during the call. The error is errDamaged where a frame is torn or was changed.
-func scan(path string, from, to int64, f func(payload []byte) error) (good int64, err error) {
+func scan(path string, from, to int64, f func(at int64, payload []byte) error) (good int64, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return from, fmt.Errorf("read logs: %w", err)
@@ -210,7 +232,7 @@ func scan(path string, from, to int64, f func(payload []byte) error) (good int64
 			if payload == nil {
 				return good, errDamaged
 			}
-			if err := f(payload); err != nil {
+			if err := f(good, payload); err != nil {
 				return good, err
 			}
 			rest, good = rest[n:], good+int64(n)

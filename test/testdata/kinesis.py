@@ -56,6 +56,10 @@ assert k.describe_stream_summary(StreamName='clicks')['StreamDescriptionSummary'
 assert k.update_shard_count(StreamName='clicks', TargetShardCount=1, ScalingType='UNIFORM_SCALING')['CurrentShardCount'] == 2
 k.create_stream(StreamName='demand', StreamModeDetails={'StreamMode': 'ON_DEMAND'})
 assert k.describe_stream(StreamName='demand')['StreamDescription']['StreamModeDetails'] == {'StreamMode': 'ON_DEMAND'}
+k.decrease_stream_retention_period(StreamName='clicks', RetentionPeriodHours=24)
+fails('InvalidArgumentException', k.decrease_stream_retention_period, StreamName='clicks', RetentionPeriodHours=48)
+limits = k.describe_limits()
+assert limits['OpenShardCount'] >= 5 and limits['OnDemandStreamCount'] == 1, limits
 k.delete_stream(StreamName='clicks')
 fails('ResourceNotFoundException', k.describe_stream, StreamName='clicks')
 print('all of Kinesis')

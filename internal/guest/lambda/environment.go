@@ -36,7 +36,7 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=" + strconv.Itoa(u.MemoryMB),
 		"AWS_LAMBDA_INITIALIZATION_TYPE=" + initType,
 		"AWS_LAMBDA_LOG_GROUP_NAME=" + u.LogGroup,
-		"AWS_LAMBDA_LOG_STREAM_NAME=" + u.LogStream,
+		"AWS_LAMBDA_LOG_STREAM_NAME=" + u.LogStream + u.Instance,
 		"LAMBDA_TASK_ROOT=" + inside(u, u.Root),
 		"LAMBDA_RUNTIME_DIR=" + p.bootstrap(u, ""),
 		"_HANDLER=" + handlerPath(u),

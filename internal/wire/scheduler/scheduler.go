@@ -95,6 +95,29 @@ type RetryPolicy struct {
 	MaximumEventAgeInSeconds *int `json:",omitempty"`
 }
 
+// The retries of a target that says none: EventBridge Scheduler API, RetryPolicy.
+const (
+	retries  = 185
+	retryAge = 86400 // seconds
+)
+
+// withRetries is the target with what it has where it says nothing.
+func (t *Target) withRetries() *Target {
+	out, policy := *t, RetryPolicy{}
+	if t.RetryPolicy != nil {
+		policy = *t.RetryPolicy
+	}
+	n, age := retries, retryAge
+	if policy.MaximumRetryAttempts == nil {
+		policy.MaximumRetryAttempts = &n
+	}
+	if policy.MaximumEventAgeInSeconds == nil {
+		policy.MaximumEventAgeInSeconds = &age
+	}
+	out.RetryPolicy = &policy
+	return &out
+}
+
 // DeadLetterConfig names the queue of what was not delivered.
 type DeadLetterConfig struct{ Arn string }
 
@@ -214,6 +237,13 @@ func (in *createInput) asked() Asked {
 
 type createOutput struct{ ScheduleArn string }
 
+// ofOne is a rate of one unit that is written in the plural.
+var ofOne = regexp.MustCompile(`^rate\(\s*1\s+(minute|hour|day)s\s*\)$`)
+
+// Expression gives an expression as package cron reads it. Scheduler's rates take plural units for one of them too: EventBridge Scheduler User Guide,
+// "Schedule types", "Rate-based schedules".
+func Expression(expr string) string { return ofOne.ReplaceAllString(expr, "rate(1 $1)") }
+
 // check says what is wrong with what is asked.
 func (in *createInput) check() error {
 	if err := named("name", in.Name); err != nil {
@@ -228,7 +258,7 @@ func (in *createInput) check() error {
 	}
 	expr := in.ScheduleExpression
 	known := slices.ContainsFunc([]string{"at(", "rate(", "cron("}, func(p string) bool { return strings.HasPrefix(expr, p) })
-	if _, err := cron.Parse(expr, zone); err != nil || !known {
+	if _, err := cron.Parse(Expression(expr), zone); err != nil || !known {
 		return invalid("Invalid Schedule Expression %s.", expr)
 	}
 	w := in.FlexibleTimeWindow
@@ -410,6 +440,7 @@ func (s *service) getSchedule(ctx context.Context, c *wire.Call, in *scheduleNam
 	if out.ScheduleExpressionTimezone == "" {
 		out.ScheduleExpressionTimezone = "UTC"
 	}
+	out.Target = out.Target.withRetries()
 	return out, nil
 }
 

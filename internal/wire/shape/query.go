@@ -61,7 +61,10 @@ func (r *queryReader) object(p *plan, v reflect.Value, prefix string, at *trail)
 	for name, ref := range p.shape.Members {
 		full := r.path(prefix, name, ref)
 		if !r.below(full) {
-			continue
+			// An empty list has the member's own name: "Entries=".
+			if full = join(prefix, ref.queryName(name)); ref.Shape.Type != "list" || !r.values.Has(full) {
+				continue
+			}
 		}
 		seen.mark(p.shape, name)
 		fd := p.byName[name]

@@ -335,6 +335,9 @@ func TestCheck_BoundsWhatIsBuffered(t *testing.T) {
 
 func FuzzCheck(f *testing.F) {
 	f.Add("AWS4-HMAC-SHA256 Credential=a/20260304/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "", "1\r\na\r\n0\r\n\r\n")
+	f.Add("AWS AKID:c2lnbmF0dXJl", "", "acl&versionId=1", "")
+	f.Add("", "", "AWSAccessKeyId=AKID&Signature=c2ln&Expires=1772600000", "")
+	f.Add("AWS4-HMAC-SHA256 Credential=a/20260304/us-east-1/s3/aws4_request,SignedHeaders=host;x-amz-trailer,Signature=00", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER", "", "1;chunk-signature=0\r\na\r\n0;chunk-signature=0\r\nx-amz-checksum-crc32:AA==\r\nx-amz-trailer-signature:0\r\n\r\n")
 	f.Add("", "", "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a/20260304/r/s3/aws4_request&X-Amz-Date=20260304T050607Z&X-Amz-SignedHeaders=host&X-Amz-Signature=0", "")
 	f.Fuzz(func(t *testing.T, header, hash, query, body string) {
 		r := httptest.NewRequest("PUT", "/k", strings.NewReader(body))

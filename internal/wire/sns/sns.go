@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -145,6 +146,21 @@ func (s *service) createTopic(ctx context.Context, c *wire.Call, in *createTopic
 	return &topicARN{arnOf(c, t.Name)}, nil
 }
 
+// kept are the attributes that are kept and given back, without effect: SNS API, SetTopicAttributes.
+var kept = regexp.MustCompile(`^(DeliveryPolicy|DisplayName|Policy|SignatureVersion|TracingConfig|KmsMasterKeyId|ArchivePolicy|DataProtectionPolicy|` +
+	`(Application|Firehose|HTTP|Lambda|SQS)(SuccessFeedbackRoleArn|SuccessFeedbackSampleRate|FailureFeedbackRoleArn))$`)
+
+// delivery is the policy that a topic has without one of its own: SNS Developer Guide, "Creating an HTTP/S delivery policy".
+const delivery = `{"http":{"defaultHealthyRetryPolicy":{"minDelayTarget":20,"maxDelayTarget":20,"numRetries":3,"numMaxDelayRetries":0,"numNoDelayRetries":0,"numMinDelayRetries":0,` +
+	`"backoffFunction":"linear"},"disableSubscriptionOverrides":false,"defaultRequestPolicy":{"headerContentType":"text/plain; charset=UTF-8"}}}`
+
+// ownerOnly is the access policy that a topic has without one of its own: SNS Developer Guide, "Overview of managing access".
+func ownerOnly(c *wire.Call, topic string) string {
+	return `{"Version":"2008-10-17","Id":"__default_policy_ID","Statement":[{"Sid":"__default_statement_ID","Effect":"Allow","Principal":{"AWS":"*"},"Action":["SNS:GetTopicAttributes",` +
+		`"SNS:SetTopicAttributes","SNS:AddPermission","SNS:RemovePermission","SNS:DeleteTopic","SNS:Subscribe","SNS:ListSubscriptionsByTopic","SNS:Publish"],"Resource":"` + arnOf(c, topic) +
+		`","Condition":{"StringEquals":{"AWS:SourceOwner":"` + c.Caller.Account + `"}}}]}`
+}
+
 // apply sets an attribute of a topic.
 func apply(t *bus.Topic, name, value string) error {
 	switch name {
@@ -157,6 +173,9 @@ func apply(t *bus.Topic, name, value string) error {
 	case "FifoThroughputScope":
 		t.GroupDedup = value == "MessageGroup"
 	default:
+		if !kept.MatchString(name) {
+			return invalid("AttributeName")
+		}
 		if value == "" {
 			delete(t.Tags, attributeTag+name)
 		} else {
@@ -262,6 +281,7 @@ func (s *service) getTopicAttributes(ctx context.Context, c *wire.Call, in *topi
 	}
 	out := map[string]string{
 		"TopicArn": arnOf(c, t.Name), "Owner": c.Caller.Account, "DisplayName": "", "SubscriptionsConfirmed": fmt.Sprint(n), "SubscriptionsPending": "0", "SubscriptionsDeleted": "0",
+		"Policy": ownerOnly(c, t.Name), "EffectiveDeliveryPolicy": delivery,
 	}
 	if t.FIFO {
 		out["FifoTopic"], out["ContentBasedDeduplication"] = "true", fmt.Sprint(t.ContentDedup)

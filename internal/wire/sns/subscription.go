@@ -108,6 +108,9 @@ func (s *service) getSubscriptionAttributes(ctx context.Context, c *wire.Call, i
 		"ConfirmationWasAuthenticated": "true", "PendingConfirmation": "false", "RawMessageDelivery": "false",
 	}
 	maps.Copy(out, sub.Attributes)
+	if out["FilterPolicy"] != "" && out["FilterPolicyScope"] == "" {
+		out["FilterPolicyScope"] = "MessageAttributes"
+	}
 	return &attributesOutput{out}, nil
 }
 
