@@ -72,7 +72,8 @@ type Server struct {
 	tableStore store.Tables
 	relays     relays
 	artifacts  *artifact.Store
-	objects    *fs.Store // what buckets hold
+	objects    *fs.Store  // what buckets hold
+	watching   sync.Mutex // held while it is settled whether a bucket's changes are kept
 	logs       *telemetry.Logs
 	metrics    *telemetry.Metrics
 	runtimes   *runtimes.Finder
