@@ -58,6 +58,7 @@ type Options struct {
 	Log     *slog.Logger
 	Env     func(string) (string, bool)
 	Access  func(gateway.Access) // told of every request; may be nil
+	RealAWS *RealAWS             // how the real AWS is reached; for tests, else nil
 	Passing func(bus.Point)      // told of each message's way, and may end the process; for tests, else nil
 }
 

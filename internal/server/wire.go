@@ -48,6 +48,7 @@ type wires struct {
 	keys    *identity.AWSKeys
 	certs   *certs.Source
 	handler *wire.Handler
+	passage wire.Passage // nil where nothing goes to the real AWS
 	http    *http.Server
 	line    *line // from within sandboxes; TLS where the guest speaks it
 	plain   *line
@@ -79,6 +80,9 @@ func (s *Server) openWires() (err error) {
 		return err
 	}
 	s.closing(w.close)
+	if err = w.openPassage(); err != nil {
+		return err
+	}
 	if w.door, err = s.listenAWS(); err != nil {
 		return err
 	}
@@ -118,7 +122,7 @@ func (s *Server) serveWires() (err error) {
 		Answered: func(_ *wire.Call, service, operation string, status int) {
 			s.metrics.AWSRequest(service, operation, status)
 		},
-		Anonymous: wire.Caller{Tenant: tenant, Account: s.o.Config.Account},
+		Anonymous: wire.Caller{Tenant: tenant, Account: s.o.Config.Account}, Passage: w.passage, Passed: w.passed,
 	})
 	if err != nil {
 		return err

@@ -36,8 +36,12 @@ type Options struct {
 	Authorize func(ctx context.Context, c *Call, about []Subject) error
 	// Answered is told of every answer: operation is empty where it is none of a service that is here; may be nil.
 	Answered func(c *Call, service, operation string, status int)
-	Now      func() time.Time // nil means time.Now
-	Log      *slog.Logger
+	// Passage takes what functions send to the services that it names; may be nil.
+	Passage Passage
+	// Passed is told of every request for one of those, refused ones included; may be nil.
+	Passed func(c *Call, p Passed)
+	Now    func() time.Time // nil means time.Now
+	Log    *slog.Logger
 }
 
 // Handler answers requests. It may be used concurrently.
@@ -67,6 +71,10 @@ func New(o Options) (*Handler, error) {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &Call{
 		authorize: h.o.Authorize, RequestID: requestID(), Now: h.o.Now(), Request: r, Path: r.URL.EscapedPath(), Query: r.URL.Query(), Header: http.Header{}, Length: r.ContentLength,
+	}
+	if service := h.passing(r); service != "" {
+		h.pass(w, c, service)
+		return
 	}
 	answer, err := h.answer(r.Context(), c)
 	if err != nil {
