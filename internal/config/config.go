@@ -45,6 +45,7 @@ type Config struct {
 	MemoryMB         int           // MiB that Instances may use together; 0 means 80 % of the machine
 	Overcommit       int           // how many times MemoryMB the Instances may declare together
 	KeepAlive        time.Duration // how long an Instance may stay Idle
+	MaxAge           time.Duration // how long an Instance serves before another takes its place
 	FreezeAfter      time.Duration // how long an Instance is Idle before it is frozen; negative means never
 	CompileAhead     string        // On or Off
 	CPULimits        string        // CPUNone, CPUShared or CPUProportional
@@ -135,6 +136,12 @@ func Settings() []Setting {
 		num("memory", "0", "MiB that Instances may use together; 0 is 80 % of the machine", func(c *Config) *int { return &c.MemoryMB }),
 		num("overcommit", "4", "how many times that memory Instances may declare together; each stays within its own limit", func(c *Config) *int { return &c.Overcommit }),
 		dur("keep-alive", "5m", "how long an Instance may stay idle before it is stopped", func(c *Config) *time.Duration { return &c.KeepAlive }),
+		{Name: "max-age", Default: "12h", Help: "how long an Instance serves before another takes its place, also while it is called; functions' credentials outlive it (1s to 720h)", set: func(c *Config, s string) (err error) {
+			if c.MaxAge, err = time.ParseDuration(s); err != nil || c.MaxAge < time.Second || c.MaxAge > 720*time.Hour {
+				return fmt.Errorf("%q is not a duration from 1s to 720h, such as 12h", s)
+			}
+			return nil
+		}},
 		{Name: "freeze-after", Default: "1s", Help: "how long an Instance is idle before its processes are frozen, or never", set: func(c *Config, s string) (err error) {
 			if c.FreezeAfter = -1; s == "never" {
 				return nil

@@ -36,8 +36,9 @@ import (
 var capturedDomains = []string{"amazonaws.com", "api.aws"}
 
 const (
-	// credentialLife is how long a Function's credentials hold.
-	credentialLife = 30 * 24 * time.Hour
+	// credentialRest is how much longer a Function's credentials hold than its Instance takes Invocations: for the last of them, which may have begun at
+	// the end, and what it signs for others. 15 minutes is the longest: Lambda quotas, "Function timeout".
+	credentialRest = time.Hour
 	wirePort       = 443
 	wirePlainPort  = 80
 )
@@ -193,7 +194,7 @@ func (w *wires) dial(ctx context.Context, d sandbox.Destination) (net.Conn, erro
 
 // credentials are those of a Function.
 func (w *wires) credentials(k state.StackKey, function string) guest.Credentials {
-	c := w.keys.Temporary(identity.Bearing{Tenant: k.Tenant, App: k.App, Stage: k.Stage, Function: function, Expires: time.Now().Add(credentialLife)})
+	c := w.keys.Temporary(identity.Bearing{Tenant: k.Tenant, App: k.App, Stage: k.Stage, Function: function, Expires: time.Now().Add(w.s.o.Config.MaxAge + credentialRest)})
 	return guest.Credentials{AccessKey: c.AccessKey, Secret: c.Secret, Token: c.Token}
 }
 
