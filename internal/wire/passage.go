@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -89,6 +88,9 @@ func (h *Handler) mayPass(c *Call, service string) (*Passing, error) {
 		c.Region, scope = claim.Region, claim.Service
 	}
 	c.Protocol = protocolOf(c.Service, r, scope)
+	if s := c.Service; s != nil && (s.table.Metadata.Protocol == shape.RESTJSON || s.table.Metadata.Protocol == shape.RESTXML) {
+		c.Protocol = s.table.Metadata.Protocol // whatever headers of other protocols the request has, which AWS ignores
+	}
 	if missing != nil {
 		return nil, missing
 	}
@@ -154,29 +156,28 @@ func (c *Call) passes(service string) ([]Subject, error) {
 		}
 	}
 	root := r.Method == http.MethodPost && c.Path == "/"
-	if target != "" && action != "" {
+	if target != "" && (action != "" || c.Query.Has("Action")) {
 		return nil, Errorf("InvalidAction", "The request names two operations") // which of them AWS would run is not known
 	}
 	if c.Service == nil {
 		return []Subject{c.vague(service, root, target, action)}, nil
 	}
+	m := c.Service.table.Metadata
 	switch prefix, name, _ := strings.Cut(target, "."); {
-	case c.Protocol == shape.JSON && prefix == c.Service.table.Metadata.TargetPrefix:
+	case c.Protocol == shape.JSON && m.TargetPrefix != "" && prefix == m.TargetPrefix:
 		c.Operation = name
+	case c.Protocol == shape.JSON:
+		c.Operation = ""
 	case c.Protocol == shape.Query:
 		c.Operation = action
 	}
 	op, ok := c.Service.Operations[c.Operation]
 	if !ok || c.Service.Subjects == nil {
-		name := c.Service.table.Metadata.SigningName
+		name := m.SigningName
 		if name == "" {
-			name = c.Service.table.Metadata.EndpointPrefix
+			name = m.EndpointPrefix
 		}
-		s := Subject{Action: name + ":" + c.known(), Resource: "*", Vague: true}
-		if table := tableOf(c.Body); name == "dynamodb" && table != "" {
-			s.Resource = c.ARN("dynamodb", "table/"+table)
-		}
-		return []Subject{s}, nil
+		return []Subject{{Action: name + ":" + c.known(), Resource: "*", Vague: true}}, nil
 	}
 	if op.raw != nil {
 		return c.Service.Subjects(c, nil), nil
@@ -246,17 +247,4 @@ func (c *Call) bedrock() Subject {
 		s.Also = c.ARN("bedrock", "inference-profile/"+id)
 	}
 	return s
-}
-
-// tableOf is the table that a request of DynamoDB names, or "".
-func tableOf(body []byte) string {
-	var in struct{ TableName string }
-	if json.Unmarshal(body, &in) != nil {
-		return ""
-	}
-	_, name, ok := strings.Cut(in.TableName, ":table/")
-	if !ok {
-		name = in.TableName
-	}
-	return name
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/ebb-run/ebb/internal/wire/pass"
 	"github.com/ebb-run/ebb/internal/wire/s3"
 	"github.com/ebb-run/ebb/internal/wire/sign"
+	"github.com/ebb-run/ebb/internal/wire/sqs"
 )
 
 var (
@@ -136,7 +137,7 @@ func start(t *testing.T, services ...string) *setup {
 	}
 	t.Cleanup(func() { _ = objects.Close() })
 	h, err := wire.New(wire.Options{
-		Services: []*wire.Service{s3.New(s3.Options{Objects: objects})}, Passage: p,
+		Services: []*wire.Service{s3.New(s3.Options{Objects: objects}), sqs.New(nil)}, Passage: p,
 		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Authenticate: func(_ context.Context, key, token string) (string, wire.Caller, error) {
 			if key != function.AccessKeyID || token != function.SessionToken {
@@ -242,12 +243,18 @@ func TestPassage_SignsAnewWhatFunctionsSend(t *testing.T) {
 			wire.Passed{Service: "bedrock-runtime", Operation: "InvokeModel", Status: 200, Sent: 7}, "bedrock:InvokeModel arn:aws:bedrock:eu-west-1::foundation-model/anthropic.claude:0"},
 		"a target": {"POST", "https://comprehend.eu-west-1.amazonaws.com/", `{}`, "comprehend", map[string]string{"X-Amz-Target": "Comprehend_20171127.DetectSentiment"},
 			wire.Passed{Service: "comprehend", Operation: "DetectSentiment", Status: 200, Sent: 2}, "comprehend:DetectSentiment *"},
+		"an object under a target": {"DELETE", "https://shelf.s3.eu-west-1.amazonaws.com/key", "", "s3", map[string]string{"X-Amz-Target": ".PutObject"},
+			wire.Passed{Service: "s3", Operation: "DeleteObject", Status: 200}, "s3:DeleteObject arn:aws:s3:::shelf/key"},
+		"a queue under a target": {"POST", "https://sqs.eu-west-1.amazonaws.com/", "{}", "sqs", map[string]string{"X-Amz-Target": ".SendMessage"},
+			wire.Passed{Service: "sqs", Status: 200, Sent: 2}, "sqs:* *"},
+		"a queue": {"POST", "https://sqs.eu-west-1.amazonaws.com/", `{"QueueUrl":"https://sqs.eu-west-1.amazonaws.com/1/jobs","MessageBody":"x"}`, "sqs", map[string]string{"X-Amz-Target": "AmazonSQS.SendMessage", "Content-Type": "application/x-amz-json-1.0"},
+			wire.Passed{Service: "sqs", Operation: "SendMessage", Status: 200, Sent: 75}, "sqs:SendMessage arn:aws:sqs:eu-west-1:000000000000:jobs"},
 		"a path": {"POST", "https://comprehend.eu-west-1.amazonaws.com/v1/x", `{}`, "comprehend", map[string]string{"X-Amz-Target": "Comprehend_20171127.DetectSentiment"},
 			wire.Passed{Service: "comprehend", Status: 200, Sent: 2}, "comprehend:* *"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := start(t, "s3", "bedrock-runtime", "comprehend")
+			s := start(t, "s3", "bedrock-runtime", "comprehend", "sqs")
 			r := s.to(t, c.method, c.url, c.body)
 			for k, v := range c.head {
 				r.Header.Set(k, v)
