@@ -31,6 +31,8 @@ type Config struct {
 	Listen           string        // address of the gateway
 	APIListen        string        // address of the control API; beyond loopback with TLS and keys only
 	AWSListen        string        // address of the AWS endpoint; empty means the usual one
+	AWSPass          []string      // services of which functions reach the real AWS
+	AWSPassAs        string        // where the credentials for that are: "env" or "profile:NAME"
 	TLSCert, TLSKey  string        // PEM files
 	TLSDomains       []string      // names to get certificates for by ACME
 	TLSOwn           bool          // certificates of a CA in the data directory
@@ -43,6 +45,7 @@ type Config struct {
 	MemoryMB         int           // MiB that Instances may use together; 0 means 80 % of the machine
 	Overcommit       int           // how many times MemoryMB the Instances may declare together
 	KeepAlive        time.Duration // how long an Instance may stay Idle
+	MaxAge           time.Duration // how long an Instance serves before another takes its place
 	FreezeAfter      time.Duration // how long an Instance is Idle before it is frozen; negative means never
 	CompileAhead     string        // On or Off
 	CPULimits        string        // CPUNone, CPUShared or CPUProportional
@@ -116,6 +119,8 @@ func Settings() []Setting {
 		str("listen", "127.0.0.1:3000", "address of the gateway; port 0 picks a free one; beyond loopback with TLS or --plain-http", func(c *Config) *string { return &c.Listen }),
 		str("api-listen", "127.0.0.1:0", "address of the control API; with TLS for callers with keys, from elsewhere too", func(c *Config) *string { return &c.APIListen }),
 		str("aws-listen", "", "address where AWS's clients find their services from outside of functions (default: 127.0.0.1:4566, or a free port where listen asks for one)", func(c *Config) *string { return &c.AWSListen }),
+		list("aws-pass", "services, with commas between, that functions reach at the real AWS in place of here, by the first label of their endpoints (bedrock-runtime,s3)", func(c *Config) *[]string { return &c.AWSPass }),
+		str("aws-pass-credentials", "env", "what that is signed with: env, the AWS_ variables of ebb itself, or profile:NAME of the AWS configuration files; functions do not see it", func(c *Config) *string { return &c.AWSPassAs }),
 		str("tls-cert", "", "PEM file with the certificate chain; read again when it changes", func(c *Config) *string { return &c.TLSCert }),
 		str("tls-key", "", "PEM file with its key", func(c *Config) *string { return &c.TLSKey }),
 		list("tls-domain", "public names, with commas between, to get certificates for by ACME; their port 443 must lead to the gateway", func(c *Config) *[]string { return &c.TLSDomains }),
@@ -131,6 +136,12 @@ func Settings() []Setting {
 		num("memory", "0", "MiB that Instances may use together; 0 is 80 % of the machine", func(c *Config) *int { return &c.MemoryMB }),
 		num("overcommit", "4", "how many times that memory Instances may declare together; each stays within its own limit", func(c *Config) *int { return &c.Overcommit }),
 		dur("keep-alive", "5m", "how long an Instance may stay idle before it is stopped", func(c *Config) *time.Duration { return &c.KeepAlive }),
+		{Name: "max-age", Default: "12h", Help: "how long an Instance serves before another takes its place, also while it is called; functions' credentials outlive it (1s to 720h)", set: func(c *Config, s string) (err error) {
+			if c.MaxAge, err = time.ParseDuration(s); err != nil || c.MaxAge < time.Second || c.MaxAge > 720*time.Hour {
+				return fmt.Errorf("%q is not a duration from 1s to 720h, such as 12h", s)
+			}
+			return nil
+		}},
 		{Name: "freeze-after", Default: "1s", Help: "how long an Instance is idle before its processes are frozen, or never", set: func(c *Config, s string) (err error) {
 			if c.FreezeAfter = -1; s == "never" {
 				return nil

@@ -123,7 +123,7 @@ func New(o Options) *Engine {
 // reapEvery bounds how late an Instance is reaped.
 const reapEvery = time.Second
 
-// Run stops Instances whose keep-alive has ended, keeps those that are to be kept and freezes those that are Idle, until ctx ends.
+// Run stops Instances whose keep-alive has ended or that are too old, keeps those that are to be kept and freezes those that are Idle, until ctx ends.
 func (e *Engine) Run(ctx context.Context) error {
 	t := time.NewTimer(reapEvery)
 	defer t.Stop()
@@ -137,6 +137,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		now := time.Now()
 		for _, p := range *e.pools.Load() {
 			p.tend(now)
+			if left, some := p.age(now); some {
+				next = min(next, left)
+			}
 			if left, some := p.reap(now); some {
 				next = min(next, left)
 			}

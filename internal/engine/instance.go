@@ -42,11 +42,14 @@ type instance struct {
 	runs      []*run
 	owed      []*ceiling // places to give back once it is stopped
 	idleSince time.Time
-	ahead     bool // started before it was asked for, and not used since
-	used      bool // has been given an Invocation
-	fresh     bool // past Init, and its first Invocation waited for that
-	served    bool // past Init
-	last      bool // ends when it runs nothing
+	ahead     bool      // started before it was asked for, and not used since
+	used      bool      // has been given an Invocation
+	fresh     bool      // past Init, and its first Invocation waited for that
+	served    bool      // past Init, and takes Invocations
+	last      bool      // ends when it runs nothing
+	aging     bool      // its successor is to be started
+	renew     time.Time // when its successor is to be started, if it is provisioned
+	until     time.Time // when it takes nothing more; zero means never
 	quitting  bool
 	stopped   bool
 	grace     time.Duration
@@ -110,7 +113,7 @@ func (i *instance) run() {
 	} else {
 		i.feed.tail()
 		i.feed.change(Idle)
-		p.startDone(i, time.Since(began))
+		p.startDone(i, began)
 		select {
 		case <-i.done:
 			p.died(i)
@@ -287,8 +290,9 @@ func wait(c <-chan struct{}, d time.Duration) {
 }
 
 // startDone makes an Instance that is past Init available.
-func (p *pool) startDone(i *instance, took time.Duration) {
+func (p *pool) startDone(i *instance, began time.Time) {
 	now := time.Now()
+	took := now.Sub(began)
 	p.e.node.started()
 	p.mu.Lock()
 	p.mu.starting--
@@ -300,6 +304,7 @@ func (p *pool) startDone(i *instance, took time.Duration) {
 		p.mu.initAvg = average(p.mu.initAvg, took)
 		p.mu.lastFree, p.mu.lastStart, p.mu.lastTook = now, now, took
 		i.served, i.fresh = true, true
+		i.bornLocked(began) // what it was given at its start may end too, as credentials do
 		p.idleLocked(i, now)
 		p.pumpLocked(now)
 		i.fresh = false

@@ -113,7 +113,7 @@ func (c *call) place(ctx context.Context) (grant, error) {
 		now := time.Now()
 		p.arrivedLocked(now)
 		if p.mu.waiters.len == 0 && !p.crowdedLocked(now) {
-			if i := p.takeLocked(); i != nil {
+			if i := p.takeLocked(now); i != nil {
 				cold := p.attachLocked(i, c.run, now)
 				p.mu.Unlock()
 				return grant{inst: i, cold: cold}, nil

@@ -57,6 +57,7 @@ type pool struct {
 		lastTook  time.Duration
 
 		floor     int // Instances past Init that are kept
+		aging     int // of serving, those that are to be followed by others
 		deaths    int // of Instances that had run nothing, since the last that did
 		lastDeath time.Time
 
@@ -69,6 +70,7 @@ type pool struct {
 	idleN  atomic.Int32 // idle Instances that may be stopped
 	inLine atomic.Bool  // in node's line; written under node.mu
 
+	ageAt      atomic.Int64 // when age is to look, in Unix ns; 0 means never
 	warmAt     atomic.Int64 // when an Instance is to be started ahead, in Unix ns; 0 means never
 	floorUntil atomic.Int64 // when mu.floor is to be asked for again, in Unix ns; 0 means never
 	floor      atomic.Int32 // mu.floor
@@ -114,7 +116,7 @@ func (p *pool) pump() {
 func (p *pool) pumpLocked(now time.Time) {
 	p.tallyLocked(now)
 	for p.mu.waiters.len > 0 && !p.crowdedLocked(now) {
-		i := p.takeLocked()
+		i := p.takeLocked(now)
 		if i == nil {
 			break
 		}
@@ -229,9 +231,13 @@ func (p *pool) recheck() {
 }
 
 // takeLocked returns an Instance that can take one more, the most recently used first.
-func (p *pool) takeLocked() *instance {
+func (p *pool) takeLocked(now time.Time) *instance {
 	for n := len(p.mu.idle); n > 0; n = len(p.mu.idle) {
 		i := p.mu.idle[n-1]
+		if i.old(now) {
+			p.partLocked(i)
+			continue
+		}
 		p.dropIdleLocked(n - 1)
 		if !i.gone() {
 			return i
@@ -239,10 +245,14 @@ func (p *pool) takeLocked() *instance {
 	}
 	for n := len(p.mu.spare); n > 0; n = len(p.mu.spare) {
 		i := p.mu.spare[n-1]
-		if !i.gone() {
+		switch {
+		case i.old(now):
+			p.partLocked(i)
+		case !i.gone():
 			return i
+		default:
+			p.dropSpareLocked(i)
 		}
-		p.dropSpareLocked(i)
 	}
 	return nil
 }
@@ -392,10 +402,7 @@ func (p *pool) discardLocked(i *instance, grace time.Duration) {
 		return
 	}
 	i.quitting, i.grace = true, grace
-	if i.served {
-		p.mu.serving--
-		p.mu.capacity -= i.slots
-	}
+	p.outLocked(i)
 	if k := slices.Index(p.mu.idle, i); k >= 0 {
 		p.dropIdleLocked(k)
 	} else {

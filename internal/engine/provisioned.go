@@ -47,7 +47,7 @@ func (p *pool) tend(now time.Time) {
 	}
 	p.mu.Lock()
 	defer p.unlock()
-	if p.mu.serving+p.mu.starting < p.mu.floor {
+	if p.mu.serving-p.mu.aging+p.mu.starting < p.mu.floor {
 		p.pumpLocked(now)
 	}
 }
@@ -60,7 +60,7 @@ const mostFloorWait = time.Minute
 
 // lackLocked is how many Instances should be starting for the floor, and after what time to ask again.
 func (p *pool) lackLocked(now time.Time) (int, time.Duration) {
-	lack := p.mu.floor - p.mu.serving
+	lack := p.mu.floor - (p.mu.serving - p.mu.aging)
 	if lack <= 0 || p.e.node.total > 0 && p.mem > p.e.node.total {
 		return 0, 0
 	}

@@ -86,7 +86,7 @@ func (p *pool) stats() UnitStats {
 		switch {
 		case i.quitting:
 			s.Draining++
-		case !i.served:
+		case !i.served && !i.last:
 			s.Starting++
 		case len(i.runs) > 0:
 			s.Busy++

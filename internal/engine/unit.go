@@ -25,6 +25,7 @@ type Unit struct {
 	MemoryMB    int           // what an Instance takes from the Node's budget; 0 means 128
 	KeepAlive   time.Duration // of an idle Instance; 0 means 5 min
 	Learned     bool          // how long Instances are kept follows from when the Unit is called; KeepAlive where that says nothing
+	MaxAge      time.Duration // of an Instance, after which another takes its place; 0 means no bound
 	InitTimeout time.Duration // 0 means the longest timeout of its Functions, but at least 10 s
 	Driver      sandbox.Driver
 	Protocol    guest.Protocol

@@ -115,6 +115,24 @@ func (p Policy) Decide(r Request) Decision {
 	return d
 }
 
+// MayDeny says whether a statement could deny an action, with whatever resource and conditions. An action that ends in ":*" stands for all of its service.
+func (p Policy) MayDeny(action string) bool {
+	action = strings.ToLower(action)
+	service, all := strings.CutSuffix(action, ":*")
+	return slices.ContainsFunc(p.statements, func(s statement) bool {
+		if !s.deny {
+			return false
+		}
+		if s.notAction {
+			return !slices.ContainsFunc(s.actions, func(a string) bool { return like(a, action) })
+		}
+		return slices.ContainsFunc(s.actions, func(a string) bool {
+			prefix, _, ok := strings.Cut(a, ":")
+			return like(a, action) || all && ok && like(prefix, service)
+		})
+	})
+}
+
 func (s *statement) meets(r Request, resource string) bool {
 	action := slices.ContainsFunc(s.actions, func(a string) bool { return like(a, strings.ToLower(r.Action)) })
 	if action == s.notAction {

@@ -181,3 +181,31 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestMayDeny_CountsWhatMightMeet(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		statement map[string]any
+		action    string
+		want      bool
+	}{
+		{map[string]any{"Effect": "Deny", "Action": "bedrock:Invoke*", "Resource": "arn:aws:bedrock:*::x"}, "bedrock:InvokeModel", true},
+		{map[string]any{"Effect": "Deny", "Action": "bedrock:Invoke*", "Resource": "*"}, "bedrock:*", true},
+		{map[string]any{"Effect": "Deny", "Action": "bed*:Invoke", "Resource": "*"}, "bedrock:*", true},
+		{map[string]any{"Effect": "Deny", "Action": "*", "Resource": "*"}, "bedrock:*", true},
+		{map[string]any{"Effect": "Deny", "NotAction": "s3:*", "Resource": "*"}, "bedrock:Converse", true},
+		{map[string]any{"Effect": "Deny", "NotAction": "bedrock:*", "Resource": "*"}, "bedrock:Converse", false},
+		{map[string]any{"Effect": "Deny", "NotAction": "bedrock:Converse", "Resource": "*"}, "bedrock:*", true},
+		{map[string]any{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}, "bedrock:*", false},
+		{map[string]any{"Effect": "Deny", "Action": "bedrock:Create*", "Resource": "*"}, "bedrock:InvokeModel", false},
+		{map[string]any{"Effect": "Allow", "Action": "*", "Resource": "*"}, "bedrock:*", false},
+	} {
+		p, err := Parse([]map[string]any{c.statement})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.MayDeny(c.action); got != c.want {
+			t.Errorf("%v of %s: %v", c.statement, c.action, got)
+		}
+	}
+}

@@ -190,10 +190,12 @@ type Mount struct {
 	Writable bool
 }
 
-// Where isolated guests find certificates, of Drivers that were given some: one that is ebb's own, and all that they are to trust.
+// Where isolated guests find certificates, of Drivers that were given some: one that is ebb's own, and all that they are to trust, the latter also in
+// the form that Java reads.
 const (
 	CAFile    = "/etc/ebb-ca.pem"
 	RootsFile = "/etc/ebb-roots.pem"
+	StoreFile = "/etc/ebb-roots.p12"
 )
 
 // Destination is where a guest wants to connect to.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -82,8 +83,14 @@ func (s *Server) followBucket(ctx context.Context, id store.BucketID) error {
 	return s.watchBucket(ctx, id)
 }
 
-// watchBucket has a bucket's changes kept where somebody wants them.
+// watchBucket has a bucket's changes kept where somebody wants them. It is called after every change of a bucket or of its Subscriptions, and one at a
+// time: of two that came together the older answer would else stand.
 func (s *Server) watchBucket(ctx context.Context, id store.BucketID) error {
+	s.watching.Lock()
+	defer s.watching.Unlock()
+	if err := s.events.bus.Sync(ctx); err != nil { // a Subscription that was put a moment ago counts
+		return err
+	}
 	list, err := s.events.bus.Subscriptions(ctx)
 	if err != nil {
 		return err
@@ -332,19 +339,29 @@ func (s *Server) policyOf(r resolver, d *state.Deployment, bucket string) (any, 
 	return nil, nil
 }
 
-// watchTriggers has the changes of the buckets kept that a Deployment's Triggers are on. Of a bucket that is not there yet it tells.
-func (s *Server) watchTriggers(ctx context.Context, subs []bus.Subscription) (faults []string) {
-	seen := map[string]bool{}
-	for _, sub := range subs {
-		name, ok := strings.CutPrefix(sub.Channel, bucketChannel(""))
-		if !ok || seen[name] {
-			continue
+// watchBuckets has the changes of the buckets kept that a Deployment declares, whose Triggers may be another's, and of those that its Triggers are on. Of
+// one that is not there yet it tells.
+func (s *Server) watchBuckets(ctx context.Context, d *state.Deployment, subs []bus.Subscription) (faults []string) {
+	r := s.resolver(d)
+	names := map[string]bool{} // by name, whether a Trigger is on it
+	for i := range d.App.Resources {
+		if res := &d.App.Resources[i]; res.Kind == app.Bucket {
+			if name, err := r.physicalName(res); err == nil {
+				names[name] = false
+			}
 		}
-		seen[name] = true
+	}
+	for _, sub := range subs {
+		if name, ok := strings.CutPrefix(sub.Channel, bucketChannel("")); ok {
+			names[name] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
 		err := s.watchBucket(ctx, bucketID(name))
-		if errors.Is(err, store.ErrNoBucket) {
+		switch {
+		case errors.Is(err, store.ErrNoBucket) && names[name]:
 			faults = append(faults, fmt.Sprintf("bucket %s is not there yet: its triggers begin when it is created", name))
-		} else if err != nil {
+		case err != nil && !errors.Is(err, store.ErrNoBucket): // of a declared one that could not be made is told already
 			faults = append(faults, err.Error())
 		}
 	}

@@ -417,7 +417,7 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 			ID: stackID(d.Stack) + "/" + u.Key, Revision: u.Revision, Tenant: d.Stack.Tenant,
 			Functions: []engine.Function{{Name: f.Name, Timeout: time.Duration(f.TimeoutSec) * time.Second, Reserved: reserved}},
 			MemoryMB:  s.declares(f), KeepAlive: s.o.Config.KeepAlive, Learned: s.o.Config.LearnKeepAlive, Driver: s.driverOf(f), Protocol: s.protocol,
-			Limits: s.limits(f),
+			Limits: s.limits(f), MaxAge: s.o.Config.MaxAge,
 		}
 		unit.Provisioned = provisioned(f)
 		unit.Env, unit.Given = s.sink.env(unit.Driver), s.sink.began

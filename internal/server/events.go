@@ -243,7 +243,6 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 			return append(faults, err.Error())
 		}
 	}
-	faults = append(faults, s.watchTriggers(ctx, w.subs)...)
 	had := before != nil && before.triggers+before.declared > 0
 	if had || len(w.timed) > 0 {
 		if err := s.reschedule(ctx, triggerPrefix(d.Stack), w.timed); err != nil {
@@ -262,16 +261,15 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 	}
 	faults = append(faults, s.followOwn(ctx, d)...)
 	faults = append(faults, s.followRules(ctx, d)...)
-	if len(left)+len(w.subs) == 0 && !had {
-		return faults
+	if len(left)+len(w.subs) > 0 || had {
+		err := s.unsubscribe(ctx, func(name string) bool {
+			return left[name] || strings.HasPrefix(name, triggerPrefix(d.Stack)) && !standing[name]
+		})
+		if err != nil {
+			faults = append(faults, err.Error())
+		}
 	}
-	err := s.unsubscribe(ctx, func(name string) bool {
-		return left[name] || strings.HasPrefix(name, triggerPrefix(d.Stack)) && !standing[name]
-	})
-	if err != nil {
-		faults = append(faults, err.Error())
-	}
-	return faults
+	return append(faults, s.watchBuckets(ctx, d, w.subs)...)
 }
 
 // forgetEvents takes away what the bus knows of a removed Stack.

@@ -133,7 +133,7 @@ func (w *wires) authorize(ctx context.Context, c *wire.Call, about []wire.Subjec
 			}
 		}
 		switch {
-		case d.Effect == policy.Deny:
+		case d.Effect == policy.Deny, a.Vague && r.policy.MayDeny(a.Action):
 			return accessDenied(c, a, "with an explicit deny in an identity-based policy")
 		case d.Effect == policy.Allow, w.s.o.Config.IAM == config.IAMOff:
 		case w.s.o.Config.IAM == config.IAMEnforce:
@@ -171,7 +171,7 @@ func iamContext(c *wire.Call, a wire.Subject) map[string][]string {
 // accessDenied is AWS's refusal.
 func accessDenied(c *wire.Call, a wire.Subject, why string) error {
 	code := "AccessDeniedException"
-	if c.Service.Name == "s3" || c.Service.Name == "sqs" || c.Service.Name == "sns" || c.Service.Name == "sts" {
+	if c.Service != nil && (c.Service.Name == "s3" || c.Service.Name == "sqs" || c.Service.Name == "sns" || c.Service.Name == "sts") {
 		code = "AccessDenied"
 	}
 	on := ""

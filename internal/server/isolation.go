@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/certs"
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/sandbox/all"
 )
@@ -15,9 +16,13 @@ import (
 func (s *Server) openDrivers(ctx context.Context, out sandbox.Egress) error {
 	path, _ := s.o.Env("PATH")
 	ca, roots := s.wires.trust()
+	store, err := certs.TrustStore(roots)
+	if err != nil {
+		return err
+	}
 	set, err := all.Drivers(all.Options{
 		Dir: filepath.Join(s.o.Config.Data, "run"), Plain: s.o.Config.Isolation == "none", Egress: out, Log: s.o.Log,
-		Ready: s.readyBytes(), Runtime: s.o.Config.OCIRuntime, Path: path, CA: ca, Roots: roots,
+		Ready: s.readyBytes(), Runtime: s.o.Config.OCIRuntime, Path: path, CA: ca, Roots: roots, Store: store,
 	})
 	if err != nil {
 		return err

@@ -58,6 +58,7 @@ type Options struct {
 	Log     *slog.Logger
 	Env     func(string) (string, bool)
 	Access  func(gateway.Access) // told of every request; may be nil
+	RealAWS *RealAWS             // how the real AWS is reached; for tests, else nil
 	Passing func(bus.Point)      // told of each message's way, and may end the process; for tests, else nil
 }
 
@@ -73,6 +74,7 @@ type Server struct {
 	relays     relays
 	artifacts  *artifact.Store
 	objects    *fs.Store       // what buckets hold
+	watching   sync.Mutex      // held while it is settled whether a bucket's changes are kept
 	logs       *telemetry.Logs // of functions
 	logEvents  *telemetry.Logs // that clients put into log groups
 	metrics    *telemetry.Metrics

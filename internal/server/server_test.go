@@ -78,11 +78,19 @@ func open(t testing.TB, dir string) *node {
 // openWith is open with settings.
 func openWith(t testing.TB, dir string, flags map[string]string) *node {
 	t.Helper()
+	return openOptions(t, dir, flags, func(*server.Options) {})
+}
+
+// openOptions is openWith with what the function changes of the options.
+func openOptions(t testing.TB, dir string, flags map[string]string, change func(*server.Options)) *node {
+	t.Helper()
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Skip("needs node")
 	}
 	n := &node{log: &lockedBuffer{}, dir: dir}
-	s, err := server.Open(t.Context(), optionsWith(t, dir, n.log, flags))
+	o := optionsWith(t, dir, n.log, flags)
+	change(&o)
+	s, err := server.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

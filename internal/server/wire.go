@@ -36,8 +36,9 @@ import (
 var capturedDomains = []string{"amazonaws.com", "api.aws"}
 
 const (
-	// credentialLife is how long a Function's credentials hold.
-	credentialLife = 30 * 24 * time.Hour
+	// credentialRest is how much longer a Function's credentials hold than its Instance takes Invocations: for the last of them, which may have begun at
+	// the end, and what it signs for others. 15 minutes is the longest: Lambda quotas, "Function timeout".
+	credentialRest = time.Hour
 	wirePort       = 443
 	wirePlainPort  = 80
 )
@@ -48,6 +49,7 @@ type wires struct {
 	keys    *identity.AWSKeys
 	certs   *certs.Source
 	handler *wire.Handler
+	passage wire.Passage // nil where nothing goes to the real AWS
 	http    *http.Server
 	line    *line // from within sandboxes; TLS where the guest speaks it
 	plain   *line
@@ -79,6 +81,9 @@ func (s *Server) openWires() (err error) {
 		return err
 	}
 	s.closing(w.close)
+	if err = w.openPassage(); err != nil {
+		return err
+	}
 	if w.door, err = s.listenAWS(); err != nil {
 		return err
 	}
@@ -118,7 +123,7 @@ func (s *Server) serveWires() (err error) {
 		Answered: func(_ *wire.Call, service, operation string, status int) {
 			s.metrics.AWSRequest(service, operation, status)
 		},
-		Anonymous: wire.Caller{Tenant: tenant, Account: s.o.Config.Account},
+		Anonymous: wire.Caller{Tenant: tenant, Account: s.o.Config.Account}, Passage: w.passage, Passed: w.passed,
 	})
 	if err != nil {
 		return err
@@ -189,7 +194,7 @@ func (w *wires) dial(ctx context.Context, d sandbox.Destination) (net.Conn, erro
 
 // credentials are those of a Function.
 func (w *wires) credentials(k state.StackKey, function string) guest.Credentials {
-	c := w.keys.Temporary(identity.Bearing{Tenant: k.Tenant, App: k.App, Stage: k.Stage, Function: function, Expires: time.Now().Add(credentialLife)})
+	c := w.keys.Temporary(identity.Bearing{Tenant: k.Tenant, App: k.App, Stage: k.Stage, Function: function, Expires: time.Now().Add(w.s.o.Config.MaxAge + credentialRest)})
 	return guest.Credentials{AccessKey: c.AccessKey, Secret: c.Secret, Token: c.Token}
 }
 

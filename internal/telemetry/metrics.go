@@ -63,6 +63,8 @@ type Metrics struct {
 	throttles   *prometheus.CounterVec
 	deploys     *prometheus.CounterVec
 	aws         *prometheus.CounterVec
+	passed      *prometheus.CounterVec
+	passedBytes *prometheus.CounterVec
 	build       *prometheus.GaugeVec
 	gateway     [6]prometheus.Counter // by the status's first digit; 0 is anything else
 	gatewayTime prometheus.Histogram
@@ -118,6 +120,8 @@ func NewMetrics() *Metrics {
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 	})
 	m.aws = counter("aws_requests_total", "Requests of AWS's clients that were answered, by service, operation and class of status.", "service", "operation", "status")
+	m.passed = counter("aws_passed_requests_total", "Requests of functions for services of the real AWS, by service and class of status.", "service", "status")
+	m.passedBytes = counter("aws_passed_bytes_total", "Bytes of the bodies of those, sent and received.", "service", "direction")
 	m.build = prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "ebb", Name: "build_info", Help: "What runs."},
 		[]string{"version", "goversion", "goos", "goarch"})
 	m.reg.MustRegister(m.gatewayTime, m.build, instanceCollector{m, prometheus.NewDesc("ebb_instances",
@@ -166,6 +170,13 @@ func (m *Metrics) GatewayRequest(status int, took time.Duration) {
 // AWSRequest counts an answered request of an AWS client. Service and operation are of those that are here, or empty.
 func (m *Metrics) AWSRequest(service, operation string, status int) {
 	m.aws.WithLabelValues(service, operation, fmt.Sprintf("%dxx", status/100)).Inc()
+}
+
+// AWSPassed counts a request for a service of the real AWS, with the bytes of its bodies.
+func (m *Metrics) AWSPassed(service string, status int, sent, received int64) {
+	m.passed.WithLabelValues(service, fmt.Sprintf("%dxx", status/100)).Inc()
+	m.passedBytes.WithLabelValues(service, "sent").Add(float64(sent))
+	m.passedBytes.WithLabelValues(service, "received").Add(float64(received))
 }
 
 // Deploy counts a deployment by its result, one of few words: "deployed", "failed", "rolled_back".

@@ -41,8 +41,12 @@ type Options struct {
 	// refused with 503 then. 0 means 256 MB and 10 s; less than the largest MaxBody means that.
 	BodyBudget   int64
 	BodyPatience time.Duration
-	Now          func() time.Time // nil means time.Now
-	Log          *slog.Logger
+	// Passage takes what functions send to the services that it names; may be nil.
+	Passage Passage
+	// Passed is told of every request for one of those, refused ones included; may be nil.
+	Passed func(c *Call, p Passed)
+	Now    func() time.Time // nil means time.Now
+	Log    *slog.Logger
 }
 
 // Handler answers requests. It may be used concurrently.
@@ -86,6 +90,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer c.held.release()
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = idleBody{r.Body, http.NewResponseController(w)}
+	}
+	if service := h.passing(r); service != "" {
+		h.pass(w, c, service)
+		return
 	}
 	answer, err := h.answer(r.Context(), c)
 	if err != nil {

@@ -12,6 +12,7 @@ type Subject struct {
 	Resource string // its ARN; of region and account only the places matter. "*" where the action is about none
 	Also     string // another ARN of the same thing, or empty
 	Context  map[string][]string
+	Vague    bool // Resource or the last part of Action is not known: what may deny it, does
 }
 
 // ARN makes the ARN of something of the caller's.

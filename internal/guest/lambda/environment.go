@@ -88,6 +88,9 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 			add("PYTHONPATH", inside(u, filepath.Join(u.Supplied, "python")))
 		}
 	case native, goOne:
+		if u.Trust && u.Mounts && bringsJava(u) {
+			add(javaOptions, strings.TrimSpace("-Djavax.net.ssl.trustStore="+sandbox.StoreFile+" "+variable(u, javaOptions)))
+		}
 		// A Go program that believes in more processors than its share of memory buys wakes threads for nothing, several
 		// times an Invocation with the stock client.
 		add("GOMAXPROCS", strconv.Itoa(processorsFor(u.MemoryMB)))
@@ -97,8 +100,11 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 		if !ok || name == "" || reserved[name] {
 			continue
 		}
-		if name == "NODE_PATH" && f == node {
+		switch _, ours := at[name]; {
+		case name == "NODE_PATH" && f == node:
 			value = nodePath(u, value)
+		case name == javaOptions && ours:
+			continue
 		}
 		add(name, value)
 	}
@@ -109,6 +115,24 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 // variable adds to its own, and botocore, requests and OpenSSL of Python's packages, whose replace them.
 var trusted = []string{
 	"NODE_EXTRA_CA_CERTS=" + sandbox.CAFile, "AWS_CA_BUNDLE=" + sandbox.RootsFile, "SSL_CERT_FILE=" + sandbox.RootsFile, "REQUESTS_CA_BUNDLE=" + sandbox.RootsFile,
+}
+
+// javaOptions are what every JVM begins with, in front of its command's own options. It says on standard error that it has read them, as it does of the
+// variable JDK_JAVA_OPTIONS, which the program java of Java 9 and later alone knows, and not what jlink and native launchers make.
+const javaOptions = "JAVA_TOOL_OPTIONS"
+
+// bringsJava says whether a JVM with certificates of its own is in the code or the layers. Those of the system's Java are ebb's in a Sandbox.
+func bringsJava(u *guest.Unit) bool {
+	for _, dir := range folders(u) {
+		for _, at := range []string{"", "*", "*/*"} {
+			for _, jre := range []string{"", "jre"} {
+				if found, _ := filepath.Glob(filepath.Join(dir, at, jre, "lib/security/cacerts")); len(found) > 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // processorsFor is the share of processors that comes with memory, rounded up. AWS: "Configure Lambda function memory": "At 1,769 MB, a

@@ -36,6 +36,7 @@ type Options struct {
 	Ready     int64  // bytes of Templates that are held ready, as [process.Options] has it
 	Runtime   string // path or name of the OCI runtime
 	CA, Roots []byte // as [process.Options] has them
+	Store     []byte
 	Path      string // where programs are looked for, as in the variable PATH
 }
 
@@ -48,7 +49,7 @@ type Set struct {
 
 // Drivers opens every driver. The caller closes the Set.
 func Drivers(o Options) (Set, error) {
-	po := process.Options{Dir: o.Dir, NoCgroups: o.NoCgroups, Plain: o.Plain, Egress: o.Egress, Log: o.Log, Ready: o.Ready, CA: o.CA, Roots: o.Roots}
+	po := process.Options{Dir: o.Dir, NoCgroups: o.NoCgroups, Plain: o.Plain, Egress: o.Egress, Log: o.Log, Ready: o.Ready, CA: o.CA, Roots: o.Roots, Store: o.Store}
 	p, err := process.Open(po)
 	if err != nil {
 		return Set{}, fmt.Errorf("open process driver: %w", err)

@@ -59,6 +59,8 @@ type Options struct {
 	// CA is a certificate that isolated guests find at sandbox.CAFile, and Roots all that they are to trust, which they find at
 	// sandbox.RootsFile and in place of the system's own. PEM; nil means the system's alone.
 	CA, Roots []byte
+	// Store is Roots as a PKCS#12 file without a password, which Java finds at sandbox.StoreFile and in place of the stores of the system's Java; nil means none.
+	Store []byte
 	// Log takes what is worth knowing of guests' networks; nil takes nothing.
 	Log *slog.Logger
 	// Plain makes the driver run guests as plain processes where it could isolate them.

@@ -127,11 +127,14 @@ func newIsolation(d *Driver) (_ *isolation, err error) {
 	if err := os.MkdirAll(i.staging, 0o755); err != nil {
 		return nil, err
 	}
-	if err := writeEtc(i.etc, d.opts.CA, d.opts.Roots); err != nil {
+	if err := writeEtc(i.etc, d.opts.CA, d.opts.Roots, d.opts.Store); err != nil {
 		return nil, err
 	}
 	if len(d.opts.Roots) > 0 {
 		i.system.trust(filepath.Join(i.etc, filepath.Base(sandbox.RootsFile)))
+	}
+	if len(d.opts.Store) > 0 {
+		i.system.trustJava(filepath.Join(i.etc, filepath.Base(sandbox.StoreFile)))
 	}
 	low, err := unix.MemfdCreate("ebb-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
@@ -366,7 +369,7 @@ const startPatience = 30 * time.Second
 
 // writeEtc makes the files of /etc that are the same in every Sandbox. The user's home is not there and cannot be made, as on Lambda: what
 // fails there for that fails here.
-func writeEtc(dir string, ca, roots []byte) error {
+func writeEtc(dir string, ca, roots, store []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -380,6 +383,9 @@ func writeEtc(dir string, ca, roots []byte) error {
 	}
 	if len(roots) > 0 {
 		files[filepath.Base(sandbox.CAFile)], files[filepath.Base(sandbox.RootsFile)] = string(ca), string(roots)
+	}
+	if len(store) > 0 {
+		files[filepath.Base(sandbox.StoreFile)] = string(store)
 	}
 	for name, text := range files {
 		tmp := filepath.Join(dir, "."+name)

@@ -93,6 +93,32 @@ func (s *system) trust(file string) {
 	}
 }
 
+// stores are where the system's Java looks for the certificates that it trusts; they may be links to each other.
+var stores = []string{
+	"/etc/ssl/certs/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts", "/etc/pki/java/cacerts", "/usr/lib/jvm/*/lib/security/cacerts", "/usr/lib/jvm/*/jre/lib/security/cacerts",
+}
+
+// trustJava shows a file in place of the stores of the system's Java.
+func (s *system) trustJava(file string) {
+	var there []string
+	for _, pattern := range stores {
+		found, _ := filepath.Glob(pattern)
+		for _, name := range found {
+			real, err := filepath.EvalSymlinks(name)
+			if err != nil || slices.Contains(there, real) || !s.shows(real) {
+				continue
+			}
+			there = append(there, real)
+			s.mounts = append(s.mounts, sandbox.Mount{Source: file, Target: real})
+		}
+	}
+}
+
+// shows says whether a file of the host is within what is mounted at its own path.
+func (s *system) shows(file string) bool {
+	return slices.ContainsFunc(s.mounts, func(m sandbox.Mount) bool { return m.Source == m.Target && strings.HasPrefix(file, m.Source+"/") })
+}
+
 func (s *system) config(file string) {
 	real, err := filepath.EvalSymlinks(file)
 	switch {

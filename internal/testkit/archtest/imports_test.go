@@ -127,8 +127,9 @@ var confined = []struct {
 	{"github.com/prometheus/", []string{"internal/telemetry"}, "one place knows the metrics library"},
 	{"golang.org/x/net/", []string{"internal/sandbox/process/capture"}, "only there are DNS packets read and written"},
 	{"github.com/caddyserver/", []string{"internal/certs"}, "one place knows ACME"},
+	{"software.sslmate.com/", []string{"internal/certs"}, "certificates are made in one place"},
 	{"go.uber.org/", []string{"internal/certs"}, "the log that the ACME library asks for"},
-	{"github.com/aws/", []string{"internal/target", "test", "bench"}, "cloud SDKs are for tests and targets"},
+	{"github.com/aws/", []string{"internal/target", "internal/wire/pass", "test", "bench"}, "cloud SDKs are for tests and targets, and for what goes on to the cloud"},
 }
 
 func rules() []rule {

@@ -138,9 +138,9 @@ func setDocument(b *store.Bucket, name string, data []byte) error {
 	} else {
 		b.Documents[name] = data
 	}
-	if name == "notification" {
+	if name == "notification" { // others may want the changes too: only who knows of them stops keeping them, see [Options.Changed]
 		n, err := readNotification(data)
-		b.Notify = err == nil && !n.empty()
+		b.Notify = b.Notify || err == nil && !n.empty()
 	}
 	return nil
 }
