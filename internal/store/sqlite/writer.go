@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"strconv"
 	"time"
@@ -280,14 +279,9 @@ func (t *tx) get(id int64, h, r []byte) (store.Item, error) {
 	}
 }
 
-// same tells whether a function gave back the very Item it got, which is to change nothing.
-func same(a, b store.Item) bool {
-	return a == nil && b == nil || a != nil && b != nil && fmt.Sprintf("%p", a) == fmt.Sprintf("%p", b)
-}
-
 // apply writes one step: the row, its places in the indexes, its expiry and its Record.
 func (t *tx) apply(st *step) error {
-	if same(st.Old, st.New) {
+	if rows.Same(st.Old, st.New) {
 		return nil
 	}
 	l := st.t
