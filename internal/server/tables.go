@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,20 +19,71 @@ import (
 	"github.com/ebb-run/ebb/internal/invocation"
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/store"
+	"github.com/ebb-run/ebb/internal/store/postgres"
 	"github.com/ebb-run/ebb/internal/store/sqlite"
 	"github.com/ebb-run/ebb/internal/wire/dynamodb"
 )
 
-// openTables opens the store of tables.
+// openTables opens the store of tables: a file of this Node alone, or a database that many share.
 func (s *Server) openTables(ctx context.Context) error {
-	t, err := sqlite.Open(ctx, filepath.Join(s.o.Config.Data, "tables.db"), sqlite.Options{})
+	dsn, err := s.tablesURL()
 	if err != nil {
 		return err
 	}
-	s.tableStore = t
+	if dsn == "" {
+		t, err := sqlite.Open(ctx, filepath.Join(s.o.Config.Data, "tables.db"), sqlite.Options{})
+		if err != nil {
+			return err
+		}
+		s.tableStore, s.tablesIn = t, "tables.db of the data directory"
+		s.closing(t.Close)
+		return nil
+	}
+	t, err := postgres.Open(ctx, dsn, postgres.Options{Log: s.o.Log})
+	if err != nil {
+		return fmt.Errorf("open tables: %w", err)
+	}
+	s.tableStore, s.tablesIn = t, "PostgreSQL at "+t.Where()
 	s.closing(t.Close)
+	lacks, err := t.Durable(ctx)
+	if err != nil {
+		return fmt.Errorf("open tables: %w", err)
+	}
+	if lacks != "" {
+		s.o.Log.Warn("writes to tables that were acknowledged can be lost when the machine of the database fails", "because", lacks)
+	}
+	if info, err := os.Stat(filepath.Join(s.o.Config.Data, "tables.db")); err == nil && info.Size() > 0 {
+		s.o.Log.Warn("the data directory has tables of its own, which are not shown while tables are kept in PostgreSQL", "file", filepath.Join(s.o.Config.Data, "tables.db"))
+	}
 	return nil
 }
+
+// tablesURL is where the database of tables is, or empty.
+func (s *Server) tablesURL() (string, error) {
+	file := s.o.Config.TablesFile
+	if file == "" {
+		return s.o.Config.Tables, nil
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return "", errs.New(errs.Invalid, "--tables-file: %w", err)
+	}
+	if info.Mode().Perm()&0o004 != 0 {
+		s.o.Log.Warn("every user of this machine can read the password of the database of tables", "file", file, "mend", "chmod 600 "+file)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return "", errs.New(errs.Invalid, "--tables-file: %w", err)
+	}
+	dsn := strings.TrimSpace(string(raw))
+	if dsn == "" || strings.ContainsAny(dsn, "\n\r") {
+		return "", errs.New(errs.Invalid, "--tables-file: %s does not hold one line with the URL of a database", file)
+	}
+	return dsn, nil
+}
+
+// TablesIn says where tables are kept, without a user or password.
+func (s *Server) TablesIn() string { return s.tablesIn }
 
 // tableOf is the table that a Resource declares.
 func (s *Server) tableOf(d *state.Deployment, res *app.Resource) (store.Table, error) {

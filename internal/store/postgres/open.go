@@ -111,7 +111,7 @@ func Open(ctx context.Context, dsn string, opt Options) (_ *Store, err error) {
 // parse reads a connection string. What is wrong with it is told without it: it may hold a password.
 func parse(dsn string) (*pgxpool.Config, error) {
 	if scheme, _, ok := strings.Cut(dsn, "://"); ok && scheme != "postgres" && scheme != "postgresql" {
-		return nil, errs.New(errs.Invalid, "a database of tables is at a postgres:// URL, not at one of %s://", scheme)
+		return nil, errs.New(errs.Invalid, "the database of tables is at no postgres:// URL").WithHint("Give postgres://USER@HOST:PORT/DATABASE.")
 	}
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
