@@ -5,7 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,7 +23,7 @@ import (
 
 // Bounds of what a Store asks of its server.
 const (
-	lanes     = 4                // transactions of Writes at the same time
+	lanes     = 2                // transactions of Writes at the same time
 	spare     = 4                // further connections for changes of tables, filling and tending
 	readers   = 8                // connections of reads, unless the URL says otherwise
 	patience  = 40 * time.Second // with one exchange; the server's own limits are lower
@@ -144,7 +146,11 @@ func parse(dsn string) (*pgxpool.Config, error) {
 
 // place is where a database is, for messages: no user and no password.
 func place(c *pgx.ConnConfig) string {
-	return c.Host + "/" + c.Database
+	host := c.Host
+	if !strings.HasPrefix(host, "/") { // not a folder with a socket
+		host = net.JoinHostPort(host, strconv.Itoa(int(c.Port)))
+	}
+	return host + "/" + c.Database
 }
 
 // Where says where the tables are: host and database.
@@ -184,15 +190,18 @@ func (o *outage) now() error {
 	return nil
 }
 
-func (o *outage) note(err error) {
+// note takes in how it went, and tells whether that is news.
+func (o *outage) note(err error) (news bool) {
 	o.Lock()
 	defer o.Unlock()
+	news = (o.err == nil) != (err == nil)
 	if err == nil {
 		o.delay, o.err, o.until = 0, nil, time.Time{}
-		return
+		return news
 	}
 	o.delay = min(max(2*o.delay, 50*time.Millisecond), time.Second)
 	o.err, o.until = err, time.Now().Add(o.delay)
+	return news
 }
 
 // acquire takes a connection of a pool.
@@ -208,17 +217,21 @@ func (s *Store) acquire(ctx context.Context, p *pgxpool.Pool) (*pgxpool.Conn, er
 	conn, err := p.Acquire(waiting)
 	switch {
 	case err == nil:
-		s.away.note(nil)
+		if s.away.note(nil) && s.catalog.Load() != nil {
+			s.opt.Log.Warn("the database of tables is back", "at", s.where)
+		}
 		return conn, nil
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case s.stop.Err() != nil:
 		return nil, closed()
 	case waiting.Err() != nil && p.Stat().AcquiredConns() == p.Stat().MaxConns():
-		return nil, errs.New(errs.Unavailable, "all connections to the database of tables are busy").WithHint("Look at what the database at %s is doing.", s.where)
+		return nil, errs.New(errs.Unavailable, "all connections to the database of tables are busy").WithHint("Look for what holds it up in pg_stat_activity and pg_locks.")
 	}
 	err = s.told(err)
-	s.away.note(err)
+	if s.away.note(err) && s.catalog.Load() != nil { // Open tells its caller
+		s.opt.Log.Warn("the database of tables is away; calls that need it fail until it is back", "at", s.where, "error", err)
+	}
 	return nil, err
 }
 
@@ -229,7 +242,9 @@ func (s *Store) told(err error) error {
 		return err
 	}
 	var e *pgconn.PgError
-	if !errors.As(err, &e) {
+	found := errors.As(err, &e)
+	err = &oneLine{err}
+	if !found {
 		return errs.New(errs.Unavailable, "the database of tables at %s does not answer: %w", s.where, err).WithHint("Look whether PostgreSQL runs and can be reached; what was acknowledged stands.")
 	}
 	away := func(what, hint string) error {
@@ -248,6 +263,8 @@ func (s *Store) told(err error) error {
 		return away("refuses ebb", "Look at user, password and database of --tables.")
 	case e.Code == "42501":
 		return away("does not let ebb do that", "The user of --tables must own the schema ebb: GRANT CREATE ON DATABASE … TO … lets it make one.")
+	case strings.HasPrefix(e.Code, "57P"):
+		return away("is stopping or starting", "Try again in a moment; what was acknowledged stands.")
 	case e.Code == "57014", e.Code == "55P03":
 		return away("took too long", "Look for what holds it up in pg_stat_activity and pg_locks.")
 	case e.Code == "3F000", e.Code == "42P01":
@@ -257,5 +274,14 @@ func (s *Store) told(err error) error {
 	}
 	return away("does not answer as it should", "Look at PostgreSQL's log; what was acknowledged stands.")
 }
+
+// oneLine is an error whose text has no line breaks.
+type oneLine struct{ err error }
+
+// Error returns the text.
+func (o *oneLine) Error() string { return strings.Join(strings.Fields(o.err.Error()), " ") }
+
+// Unwrap returns the error.
+func (o *oneLine) Unwrap() error { return o.err }
 
 func closed() error { return errs.New(errs.Unavailable, "the tables are closed") }

@@ -196,13 +196,6 @@ func (w *walk) text(limit int) (string, []any) {
 	return fmt.Sprintf("SELECT t.v FROM %s WHERE %s ORDER BY %s LIMIT $%d", from, strings.Join(w.where, " AND "), order, len(args)), args
 }
 
-func (w *walk) key() store.Key {
-	if w.x != nil {
-		return w.x.Key
-	}
-	return w.l.spec.Key
-}
-
 // place is where an Item stands on the walk.
 func (w *walk) place(it store.Item) (*rows.Entry, error) {
 	h, r, err := rows.Key(w.l.spec.Key, it)
