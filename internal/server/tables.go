@@ -35,7 +35,7 @@ func (s *Server) openTables(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.tableStore, s.tablesIn = t, "tables.db of the data directory"
+		s.tableStore, s.tablesIn = t, "tables.db"
 		s.closing(t.Close)
 		return nil
 	}
