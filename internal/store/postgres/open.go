@@ -269,7 +269,7 @@ func (s *Store) told(err error) error {
 		return away("took too long", "Look for what holds it up in pg_stat_activity and pg_locks.")
 	case e.Code == "3F000", e.Code == "42P01":
 		return away("has lost ebb's schema", "Restore it from a backup, or start ebb again to have an empty one made.")
-	case strings.HasPrefix(e.Code, "22"):
+	case strings.HasPrefix(e.Code, "22"), strings.HasPrefix(e.Code, "54"):
 		return errs.New(errs.Invalid, "the database of tables at %s does not take this: %w", s.where, err)
 	}
 	return away("does not answer as it should", "Look at PostgreSQL's log; what was acknowledged stands.")

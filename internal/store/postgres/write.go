@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -133,7 +134,7 @@ func (s *Store) refuse(lane int) {
 func (s *Store) serve(lane int, group []*request) {
 	g := &batch{s: s, lane: lane, requests: group}
 	err := g.run()
-	if err != nil && len(group) > 1 && undone(err) {
+	if len(group) > 1 && faulty(err) {
 		for _, r := range group {
 			s.serve(lane, []*request{r})
 		}
@@ -149,10 +150,10 @@ func (s *Store) serve(lane int, group []*request) {
 	}
 }
 
-// undone tells whether an error is one of a statement, after which PostgreSQL has undone the transaction and goes on.
-func undone(err error) bool {
+// faulty tells whether PostgreSQL refuses a value, which is then the fault of one Write of a group. What takes too long or lacks room is not.
+func faulty(err error) bool {
 	var e *pgconn.PgError
-	return errors.As(err, &e) && e.Severity == "ERROR"
+	return errors.As(err, &e) && e.Severity == "ERROR" && (strings.HasPrefix(e.Code, "22") || strings.HasPrefix(e.Code, "23") || strings.HasPrefix(e.Code, "54"))
 }
 
 // cell is an Item that the group is about: as it was before, and as it is to be.
@@ -190,7 +191,11 @@ func (g *batch) run() error {
 		if conn, err = g.s.acquire(context.Background(), g.s.writes); err != nil {
 			return err
 		}
-		err = g.attempt(conn)
+		if err = g.attempt(conn); err != nil && !broken(err) || err == errStale {
+			quit, cancel := context.WithTimeout(context.Background(), connectIn)
+			_, _ = conn.Exec(quit, "ROLLBACK")
+			cancel()
+		}
 		conn.Release() // one that is in a transaction still is closed
 		switch {
 		case err == errStale:
