@@ -37,6 +37,7 @@ race: deps
 test: deps runsc
 	go test -timeout 20m -json ./... | go run ./internal/testkit/testsum
 	go test -timeout 10m -json ./internal/bus -skip '$(EMBEDDED)' -args -bus.cluster | go run ./internal/testkit/testsum
+	go test -timeout 10m -json ./internal/wire/dynamodb -args -dynamodb.postgres | go run ./internal/testkit/testsum
 
 # What of the bus's tests opens stores of its own or needs no server, and would be the same over a cluster.
 EMBEDDED := Kill|Nodes|Jump|Linear|Cluster|Fold|Parse|TenThousand

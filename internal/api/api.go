@@ -32,8 +32,9 @@ type Info struct {
 	Version string    `json:"version"`
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
-	Gateway string    `json:"gateway"` // URL
-	Data    string    `json:"data"`    // data directory
+	Gateway string    `json:"gateway"`          // URL
+	Data    string    `json:"data"`             // data directory
+	Tables  string    `json:"tables,omitempty"` // where tables are kept: a file, or host and database
 	Drivers []Check   `json:"drivers,omitempty"`
 	Caller  *Caller   `json:"caller,omitempty"` // who asks, where a key was used
 }

@@ -98,7 +98,7 @@ func (c *command) checks(ctx context.Context) ([]api.Check, error) {
 		if err != nil {
 			ch.Detail = err.Error()
 		} else {
-			ch.Detail = fmt.Sprintf("process %d, gateway %s, data in %s", info.PID, info.Gateway, info.Data)
+			ch.Detail = fmt.Sprintf("process %d, gateway %s, data in %s, tables in %s", info.PID, info.Gateway, info.Data, info.Tables)
 		}
 		out = append(out, ch)
 	}

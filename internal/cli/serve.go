@@ -47,7 +47,7 @@ func (c *command) serve() *cobra.Command {
 			return err
 		}
 		if c.json {
-			event := map[string]any{"event": "ready", "gateway": s.GatewayURL(), "api": s.APIURL(), "data": cfg.Data, "stacks": len(stacks), "aws": s.AWSURL()}
+			event := map[string]any{"event": "ready", "gateway": s.GatewayURL(), "api": s.APIURL(), "data": cfg.Data, "tables": s.TablesIn(), "stacks": len(stacks), "aws": s.AWSURL()}
 			if s.RemoteURL() != "" {
 				event["api"], event["local"] = s.RemoteURL(), s.APIURL()
 			}
@@ -57,7 +57,7 @@ func (c *command) serve() *cobra.Command {
 			if s.RemoteURL() != "" {
 				control = s.RemoteURL() + " (with keys)"
 			}
-			c.say("serving %s, control API %s, data in %s, %s; Ctrl-C stops", s.GatewayURL(), control, cfg.Data, count(len(stacks), "app"))
+			c.say("serving %s, control API %s, data in %s, tables in %s, %s; Ctrl-C stops", s.GatewayURL(), control, cfg.Data, s.TablesIn(), count(len(stacks), "app"))
 			for _, st := range stacks {
 				if st.Error != "" {
 					c.say("%s %s at stage %s is not served: %s", c.paint(red, "warning:"), st.App, st.Stage, st.Error)

@@ -42,6 +42,8 @@ type Config struct {
 	Data             string        // data directory
 	NATS             string        // URL of an external NATS cluster; empty means embedded
 	NATSReplicas     int           // copies that it keeps
+	Tables           string        // URL of the PostgreSQL database of tables, which may hold a password; empty means embedded
+	TablesFile       string        // file with that URL
 	MemoryMB         int           // MiB that Instances may use together; 0 means 80 % of the machine
 	Overcommit       int           // how many times MemoryMB the Instances may declare together
 	KeepAlive        time.Duration // how long an Instance may stay Idle
@@ -133,6 +135,8 @@ func Settings() []Setting {
 		str("data", "", "data directory (default: .ebb in the project for up, the user's data folder for serve)", func(c *Config) *string { return &c.Data }),
 		str("nats", "", "URL of an external NATS cluster (default: embedded)", func(c *Config) *string { return &c.NATS }),
 		num("nats-replicas", "3", "copies that an external NATS cluster is to keep of everything; 1 for a single server", func(c *Config) *int { return &c.NATSReplicas }),
+		str("tables", "", "URL of the PostgreSQL database that keeps tables, postgres://USER@HOST/DATABASE, without a password on the command line (default: a file of the data directory)", func(c *Config) *string { return &c.Tables }),
+		str("tables-file", "", "file with that URL, which may hold a password; PGPASSFILE and a service file of PostgreSQL do too", func(c *Config) *string { return &c.TablesFile }),
 		num("memory", "0", "MiB that Instances may use together; 0 is 80 % of the machine", func(c *Config) *int { return &c.MemoryMB }),
 		num("overcommit", "4", "how many times that memory Instances may declare together; each stays within its own limit", func(c *Config) *int { return &c.Overcommit }),
 		dur("keep-alive", "5m", "how long an Instance may stay idle before it is stopped", func(c *Config) *time.Duration { return &c.KeepAlive }),
@@ -302,6 +306,7 @@ func Load(src Sources) (*Config, error) {
 		}
 	}
 	faults = append(faults, c.tlsFaults()...)
+	faults = append(faults, c.tablesFaults(src.Flags["tables"])...)
 	if len(faults) > 0 {
 		return nil, errs.New(errs.Invalid, "%s", strings.Join(faults, "; "))
 	}

@@ -99,6 +99,34 @@ func TestLoad_CertificatesComeFromOnePlace(t *testing.T) {
 	}
 }
 
+func TestLoad_TakesNoPasswordOnTheCommandLineAndShowsNone(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr%zt"
+	for name, row := range map[string]struct{ flag, env, file, fault string }{
+		"none":               {},
+		"user alone":         {flag: "postgres://ebb@db/ebb"},
+		"in the environment": {env: "postgres://ebb:" + secret + "@db/ebb"},
+		"by a file":          {file: "/run/secrets/tables"},
+		"on the line":        {flag: "postgres://ebb:good@db/ebb", fault: "--tables-file"},
+		"unreadable":         {flag: "postgres://ebb:" + secret + "@db/ebb", fault: "--tables-file"},
+		"as a parameter":     {flag: "postgres://db/ebb?user=x&password=" + secret, fault: "--tables-file"},
+		"twice":              {flag: "postgres://db/ebb", file: "f", fault: "from one place"},
+		"another database":   {env: "mysql://ebb:" + secret + "@db/ebb", fault: "postgres://USER@HOST"},
+	} {
+		flags := map[string]string{}
+		if row.flag != "" {
+			flags["tables"] = row.flag
+		}
+		if row.file != "" {
+			flags["tables-file"] = row.file
+		}
+		_, err := config.Load(config.Sources{Flags: flags, Env: func(k string) (string, bool) { return row.env, k == "EBB_TABLES" && row.env != "" }})
+		if (err != nil) != (row.fault != "") || err != nil && (!strings.Contains(err.Error(), row.fault) || strings.Contains(err.Error(), secret)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestLoad_WordsAreChecked(t *testing.T) {
 	t.Parallel()
 	c, err := config.Load(config.Sources{})

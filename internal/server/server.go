@@ -71,6 +71,7 @@ type Server struct {
 	nats       *nats.Conn
 	state      *state.Store
 	tableStore store.Tables
+	tablesIn   string // where they are, for people
 	relays     relays
 	artifacts  *artifact.Store
 	objects    *fs.Store       // what buckets hold

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,20 +19,71 @@ import (
 	"github.com/ebb-run/ebb/internal/invocation"
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/store"
+	"github.com/ebb-run/ebb/internal/store/postgres"
 	"github.com/ebb-run/ebb/internal/store/sqlite"
 	"github.com/ebb-run/ebb/internal/wire/dynamodb"
 )
 
-// openTables opens the store of tables.
+// openTables opens the store of tables: a file of this Node alone, or a database that many share.
 func (s *Server) openTables(ctx context.Context) error {
-	t, err := sqlite.Open(ctx, filepath.Join(s.o.Config.Data, "tables.db"), sqlite.Options{})
+	dsn, err := s.tablesURL()
 	if err != nil {
 		return err
 	}
-	s.tableStore = t
+	if dsn == "" {
+		t, err := sqlite.Open(ctx, filepath.Join(s.o.Config.Data, "tables.db"), sqlite.Options{})
+		if err != nil {
+			return err
+		}
+		s.tableStore, s.tablesIn = t, "tables.db"
+		s.closing(t.Close)
+		return nil
+	}
+	t, err := postgres.Open(ctx, dsn, postgres.Options{Log: s.o.Log})
+	if err != nil {
+		return fmt.Errorf("open tables: %w", err)
+	}
+	s.tableStore, s.tablesIn = t, "PostgreSQL at "+t.Where()
 	s.closing(t.Close)
+	lacks, err := t.Durable(ctx)
+	if err != nil {
+		return fmt.Errorf("open tables: %w", err)
+	}
+	if lacks != "" {
+		s.o.Log.Warn("writes to tables that were acknowledged can be lost when the machine of the database fails", "because", lacks)
+	}
+	if info, err := os.Stat(filepath.Join(s.o.Config.Data, "tables.db")); err == nil && info.Size() > 0 {
+		s.o.Log.Warn("the data directory has tables of its own, which are not shown while tables are kept in PostgreSQL", "file", filepath.Join(s.o.Config.Data, "tables.db"))
+	}
 	return nil
 }
+
+// tablesURL is where the database of tables is, or empty.
+func (s *Server) tablesURL() (string, error) {
+	file := s.o.Config.TablesFile
+	if file == "" {
+		return s.o.Config.Tables, nil
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return "", errs.New(errs.Invalid, "--tables-file: %w", err)
+	}
+	if info.Mode().Perm()&0o004 != 0 {
+		s.o.Log.Warn("every user of this machine can read the password of the database of tables", "file", file, "mend", "chmod 600 "+file)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return "", errs.New(errs.Invalid, "--tables-file: %w", err)
+	}
+	dsn := strings.TrimSpace(string(raw))
+	if dsn == "" || strings.ContainsAny(dsn, "\n\r") {
+		return "", errs.New(errs.Invalid, "--tables-file: %s does not hold one line with the URL of a database", file)
+	}
+	return dsn, nil
+}
+
+// TablesIn says where tables are kept, without a user or password.
+func (s *Server) TablesIn() string { return s.tablesIn }
 
 // tableOf is the table that a Resource declares.
 func (s *Server) tableOf(d *state.Deployment, res *app.Resource) (store.Table, error) {
@@ -142,6 +195,12 @@ type relays struct {
 	}
 }
 
+func (r *relays) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.at = nil
+}
+
 // relayed is the table of what the relays have done; no client's table can have its name.
 const relayed = "$relayed"
 
@@ -188,41 +247,58 @@ func (s *Server) tableStreams(ctx context.Context) error {
 // tableTag is on the stream of a table's changes and holds the table's ID: one made again has another stream.
 const tableTag = "ebb:table"
 
-// runTables expires items and relays changes until ctx ends.
+// runTables expires items and relays changes until ctx ends. Of Nodes that share their tables one does.
 func (s *Server) runTables(ctx context.Context, wg *sync.WaitGroup) {
-	wg.Go(func() {
-		tick := time.NewTicker(5 * time.Second)
-		defer tick.Stop()
-		for {
+	wg.Go(func() { s.lead(ctx, "expire", s.expireTables) })
+	wg.Go(func() { s.lead(ctx, "relay", s.relayTables) })
+}
+
+func (s *Server) lead(ctx context.Context, name string, f func(context.Context) error) {
+	for ctx.Err() == nil {
+		if err := s.tableStore.Lead(ctx, name, f); err != nil && ctx.Err() == nil {
+			s.o.Log.Warn("the upkeep of tables waits", "of", name, "error", err)
 			select {
 			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			for more := true; more && ctx.Err() == nil; {
-				var err error
-				if more, err = s.tableStore.Expire(ctx, time.Now()); err != nil && ctx.Err() == nil {
-					s.o.Log.Warn("items whose time has come stay for now", "error", err)
-				}
+			case <-time.After(time.Second):
 			}
 		}
-	})
-	wg.Go(func() {
-		for {
-			changed := s.tableStore.Changed()
-			wait := time.Minute
-			if err := s.relay(ctx); err != nil && ctx.Err() == nil {
-				s.o.Log.Warn("changes of tables wait", "error", err)
-				wait = time.Second
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-changed:
-			case <-time.After(wait):
+	}
+}
+
+func (s *Server) expireTables(ctx context.Context) error {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		for more := true; more && ctx.Err() == nil; {
+			var err error
+			if more, err = s.tableStore.Expire(ctx, time.Now()); err != nil && ctx.Err() == nil {
+				s.o.Log.Warn("items whose time has come stay for now", "error", err)
 			}
 		}
-	})
+	}
+}
+
+func (s *Server) relayTables(ctx context.Context) error {
+	s.relays.forget() // another Node may have led meanwhile
+	for {
+		changed := s.tableStore.Changed()
+		wait := time.Minute
+		if err := s.relay(ctx); err != nil && ctx.Err() == nil {
+			s.o.Log.Warn("changes of tables wait", "error", err)
+			wait = time.Second
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-time.After(wait):
+		}
+	}
 }
 
 // relay carries all changes that are not on the bus yet.
@@ -313,6 +389,9 @@ func (s *Server) relayedTo(ctx context.Context, t *store.Table) (uint64, error) 
 	got, err := s.tableStore.Get(ctx, tenant, []store.Lookup{{Table: relayed, Key: store.Item{"table": store.Text(t.ID)}}})
 	if errs.CodeOf(err) == errs.NotFound {
 		_, err = s.tableStore.Create(ctx, tenant, store.Table{Name: relayed, Key: store.Key{Hash: store.Attr{Name: "table", Kind: store.S}}})
+		if errs.CodeOf(err) == errs.Exists {
+			err = nil
+		}
 		return 0, err
 	}
 	if err != nil || got[0] == nil {
@@ -325,7 +404,12 @@ func (s *Server) relayedTo(ctx context.Context, t *store.Table) (uint64, error) 
 
 func (s *Server) setRelayed(ctx context.Context, t *store.Table, seq uint64) error {
 	it := store.Item{"table": store.Text(t.ID), "seq": store.Num(fmt.Sprint(seq))}
-	err := s.tableStore.Write(ctx, tenant, []store.Change{{Table: relayed, Key: it, Apply: func(store.Item) (store.Item, error) { return it, nil }}})
+	err := s.tableStore.Write(ctx, tenant, []store.Change{{Table: relayed, Key: it, Apply: func(old store.Item) (store.Item, error) {
+		if old["seq"].Kind == store.N && old["seq"].Number().Compare(it["seq"].Number()) > 0 {
+			return old, nil // of a Node that leads now, where this one did
+		}
+		return it, nil
+	}}})
 	if err != nil {
 		return err
 	}

@@ -96,8 +96,8 @@ type Lookup struct {
 type Change struct {
 	Table string
 	Key   Item
-	// Apply gets the Item that is there, or nil, and returns the one that is to be there, or nil. An error aborts the Write. It runs in the
-	// store's one writer: it must be quick, must not call the store, and may be called again. It does not change old, and what it returns
+	// Apply gets the Item that is there, or nil, and returns the one that is to be there, or nil. An error aborts the Write. It runs in a
+	// writer of the store: it must be quick, must not call the store, and may be called again. It does not change old, and what it returns
 	// has the key's attributes. Returning old itself changes nothing.
 	Apply func(old Item) (Item, error)
 }
@@ -169,12 +169,13 @@ type Record struct {
 }
 
 // Tables keeps tables of Items. All methods may be called at the same time. Names are those of one tenant; an unknown table is
-// errs.NotFound, one that is there already errs.Exists, a store that cannot write now (a full disk, closed) errs.Unavailable.
+// errs.NotFound, one that is there already errs.Exists, a store that cannot write now (a full disk, closed, a database that is away)
+// errs.Unavailable. Several Stores may have the same tables open where the implementation says so; the contract then holds over all of them.
 type Tables interface {
 	// Create makes a table.
 	Create(ctx context.Context, tenant string, t Table) (Table, error)
 	// Alter changes what fn changes of a table's description: indexes, TTL, stream, tags and the like, not its name or key. A new index
-	// holds every Item when Alter returns.
+	// holds every Item when Alter returns. fn may be called again.
 	Alter(ctx context.Context, tenant, name string, fn func(Table) (Table, error)) (Table, error)
 	// Drop deletes a table with its Items, indexes and Records.
 	Drop(ctx context.Context, tenant, name string) (Table, error)
@@ -201,6 +202,10 @@ type Tables interface {
 	Last(ctx context.Context, tenant, table string) (uint64, error)
 	// Changed returns a channel that is closed at the next change of any table with a stream.
 	Changed() <-chan struct{}
+	// Lead calls f while nobody else who has the store open, in any process, is in a Lead of the same name, and returns what f returns.
+	// Until then it waits. f's context ends when the lead may be lost: f is to return, and is called again at the next turn. When ctx
+	// ends, Lead returns its error once f has returned.
+	Lead(ctx context.Context, name string, f func(context.Context) error) error
 }
 
 // Successor returns the least text above all that begin with a prefix, or "" when there is none.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/store"
+	"github.com/ebb-run/ebb/internal/store/rows"
 )
 
 func (c *catalog) find(tenant, table string) (*live, error) {
@@ -52,33 +53,9 @@ func (s *Store) List(_ context.Context, tenant string) ([]store.Table, error) {
 	return all, nil
 }
 
-// checkKeys refuses what no Item could be found by.
-func checkKeys(t *store.Table) error {
-	seen := map[string]bool{}
-	keys := []store.Key{t.Key}
-	for _, x := range t.Indexes {
-		if x.Name == "" || seen[x.Name] {
-			return errs.New(errs.Invalid, "the name of index %q is empty or taken", x.Name)
-		}
-		seen[x.Name] = true
-		keys = append(keys, x.Key)
-	}
-	for _, k := range keys {
-		for i, a := range []store.Attr{k.Hash, k.Range} {
-			if (a.Name != "" || i == 0) && (a.Name == "" || a.Kind < store.S || a.Kind > store.B) {
-				return errs.New(errs.Invalid, "the key attribute %q is of kind %q; keys are S, N or B", a.Name, a.Kind.String())
-			}
-		}
-	}
-	if t.Name == "" {
-		return errs.New(errs.Invalid, "a table needs a name")
-	}
-	return nil
-}
-
 // Create makes a table.
 func (s *Store) Create(ctx context.Context, tenant string, want store.Table) (store.Table, error) {
-	if err := checkKeys(&want); err != nil {
+	if err := rows.CheckTable(&want); err != nil {
 		return store.Table{}, err
 	}
 	var made *live
@@ -174,7 +151,7 @@ func (s *Store) Alter(ctx context.Context, tenant, table string, fn func(store.T
 		}
 		want, err := fn(old.told())
 		if err == nil {
-			err = checkKeys(&want)
+			err = rows.CheckTable(&want)
 		}
 		if err == nil && (want.Name != table || want.Key != old.spec.Key) {
 			err = errs.New(errs.Invalid, "the name and key of a table stay as they are")
@@ -292,25 +269,25 @@ func (t *tx) fillSome(l *live, afterH, afterR *[]byte) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	rows, err := st.QueryContext(context.Background(), *afterH, *afterR, fillRows)
+	found, err := st.QueryContext(context.Background(), *afterH, *afterR, fillRows)
 	if err != nil {
 		return false, err
 	}
 	var steps []step
-	for rows.Next() {
+	for found.Next() {
 		one := step{t: l}
 		var raw []byte
-		if err = rows.Scan(&one.h, &one.r, &raw); err == nil {
-			one.new, err = decode(raw)
+		if err = found.Scan(&one.H, &one.R, &raw); err == nil {
+			one.New, err = rows.Decode(raw)
 		}
 		if err != nil {
 			break
 		}
-		one.r = append([]byte{}, one.r...) // an empty blob is read as nil, which would be NULL
+		one.R = append([]byte{}, one.R...) // an empty blob is read as nil, which would be NULL
 		steps = append(steps, one)
 	}
-	if closeErr := rows.Close(); err == nil {
-		err = cmp.Or(rows.Err(), closeErr)
+	if closeErr := found.Close(); err == nil {
+		err = cmp.Or(found.Err(), closeErr)
 	}
 	if err != nil {
 		return false, err
@@ -318,7 +295,7 @@ func (t *tx) fillSome(l *live, afterH, afterR *[]byte) (more bool, err error) {
 	for i := range steps {
 		for j, x := range l.spec.Indexes {
 			if l.spec.Building[x.Name] {
-				if err := t.index(l, j, nil, steps[i].new); err != nil {
+				if err := t.index(l, j, nil, steps[i].New); err != nil {
 					return false, err
 				}
 			}
@@ -328,7 +305,7 @@ func (t *tx) fillSome(l *live, afterH, afterR *[]byte) (more bool, err error) {
 				return false, err
 			}
 		}
-		*afterH, *afterR = steps[i].h, steps[i].r
+		*afterH, *afterR = steps[i].H, steps[i].R
 	}
 	return len(steps) == fillRows, nil
 }

@@ -58,6 +58,7 @@ type Store struct {
 	stop    chan struct{}
 	done    chan struct{} // closed when the writer has ended
 	once    sync.Once
+	leads   sync.Map // name to the chan struct{} that holds a value while somebody leads
 
 	changed struct {
 		sync.Mutex
@@ -263,6 +264,32 @@ func told(err error) error {
 		return errs.New(errs.Unavailable, "the disk with the tables does not answer: %w", err).WithHint("Look at the disk of the data directory; what was written before stands.")
 	}
 	return err
+}
+
+// Lead calls f while no other call of the same name does: nobody else has the file open.
+func (s *Store) Lead(ctx context.Context, name string, f func(context.Context) error) error {
+	of, _ := s.leads.LoadOrStore(name, make(chan struct{}, 1))
+	turn := of.(chan struct{})
+	select {
+	case turn <- struct{}{}:
+	case <-s.stop:
+		return closed()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-turn }()
+	leading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		select {
+		case <-s.stop:
+			cancel()
+		case <-ended:
+		}
+	}()
+	return f(leading)
 }
 
 func closed() error { return errs.New(errs.Unavailable, "the tables are closed") }

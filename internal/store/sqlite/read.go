@@ -10,6 +10,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/store"
+	"github.com/ebb-run/ebb/internal/store/rows"
 )
 
 // stmt returns a prepared statement for readers of a table.
@@ -65,7 +66,7 @@ func (s *Store) get(tenant string, k store.Lookup, tx *sql.Tx) (store.Item, erro
 	if err != nil {
 		return nil, err
 	}
-	h, r, err := rowKey(l.spec.Key, k.Key)
+	h, r, err := rows.Key(l.spec.Key, k.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +81,7 @@ func (s *Store) get(tenant string, k store.Lookup, tx *sql.Tx) (store.Item, erro
 	// A context with an end would cost a goroutine a read, and a read of one row is short.
 	switch err := st.QueryRowContext(context.Background(), h, r).Scan(&raw); {
 	case err == nil:
-		return decode(raw)
+		return rows.Decode(raw)
 	case errors.Is(err, sql.ErrNoRows):
 		return nil, nil
 	default:
@@ -132,7 +133,7 @@ func (s *Store) Query(ctx context.Context, tenant string, q store.Query, each fu
 		return err
 	}
 	var c clause
-	c.add(at+".h = ?", hashKey(q.Hash))
+	c.add(at+".h = ?", rows.HashKey(q.Hash))
 	column := at + ".r"
 	for i, b := range []store.Bound{q.Low, q.High} {
 		if b.Value.Kind == store.None {
@@ -142,7 +143,7 @@ func (s *Store) Query(ctx context.Context, tenant string, q store.Query, each fu
 		if !b.Not {
 			op += "="
 		}
-		c.add(column+op+" ?", plain(b.Value))
+		c.add(column+op+" ?", rows.Plain(b.Value))
 	}
 	if q.Prefix.Kind != store.None {
 		c.add(column+" >= ?", []byte(q.Prefix.Str))
@@ -169,21 +170,21 @@ func (c *clause) after(l *live, x *store.Index, key store.Item, op string) error
 		return nil
 	}
 	if x == nil {
-		h, r, err := rowKey(l.spec.Key, key)
+		h, r, err := rows.Key(l.spec.Key, key)
 		if err != nil {
 			return err
 		}
 		c.add("(t.h, t.r) "+op+" (?, ?)", h, r)
 		return nil
 	}
-	if _, _, err := rowKey(l.spec.Key, key); err != nil {
+	if _, _, err := rows.Key(l.spec.Key, key); err != nil {
 		return err
 	}
-	e := indexEntry(&l.spec.Table, x, key)
+	e := rows.IndexEntry(&l.spec.Table, x, key)
 	if e == nil {
 		return errs.New(errs.Invalid, "the key to start behind is not one of index %s", x.Name)
 	}
-	c.add("(x.h, x.r, x.o, x.th, x.tr) "+op+" (?, ?, ?, ?, ?)", e.args()...)
+	c.add("(x.h, x.r, x.o, x.th, x.tr) "+op+" (?, ?, ?, ?, ?)", e.Args()...)
 	return nil
 }
 
@@ -198,7 +199,7 @@ func (s *Store) Scan(ctx context.Context, tenant string, q store.Scan, each func
 		return err
 	}
 	var c clause
-	first, behind := segment(q.Segment, q.Segments)
+	first, behind := rows.Segment(q.Segment, q.Segments)
 	if first != nil {
 		c.add(at+".h >= ?", first)
 	}
@@ -209,7 +210,7 @@ func (s *Store) Scan(ctx context.Context, tenant string, q store.Scan, each func
 		return err
 	}
 	if q.After != nil {
-		h := hashKey(q.After[keyOf(l, x).Hash.Name])
+		h := rows.HashKey(q.After[keyOf(l, x).Hash.Name])
 		if first != nil && bytes.Compare(h, first) < 0 || behind != nil && bytes.Compare(h, behind) >= 0 {
 			return errs.New(errs.Invalid, "the key to start behind is not in segment %d of %d", q.Segment, q.Segments)
 		}
@@ -225,28 +226,28 @@ func (s *Store) rows(ctx context.Context, l *live, x *store.Index, text string, 
 	if err != nil {
 		return readErr(l, err)
 	}
-	rows, err := st.QueryContext(context.Background(), args...)
+	found, err := st.QueryContext(context.Background(), args...)
 	if err != nil {
 		return readErr(l, err)
 	}
-	defer rows.Close()
-	for n := 0; rows.Next(); n++ {
+	defer found.Close()
+	for n := 0; found.Next(); n++ {
 		if n%64 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
 		var raw sql.RawBytes
-		if err := rows.Scan(&raw); err != nil {
+		if err := found.Scan(&raw); err != nil {
 			return readErr(l, err)
 		}
-		it, err := decode(raw)
+		it, err := rows.Decode(raw)
 		if err != nil {
 			return err
 		}
-		if !each(shown(&l.spec.Table, x, it)) {
+		if !each(rows.Shown(&l.spec.Table, x, it)) {
 			return nil
 		}
 	}
-	return readErr(l, rows.Err())
+	return readErr(l, found.Err())
 }
 
 // Records returns up to limit Records of a table's stream.
@@ -255,17 +256,17 @@ func (s *Store) Records(ctx context.Context, tenant, table string, after uint64,
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.db.QueryContext(ctx, "SELECT seq, at, op, expired, key, old, new FROM records WHERE tab = ? AND seq > ? ORDER BY seq LIMIT ?", l.id, int64(after), limit)
+	found, err := s.db.QueryContext(ctx, "SELECT seq, at, op, expired, key, old, new FROM records WHERE tab = ? AND seq > ? ORDER BY seq LIMIT ?", l.id, int64(after), limit)
 	if err != nil {
 		return nil, told(err)
 	}
-	defer rows.Close()
+	defer found.Close()
 	var all []store.Record
-	for rows.Next() {
+	for found.Next() {
 		var r store.Record
 		var seq, at int64
 		var images [3][]byte
-		if err := rows.Scan(&seq, &at, &r.Op, &r.Expired, &images[0], &images[1], &images[2]); err != nil {
+		if err := found.Scan(&seq, &at, &r.Op, &r.Expired, &images[0], &images[1], &images[2]); err != nil {
 			return nil, told(err)
 		}
 		r.Seq, r.At = uint64(seq), time.UnixMilli(at)
@@ -273,13 +274,13 @@ func (s *Store) Records(ctx context.Context, tenant, table string, after uint64,
 			if images[i] == nil {
 				continue
 			}
-			if *to, err = decode(images[i]); err != nil {
+			if *to, err = rows.Decode(images[i]); err != nil {
 				return nil, err
 			}
 		}
 		all = append(all, r)
 	}
-	return all, told(rows.Err())
+	return all, told(found.Err())
 }
 
 // Last returns the sequence number of a table's newest Record.

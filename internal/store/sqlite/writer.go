@@ -4,14 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"fmt"
 	"maps"
-	"math"
 	"strconv"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/store"
+	"github.com/ebb-run/ebb/internal/store/rows"
 )
 
 // maxGroup is how many requests one transaction serves at most: the first of them waits for the last.
@@ -219,10 +218,9 @@ func (t *tx) own() {
 
 // step is a Change on its way: the row it is about, and what was and is to be there.
 type step struct {
-	t        *live
-	h, r     []byte
-	old, new store.Item
-	expired  bool
+	rows.Row
+	t       *live
+	expired bool
 }
 
 // Write applies the Changes, all or none.
@@ -240,21 +238,21 @@ func (t *tx) write(tenant string, changes []store.Change, expired bool) (refusal
 		}
 		st := &steps[i]
 		st.t, st.expired = l, expired
-		if st.h, st.r, err = rowKey(l.spec.Key, c.Key); err != nil {
+		if st.H, st.R, err = rows.Key(l.spec.Key, c.Key); err != nil {
 			return err, nil
 		}
 		if len(changes) > 1 {
-			id := strconv.FormatInt(l.id, 10) + " " + strconv.Itoa(len(st.h)) + " " + string(st.h) + string(st.r)
+			id := strconv.FormatInt(l.id, 10) + " " + strconv.Itoa(len(st.H)) + " " + string(st.H) + string(st.R)
 			if seen[id] {
 				return errs.New(errs.Invalid, "two changes name the same item of table %s", c.Table), nil
 			}
 			seen[id] = true
 		}
-		if st.old, err = t.get(l.id, st.h, st.r); err != nil {
+		if st.Old, err = t.get(l.id, st.H, st.R); err != nil {
 			return nil, err
 		}
 	}
-	if err := decide(steps, changes); err != nil {
+	if err := rows.Decide(changes, func(i int) (store.Key, *rows.Row) { return steps[i].t.spec.Key, &steps[i].Row }); err != nil {
 		return err, nil
 	}
 	for i := range steps {
@@ -265,41 +263,6 @@ func (t *tx) write(tenant string, changes []store.Change, expired bool) (refusal
 	return nil, nil
 }
 
-// decide asks every Change's function; nothing is written yet.
-func decide(steps []step, changes []store.Change) error {
-	var refused *store.Aborted
-	for i, c := range changes {
-		item, err := call(c.Apply, steps[i].old)
-		if err == nil && item != nil {
-			var h, r []byte
-			if h, r, err = rowKey(steps[i].t.spec.Key, item); err == nil && (string(h) != string(steps[i].h) || string(r) != string(steps[i].r)) {
-				err = errs.New(errs.Invalid, "a change of an item may not change its key")
-			}
-		}
-		if err != nil {
-			if refused == nil {
-				refused = &store.Aborted{Errs: make([]error, len(changes))}
-			}
-			refused.Errs[i] = err
-		}
-		steps[i].new = item
-	}
-	if refused != nil {
-		return refused
-	}
-	return nil
-}
-
-// call keeps a fault in one caller's function from ending the writer of all.
-func call(f func(store.Item) (store.Item, error), old store.Item) (it store.Item, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = errs.New(errs.Internal, "a change's function panicked: %v", p)
-		}
-	}()
-	return f(old)
-}
-
 func (t *tx) get(id int64, h, r []byte) (store.Item, error) {
 	st, err := t.stmt("SELECT v FROM " + tableName(id) + " WHERE h = ? AND r = ?")
 	if err != nil {
@@ -308,7 +271,7 @@ func (t *tx) get(id int64, h, r []byte) (store.Item, error) {
 	var raw []byte
 	switch err := st.QueryRowContext(context.Background(), h, r).Scan(&raw); err {
 	case nil:
-		return decode(raw)
+		return rows.Decode(raw)
 	case sql.ErrNoRows:
 		return nil, nil
 	default:
@@ -316,28 +279,23 @@ func (t *tx) get(id int64, h, r []byte) (store.Item, error) {
 	}
 }
 
-// same tells whether a function gave back the very Item it got, which is to change nothing.
-func same(a, b store.Item) bool {
-	return a == nil && b == nil || a != nil && b != nil && fmt.Sprintf("%p", a) == fmt.Sprintf("%p", b)
-}
-
 // apply writes one step: the row, its places in the indexes, its expiry and its Record.
 func (t *tx) apply(st *step) error {
-	if same(st.old, st.new) {
+	if rows.Same(st.Old, st.New) {
 		return nil
 	}
 	l := st.t
 	var err error
-	if st.new == nil {
-		err = t.exec("DELETE FROM "+tableName(l.id)+" WHERE h = ? AND r = ?", st.h, st.r)
+	if st.New == nil {
+		err = t.exec("DELETE FROM "+tableName(l.id)+" WHERE h = ? AND r = ?", st.H, st.R)
 	} else {
-		err = t.exec("INSERT INTO "+tableName(l.id)+"(h, r, v) VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET v = excluded.v", st.h, st.r, encode(st.new))
+		err = t.exec("INSERT INTO "+tableName(l.id)+"(h, r, v) VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET v = excluded.v", st.H, st.R, rows.Encode(st.New))
 	}
 	if err != nil {
 		return err
 	}
 	for i := range l.spec.Indexes {
-		if err := t.index(l, i, st.old, st.new); err != nil {
+		if err := t.index(l, i, st.Old, st.New); err != nil {
 			return err
 		}
 	}
@@ -346,9 +304,9 @@ func (t *tx) apply(st *step) error {
 			return err
 		}
 	}
-	t.count(l, st.old, st.new)
-	if l.spec.View != "" && !st.old.Equal(st.new) || l.spec.View != "" && (st.old == nil) != (st.new == nil) {
-		return t.record(st)
+	t.count(l, st.Old, st.New)
+	if shows := rows.Recorded(&l.spec.Table, st.Old, st.New); shows != nil {
+		return t.record(st, shows)
 	}
 	return nil
 }
@@ -369,77 +327,46 @@ func (t *tx) count(l *live, old, now store.Item) {
 // index moves an Item in an index when its key there changed.
 func (t *tx) index(l *live, i int, old, now store.Item) error {
 	x := &l.spec.Indexes[i]
-	was, is := indexEntry(&l.spec.Table, x, old), indexEntry(&l.spec.Table, x, now)
+	was, is := rows.IndexEntry(&l.spec.Table, x, old), rows.IndexEntry(&l.spec.Table, x, now)
 	table := indexName(l.id, l.spec.IDs[i])
-	if was != nil && is != nil && was.same(is) {
+	if was != nil && is != nil && was.Same(is) {
 		return nil
 	}
 	if was != nil {
-		if err := t.exec("DELETE FROM "+table+" WHERE h = ? AND r = ? AND o = ? AND th = ? AND tr = ?", was.args()...); err != nil {
+		if err := t.exec("DELETE FROM "+table+" WHERE h = ? AND r = ? AND o = ? AND th = ? AND tr = ?", was.Args()...); err != nil {
 			return err
 		}
 	}
 	if is != nil {
-		return t.exec("INSERT INTO "+table+"(h, r, o, th, tr) VALUES(?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", is.args()...)
+		return t.exec("INSERT INTO "+table+"(h, r, o, th, tr) VALUES(?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", is.Args()...)
 	}
 	return nil
 }
 
-// tooOld is how long ago an Item's time may have come: DynamoDB leaves alone what is older, as a mistake.
-const tooOld = 5 * 365 * 24 * time.Hour
-
-// due returns the second an Item expires.
-func due(l *live, it store.Item) (int64, bool) {
-	v := it[l.spec.TTL]
-	if v.Kind != store.N {
-		return 0, false
-	}
-	f, err := strconv.ParseFloat(v.Str, 64)
-	if err != nil || f < 0 || f > math.MaxInt32*1000.0 {
-		return 0, false
-	}
-	return int64(f), true
-}
-
 func (t *tx) expiry(l *live, st *step) error {
-	was, had := due(l, st.old)
-	is, has := due(l, st.new)
+	was, had := rows.Due(&l.spec.Table, st.Old)
+	is, has := rows.Due(&l.spec.Table, st.New)
 	if had && has && was == is {
 		return nil
 	}
 	if had {
-		if err := t.exec("DELETE FROM "+expiryName(l.id)+" WHERE at = ? AND h = ? AND r = ?", was, st.h, st.r); err != nil {
+		if err := t.exec("DELETE FROM "+expiryName(l.id)+" WHERE at = ? AND h = ? AND r = ?", was, st.H, st.R); err != nil {
 			return err
 		}
 	}
 	if has {
-		return t.exec("INSERT INTO "+expiryName(l.id)+"(at, h, r) VALUES(?, ?, ?) ON CONFLICT DO NOTHING", is, st.h, st.r)
+		return t.exec("INSERT INTO "+expiryName(l.id)+"(at, h, r) VALUES(?, ?, ?) ON CONFLICT DO NOTHING", is, st.H, st.R)
 	}
 	return nil
 }
 
 // record writes what the stream shows of a step.
-func (t *tx) record(st *step) error {
-	l := st.t
+func (t *tx) record(st *step, shows *rows.Image) error {
 	t.seq++
-	op, it := store.Modify, st.new
-	switch {
-	case st.old == nil:
-		op = store.Insert
-	case st.new == nil:
-		op, it = store.Remove, st.old
-	}
-	var old, now []byte
-	if st.old != nil && (l.spec.View == store.OldImage || l.spec.View == store.BothViews) {
-		old = encode(st.old)
-	}
-	if st.new != nil && (l.spec.View == store.NewImage || l.spec.View == store.BothViews) {
-		now = encode(st.new)
-	}
 	expired := 0
 	if st.expired {
 		expired = 1
 	}
 	return t.exec("INSERT INTO records(tab, seq, at, op, expired, key, old, new) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-		l.id, int64(t.seq), t.now.UnixMilli(), string(op), expired, encode(it.Only(l.spec.Key.Names()...)), old, now)
+		st.t.id, int64(t.seq), t.now.UnixMilli(), string(shows.Op), expired, shows.Key, shows.Old, shows.New)
 }

@@ -37,6 +37,7 @@ func Tables(t *testing.T, open func(t *testing.T) store.Tables) {
 		"records":         records,
 		"expires":         expires,
 		"tenants":         tenants,
+		"leads":           leads,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -118,6 +118,7 @@ var confined = []struct {
 	{"github.com/cespare/xxhash", []string{"internal/checksum"}, "one place knows the checksums of objects"},
 	{"github.com/tetratelabs/wazero", []string{"internal/sandbox/wasm"}, "one driver knows the Wasm engine"},
 	{"modernc.org/sqlite", []string{"internal/store/sqlite", "internal/store/fs", "internal/bus"}, "SQL lives behind store contracts and in the bus's index"},
+	{"github.com/jackc/", []string{"internal/store/postgres"}, "SQL lives behind store contracts"},
 	{"github.com/BurntSushi/toml", []string{"internal/frontend"}, "file formats end at the front-ends"},
 	{"go.yaml.in/", []string{"internal/frontend", "internal/config"}, "file formats end at the front-ends"},
 	{"gopkg.in/yaml", nil, "an archived library"},
@@ -150,7 +151,8 @@ func rules() []rule {
 					continue
 				}
 				viaCloudFormation := to == "internal/frontend/cloudformation" && within(from, "internal/frontend/cdk", "internal/frontend/sam", "internal/frontend/serverless")
-				return !viaCloudFormation // SAM and serverless.yml compile to a template
+				common := to == "internal/store/rows" // one encoding of Items and keys for all databases
+				return !viaCloudFormation && !common  // SAM and serverless.yml compile to a template
 			}
 			return false
 		}},
@@ -219,14 +221,14 @@ func TestImports_RulesRefuseWhatTheyName(t *testing.T) {
 		{"internal/sandbox/process", "internal/sandbox/wasm"}, {"internal/sandbox/wasm", "internal/sandbox/process/capture"}, {"internal/guest/lambda", "internal/engine"}, {"internal/engine", "net/http"},
 		{"internal/gateway", "internal/engine"}, {"internal/gateway", "github.com/nats-io/nats.go"}, {"internal/api", "internal/guest/lambda"},
 		{"internal/frontend/serverless", "internal/target"}, {"internal/bus/pattern", "internal/bus"}, {"internal/bus/pattern", "internal/bus/filter"}, {"internal/bus/transform", "internal/bus/pattern"},
-		{"internal/bus/filter", "github.com/nats-io/nats.go"}, {"internal/bus/cesql", "net/http"},
+		{"internal/bus/filter", "github.com/nats-io/nats.go"}, {"internal/bus/cesql", "net/http"}, {"internal/store/postgres", "internal/store/sqlite"}, {"internal/wire/dynamodb", "internal/store/rows"},
 	} {
 		if !slices.ContainsFunc(rules(), func(r rule) bool { return r.bad(edge[0], edge[1]) }) {
 			t.Errorf("no rule refuses %s importing %s", edge[0], edge[1])
 		}
 	}
 	for _, edge := range [][2]string{
-		{"internal/app", "strings"}, {"internal/guest", "internal/sandbox"}, {"internal/frontend/serverless", "internal/frontend/cloudformation"},
+		{"internal/app", "strings"}, {"internal/guest", "internal/sandbox"}, {"internal/frontend/serverless", "internal/frontend/cloudformation"}, {"internal/store/sqlite", "internal/store/rows"},
 		{"internal/server", "internal/guest/lambda"}, {"internal/frontend/all", "internal/frontend/serverless"}, {"internal/cli", "internal/frontend/all"},
 		{"internal/bus/filter", "internal/bus/cesql"}, {"internal/bus/pattern", "internal/bus/rawjson"}, {"internal/bus/pattern", "net/netip"}, {"internal/bus", "internal/bus/pattern"},
 	} {

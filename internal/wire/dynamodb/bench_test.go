@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/store"
-	"github.com/ebb-run/ebb/internal/store/sqlite"
 	"github.com/ebb-run/ebb/internal/wire/dynamodb"
 	"github.com/ebb-run/ebb/internal/wire/sign"
 	"github.com/ebb-run/ebb/internal/wire/wiretest"
@@ -22,11 +20,7 @@ import (
 // table serves one table with n items in it, in partitions of 100.
 func table(b *testing.B, n int) *wiretest.Endpoint {
 	b.Helper()
-	s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "tables.db"), sqlite.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = s.Close() })
+	s := tables(b)
 	if _, err := s.Create(b.Context(), "default", store.Table{Name: "things", Key: store.Key{Hash: store.Attr{Name: "h", Kind: store.S}, Range: store.Attr{Name: "r", Kind: store.N}}}); err != nil {
 		b.Fatal(err)
 	}

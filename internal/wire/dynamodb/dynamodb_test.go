@@ -2,9 +2,11 @@ package dynamodb_test
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -12,7 +14,9 @@ import (
 	"testing"
 
 	"github.com/ebb-run/ebb/internal/store"
+	"github.com/ebb-run/ebb/internal/store/postgres"
 	"github.com/ebb-run/ebb/internal/store/sqlite"
+	"github.com/ebb-run/ebb/internal/testkit/pgserver"
 	"github.com/ebb-run/ebb/internal/wire/dynamodb"
 	"github.com/ebb-run/ebb/internal/wire/wiretest"
 )
@@ -23,13 +27,41 @@ type client struct {
 	s store.Tables
 }
 
-func serve(t *testing.T) *client {
+// overPostgres has all tests and benchmarks of the package keep their tables in PostgreSQL.
+var overPostgres = flag.Bool("dynamodb.postgres", false, "run over PostgreSQL instead of SQLite")
+
+var server pgserver.Shared
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	server.Stop()
+	os.Exit(code)
+}
+
+// tables opens a store that the test has to itself.
+func tables(t testing.TB) store.Tables {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "tables.db"), sqlite.Options{})
+	var s interface {
+		store.Tables
+		io.Closer
+	}
+	var err error
+	if *overPostgres {
+		pg := server.Get(t)
+		s, err = postgres.Open(t.Context(), pg.URL(pg.Database(t)), postgres.Options{})
+	} else {
+		s, err = sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "tables.db"), sqlite.Options{})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func serve(t *testing.T) *client {
+	t.Helper()
+	s := tables(t)
 	return &client{t, wiretest.New(t, dynamodb.New(s), dynamodb.NewStreams(s)), s}
 }
 

@@ -1,4 +1,4 @@
-package sqlite
+package rows
 
 import (
 	"encoding/binary"
@@ -10,10 +10,11 @@ import (
 // itemFormat is the first byte of an encoded Item.
 const itemFormat = 1
 
-var errDamaged = errors.New("an item's bytes are damaged")
+// ErrDamaged is the error of bytes that are no Item.
+var ErrDamaged = errors.New("an item's bytes are damaged")
 
-// encode writes an Item: the format, then the map's length and for each attribute its name and value.
-func encode(it store.Item) []byte {
+// Encode writes an Item: the format, then the map's length and for each attribute its name and value.
+func Encode(it store.Item) []byte {
 	b := make([]byte, 0, 16+it.Size()*5/4)
 	return appendMap(append(b, itemFormat), it)
 }
@@ -56,15 +57,15 @@ func appendValue(b []byte, v store.Value) []byte {
 	return b
 }
 
-// decode reads an Item. Its texts share one copy of the bytes.
-func decode(raw []byte) (store.Item, error) {
+// Decode reads an Item. Its texts share one copy of the bytes.
+func Decode(raw []byte) (store.Item, error) {
 	if len(raw) == 0 || raw[0] != itemFormat {
-		return nil, errDamaged
+		return nil, ErrDamaged
 	}
 	d := decoder{rest: string(raw[1:])}
 	it := d.item(0)
 	if d.bad || d.rest != "" {
-		return nil, errDamaged
+		return nil, ErrDamaged
 	}
 	return it, nil
 }
