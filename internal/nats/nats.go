@@ -54,6 +54,7 @@ type Conn struct {
 	once sync.Once
 	// broken is why the embedded store takes no writes now.
 	broken atomic.Pointer[error]
+	gate   sync.RWMutex   // held for reading while the client sends, and by Hold
 	stop   chan struct{}  // ends the watch for broken
 	wait   sync.WaitGroup // for it
 }
@@ -142,6 +143,17 @@ func (c *Conn) Conn() *natsgo.Conn { return c.nc }
 
 // Healthy returns nil when the store takes writes, as far as it is known without writing.
 func (c *Conn) Healthy() error {
+	if err := c.unhealthy(); err != nil {
+		return err
+	}
+	if !c.nc.IsConnected() {
+		return errs.New(errs.Unavailable, "the connection to NATS is lost")
+	}
+	return nil
+}
+
+// unhealthy says why the embedded store takes no writes. It does not ask the client, which waits while the Conn is held.
+func (c *Conn) unhealthy() error {
 	cause := c.broken.Load()
 	switch {
 	case cause != nil:
@@ -149,8 +161,6 @@ func (c *Conn) Healthy() error {
 			WithHint("Its disk is full or has failed. Mend that; it then goes on by itself, and what was acknowledged is kept.")
 	case c.srv.Load() != nil && !c.srv.Load().JetStreamEnabled():
 		return errs.New(errs.Unavailable, "the store in %s has stopped", c.dir)
-	case !c.nc.IsConnected():
-		return errs.New(errs.Unavailable, "the connection to NATS is lost")
 	}
 	return nil
 }

@@ -63,8 +63,9 @@ type Store struct {
 		sync.Mutex
 		ch chan struct{}
 	}
-	seq    uint64 // of the last Record; the writer's
-	nextID int64  // of the last table or index; the writer's
+	gate   sync.Mutex // held while a group is written and answered, and by Hold
+	seq    uint64     // of the last Record; the writer's
+	nextID int64      // of the last table or index; the writer's
 	wstmt  map[string]*sql.Stmt
 }
 

@@ -114,7 +114,7 @@ var confined = []struct {
 	{"github.com/nats-io/", []string{"internal/nats", "internal/bus", "internal/state", "internal/store/nats", "bench"}, "one place knows the message system; a benchmark measures it without the rest"},
 	{"github.com/minio/highwayhash", []string{"internal/nats"}, "the checksum of the message system's files"},
 	{"github.com/tetratelabs/wazero", []string{"internal/sandbox/wasm"}, "one driver knows the Wasm engine"},
-	{"modernc.org/sqlite", []string{"internal/store/sqlite", "internal/store/fs", "internal/bus"}, "SQL lives behind store contracts and in the bus's index"},
+	{"modernc.org/sqlite", []string{"internal/store/sqlite", "internal/store/fs", "internal/bus", "internal/snapshot"}, "SQL lives behind store contracts, in the bus's index, and in what copies a database"},
 	{"github.com/BurntSushi/toml", []string{"internal/frontend"}, "file formats end at the front-ends"},
 	{"go.yaml.in/", []string{"internal/frontend", "internal/config"}, "file formats end at the front-ends"},
 	{"gopkg.in/yaml", nil, "an archived library"},
