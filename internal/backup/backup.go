@@ -13,12 +13,18 @@
 //
 //  1. What Read accepts is byte for byte what was written, and all of it: one that is cut off, changed or put together is refused with the
 //     place in the stream.
+//
 //  2. Restore makes its folder in full or not at all, on disk when it returns, also when it is killed.
+//
 //  3. A name leads nowhere outside of the folder. Only plain files are taken.
+//
 //  4. Memory does not grow with the number of files nor with their sizes.
+//
 //  5. A stream of a newer format is refused.
 //
-// It knows nothing of what the files are, of how they come to be of one moment, or of encryption.
+//  6. A stream that is sealed ([Seal]) tells nobody without a key more than its length, and no change of it goes unseen.
+//
+// It knows nothing of what the files are, or of how they come to be of one moment.
 package backup
 
 import (

@@ -51,6 +51,13 @@ import (
 // tenant is the only Tenant until more exist.
 const tenant = "default"
 
+// Where stores are in a data directory.
+const (
+	tablesFile      = "tables.db"
+	objectsFolder   = "objects"
+	artifactsFolder = "artifacts"
+)
+
 // Options are what a Node is made of.
 type Options struct {
 	Config  *config.Config // Data must be set
@@ -95,7 +102,8 @@ type Server struct {
 	pollers    pollers
 	webhooks   webhooks
 	trash      trash
-	key        []byte // seals records, and keys Revisions
+	backups    sync.Mutex // one at a time
+	key        []byte     // seals records, and keys Revisions
 	ready      atomic.Bool
 	following  context.Context // ends when followers of logs are to end
 
@@ -128,6 +136,9 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.closing(s.lock.Release)
+	if err := os.RemoveAll(filepath.Join(dir, backupFolder)); err != nil { // of a Node that was killed
+		return nil, dataDirError(dir, err)
+	}
 	if s.token, err = identity.EnsureToken(filepath.Join(dir, "token")); err != nil {
 		return nil, err
 	}
@@ -179,7 +190,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if err := s.openTables(ctx); err != nil {
 		return err
 	}
-	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, "artifacts")); err != nil {
+	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, artifactsFolder)); err != nil {
 		return err
 	}
 	s.closing(s.trash.close)
