@@ -37,3 +37,9 @@ func LoseTopic(ctx context.Context, s *Server, name string) error {
 
 // Tables gives the store of tables.
 func Tables(s *Server) store.Tables { return s.tableStore }
+
+// SharedTables gives what clients of wires make tables in.
+func SharedTables(s *Server) store.Tables { return s.sharedTables() }
+
+// SharedObjects gives what clients of wires make buckets in.
+func SharedObjects(s *Server) store.Objects { return s.sharedObjects() }

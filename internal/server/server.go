@@ -180,6 +180,16 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if s.key, err = state.LoadKey(keyFile); err != nil {
 		return err
 	}
+	if err := s.openTables(ctx); err != nil {
+		return err
+	}
+	if err := s.openObjects(ctx); err != nil {
+		return err
+	}
+	// A Node that may not join leaves nothing with the others.
+	if err := s.checkShared(ctx); err != nil {
+		return err
+	}
 	if s.nats, err = nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats"), URL: s.o.Config.NATS, Name: "ebb", Log: s.o.Log}); err != nil {
 		return err
 	}
@@ -187,16 +197,10 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: s.key, Replicas: s.replicas()}); err != nil {
 		return s.oneCopy(fmt.Errorf("open deployments with %s: %w", keyFile, err))
 	}
-	if err := s.openTables(ctx); err != nil {
-		return err
-	}
 	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, artifactsFolder)); err != nil {
 		return err
 	}
 	s.closing(s.trash.close)
-	if err := s.openObjects(ctx); err != nil {
-		return err
-	}
 	if s.logs, err = telemetry.OpenLogs(filepath.Join(dir, "logs"), telemetry.LogOptions{MaxBytes: int64(s.o.Config.LogMaxMB) << 20}); err != nil {
 		return err
 	}
