@@ -119,6 +119,8 @@ var may = map[string]struct {
 	"GET /metrics":                             {"admin deploy read", "", "403"},
 	"GET /v1/keys":                             {"admin", "", "403"},
 	"GET /v1/backup":                           {"admin", "", "403"},
+	"GET /v1/data":                             {"admin", "", "403"},
+	"POST /v1/data":                            {"admin", "", "403"},
 	"POST /v1/keys":                            {"admin", `{"name":"x","role":"read"}`, "403"},
 	"DELETE /v1/keys/{id}":                     {"admin", "", "403"},
 	"POST /v1/keys/{id}/rotate":                {"admin", `{}`, "403"},

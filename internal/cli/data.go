@@ -20,11 +20,12 @@ import (
 func (c *command) data() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "data",
-		Short: "Back up and restore what a server keeps",
+		Short: "Back up, restore, export and import what a server keeps",
 		Long: "`ebb data backup` writes everything that a server keeps into one file, while it serves; `ebb data restore` makes a data directory of\n" +
-			"it: deployments, code, tables, objects, events, queues, streams, schedules, secrets, keys and certificates.",
+			"it: deployments, code, tables, objects, events, queues, streams, schedules, secrets, keys and certificates.\n\n" +
+			"`ebb data export` writes tables, buckets and parameters in forms that other tools read; `ebb data import` reads them into a running server.",
 	}
-	return group(cmd, c.dataBackup(), c.dataRestore())
+	return group(cmd, c.dataBackup(), c.dataRestore(), c.dataExport(), c.dataImport())
 }
 
 func (c *command) dataBackup() *cobra.Command {

@@ -63,6 +63,8 @@ const (
 	OpRemove      Operation = "remove"
 	OpKeys        Operation = "keys"
 	OpBackup      Operation = "backup" // all that the Node keeps, secrets and keys too
+	OpExport      Operation = "export" // tables, buckets and parameters
+	OpImport      Operation = "import"
 )
 
 // Permissions is the table of operation and role: who is not listed may not, and an operation without a row is nobody's.
@@ -85,6 +87,8 @@ func Permissions() map[Operation][]Role {
 		OpRemove:      {Admin, Deploy},
 		OpKeys:        {Admin},
 		OpBackup:      {Admin},
+		OpExport:      {Admin},
+		OpImport:      {Admin},
 	}
 }
 

@@ -41,7 +41,9 @@ func TestCluster_RefusesToJoinWithTablesAndBucketsOfItsOwn(t *testing.T) {
 			_, err := server.Tables(n.Server).Create(t.Context(), "default", store.Table{Name: "orders", Key: store.Key{Hash: store.Attr{Name: "id", Kind: store.S}}})
 			return err
 		}, []string{"table orders", "tables.db"}, []string{"--tables postgres://", "ebb data export"}},
-		"a bucket": {func(n *node) error { return server.SharedObjects(n.Server).CreateBucket(t.Context(), bucket, store.Bucket{}) },
+		"a bucket": {func(n *node) error {
+			return server.SharedObjects(n.Server).CreateBucket(t.Context(), bucket, store.Bucket{})
+		},
 			[]string{"bucket files", "objects"}, []string{"cannot be shared", "without --nats"}},
 	} {
 		dir := filepath.Join(t.TempDir(), "data")
