@@ -10,7 +10,7 @@
 //	tables/NAME/manifest-files.json     (DynamoDB guide, "DynamoDB table export output format")
 //	tables/NAME/manifest-summary.json
 //	buckets/NAME/bucket.json            versioning, tags, and the documents of the bucket
-//	buckets/NAME/objects/KEY            data; what is said of an object is in the record EBB.object of its extended header
+//	buckets/NAME/objects/KEY            data; what is said of an object is in the extended attribute user.ebb.object
 //	parameters.jsonl                    a Parameter a line
 //	end.json                            what was written
 //
@@ -143,7 +143,8 @@ const (
 	bucketsFolder  = "buckets"
 	parametersName = "parameters.jsonl"
 	endName        = "end.json"
-	objectRecord   = "EBB.object" // of the extended header: "vendor.keyword"
+	// objectRecord is the extended header's name of an extended attribute, user.ebb.object, which tools know or pass over silently.
+	objectRecord = "SCHILY.xattr.user.ebb.object"
 )
 
 // writer writes an archive.

@@ -115,6 +115,7 @@ var confined = []struct {
 	{"github.com/minio/highwayhash", []string{"internal/nats"}, "the checksum of the message system's files"},
 	{"github.com/tetratelabs/wazero", []string{"internal/sandbox/wasm"}, "one driver knows the Wasm engine"},
 	{"modernc.org/sqlite", []string{"internal/store/sqlite", "internal/store/fs", "internal/bus", "internal/snapshot"}, "SQL lives behind store contracts, in the bus's index, and in what copies a database"},
+	{"filippo.io/", []string{"internal/backup"}, "one place seals and opens backups"},
 	{"github.com/BurntSushi/toml", []string{"internal/frontend"}, "file formats end at the front-ends"},
 	{"go.yaml.in/", []string{"internal/frontend", "internal/config"}, "file formats end at the front-ends"},
 	{"gopkg.in/yaml", nil, "an archived library"},
