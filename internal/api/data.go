@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
@@ -99,13 +101,36 @@ func (c *Client) Export(ctx context.Context, o export.Choice) (io.ReadCloser, er
 	return resp.Body, nil
 }
 
+// noted keeps the error of its reader, which the transport gives another.
+type noted struct {
+	r   io.Reader
+	err atomic.Pointer[error]
+}
+
+func (n *noted) Read(p []byte) (int, error) {
+	m, err := n.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		n.err.Store(&err)
+	}
+	return m, err
+}
+
 // Import sends an export. told, where given, hears now and then how far the Node is. What was read before an error stays.
 func (c *Client) Import(ctx context.Context, o export.Options, body io.Reader, told func(export.Result)) (export.Result, error) {
+	in := &noted{r: body}
+	result, err := c.importFrom(ctx, o, in, told)
+	if own := in.err.Load(); own != nil && err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("read what is to be imported: %w", *own)
+	}
+	return result, err
+}
+
+func (c *Client) importFrom(ctx context.Context, o export.Options, body io.Reader, told func(export.Result)) (export.Result, error) {
 	v := url.Values{"table": o.Tables, "bucket": o.Buckets}
 	if o.Overwrite {
 		v.Set("overwrite", "true")
 	}
-	resp, err := c.do(ctx, "POST", "/v1/data?"+v.Encode(), io.NopCloser(body), -1, map[string]string{"Content-Type": "application/x-tar"})
+	resp, err := c.do(ctx, "POST", "/v1/data?"+v.Encode(), body, -1, map[string]string{"Content-Type": "application/x-tar"})
 	if err != nil {
 		return export.Result{}, err
 	}

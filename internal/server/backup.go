@@ -129,7 +129,9 @@ func (s *Server) cut(ctx context.Context, tables seen, dir string) (*cut, error)
 	if c.objects, err = s.objects.Snapshot(ctx); err != nil {
 		return c, err
 	}
-	return c, s.nats.Copy(ctx, filepath.Join(dir, "nats"))
+	err = s.nats.Copy(ctx, filepath.Join(dir, "nats"))
+	s.o.Log.Debug("writes waited for a backup's moment", "for", time.Since(c.moment))
+	return c, err
 }
 
 // writeBackup writes what the cut has, and what never changes.
