@@ -28,7 +28,11 @@ type DataBackend interface {
 
 func (s *Server) backup(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/x-tar")
-	return s.backend.Backup(r.Context(), w)
+	err := s.backend.Backup(r.Context(), w)
+	if a, ok := w.(*answer); ok && err != nil && a.begun {
+		_ = a.FlushError() // the stream says why it ends, and the connection is cut after it
+	}
+	return err
 }
 
 // Backup gives everything that the Node keeps as a stream that package backup reads; the caller closes it.

@@ -20,7 +20,7 @@ func (b *backend) Backup(_ context.Context, w io.Writer) error {
 		return b.fault
 	}
 	_, err := io.WriteString(w, "all of it")
-	return err
+	return errors.Join(err, b.later)
 }
 
 func (b *backend) Export(_ context.Context, _ export.Choice, w io.Writer) error {
@@ -94,5 +94,15 @@ func TestBackup_OfAServerThatRefusesIsAnError(t *testing.T) {
 	defer func() { _ = in.Close() }()
 	if data, err := io.ReadAll(in); err != nil || string(data) != "all of it" {
 		t.Errorf("got %q, %v", data, err)
+	}
+	// What a stream says before it breaks off arrives.
+	b.later = errors.New("the disk is gone")
+	broken, err := c.Backup(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = broken.Close() }()
+	if data, err := io.ReadAll(broken); err == nil || string(data) != "all of it" {
+		t.Errorf("of one that breaks off %q, %v", data, err)
 	}
 }

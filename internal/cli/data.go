@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -277,34 +278,45 @@ func (b *backupInput) plain(c *command, identity string) (io.Reader, error) {
 
 // moving shows on a terminal how much has come through, once it takes a while.
 type moving struct {
-	c           *command
-	what        string
-	begun, last time.Time
-	done, all   int64 // bytes; all is 0 where it is not known
+	c     *command
+	what  string
+	begun time.Time
+	all   int64 // bytes; 0 where it is not known
+	mu    struct {
+		sync.Mutex
+		last  time.Time // when it was shown; zero while it is not
+		done  int64
+		ended bool
+	}
 }
 
 func (c *command) moving(what string) *moving { return &moving{c: c, what: what, begun: time.Now()} }
 
 func (m *moving) add(n int) {
-	m.done += int64(n)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.done += int64(n)
 	now := time.Now()
-	if !m.c.Terminal || m.c.json || now.Sub(m.begun) < 500*time.Millisecond || now.Sub(m.last) < 100*time.Millisecond {
+	if m.mu.ended || !m.c.Terminal || m.c.json || now.Sub(m.begun) < 500*time.Millisecond || now.Sub(m.mu.last) < 100*time.Millisecond {
 		return
 	}
-	m.last = now
+	m.mu.last = now
 	of := ""
 	if m.all > 0 {
 		of = " of " + amount(m.all)
 	}
-	fmt.Fprintf(m.c.Stderr, "\r\x1b[K  %s: %s%s", m.what, amount(m.done), of)
+	fmt.Fprintf(m.c.Stderr, "\r\x1b[K  %s: %s%s", m.what, amount(m.mu.done), of)
 }
 
-// clear takes the line away.
+// clear takes the line away for good.
 func (m *moving) clear() {
-	if !m.last.IsZero() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.mu.last.IsZero() {
 		fmt.Fprint(m.c.Stderr, "\r\x1b[K")
-		m.last = time.Time{}
+		m.mu.last = time.Time{}
 	}
+	m.mu.ended = true
 }
 
 // moved shows what is read from it.

@@ -12,7 +12,8 @@
 //  3. A folder is open in one process at a time, and one written by a newer ebb is refused untouched.
 //  4. The embedded server listens on no port.
 //  5. When the embedded store cannot write, calls on it fail at once, and Healthy says why. It goes on by itself when the disk takes writes again.
-//  6. Close is idempotent, and leaves no goroutine of the server's or the connection's.
+//  6. A copy of the embedded store that is made while it is held has all that was acknowledged, and opens as after a kill at that moment.
+//  7. Close is idempotent, and leaves no goroutine of the server's or the connection's.
 //
 // It creates no streams and knows nothing of what is stored. It cannot set how an external server
 // syncs to disk: guarantee 1 is then what that cluster gives.
