@@ -246,6 +246,8 @@ func (s *Store) release() error {
 		all = append(all, s.wdb.Close())
 	}
 	if s.lock != nil {
+		// A program that is being started has the file too until it is executed: closing alone would leave it locked.
+		_ = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN)
 		_ = s.lock.Close()
 	}
 	return errors.Join(all...)
