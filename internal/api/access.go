@@ -80,6 +80,9 @@ func (s *Server) routes() []route {
 		{"POST /v1/keys", identity.OpKeys, never, s.createKey},
 		{"DELETE /v1/keys/{id}", identity.OpKeys, never, s.revokeKey},
 		{"POST /v1/keys/{id}/rotate", identity.OpKeys, never, s.rotateKey},
+		{"GET /v1/backup", identity.OpBackup, never, s.backup},
+		{"GET /v1/data", identity.OpExport, never, s.exportData},
+		{"POST /v1/data", identity.OpImport, never, s.importData},
 	}
 	for i := range list {
 		if r := &list[i]; r.scope == never {

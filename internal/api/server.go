@@ -158,11 +158,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.As(err, &tooBig) {
 		err = errs.New(errs.TooLarge, "the body is over the limit of %d bytes", tooBig.Limit)
 	}
-	we := wireError{Code: errs.CodeOf(err), Message: err.Error(), Hint: errs.HintOf(err)}
-	if we.Code == errs.Internal {
-		s.log.Error("control API call failed", "method", r.Method, "path", r.URL.Path, "error", err)
-		we.Message = "an internal fault; the server's log has the details"
-	}
+	we := s.wired(r, err)
 	status := statusOf[we.Code]
 	if status == 0 {
 		status = 500
@@ -171,7 +167,17 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if status == http.StatusTooManyRequests && errors.As(err, &advice) {
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int((advice.RetryAfter()+time.Second-1)/time.Second))))
 	}
-	writeJSON(w, status, map[string]wireError{"error": we})
+	writeJSON(w, status, map[string]wireError{"error": *we})
+}
+
+// wired is an error as a caller gets it: what is internal goes to the log alone.
+func (s *Server) wired(r *http.Request, err error) *wireError {
+	we := &wireError{Code: errs.CodeOf(err), Message: err.Error(), Hint: errs.HintOf(err)}
+	if we.Code == errs.Internal {
+		s.log.Error("control API call failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		we.Message = "an internal fault; the server's log has the details"
+	}
+	return we
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

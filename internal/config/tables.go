@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// TablesSetting is the name of the setting that says where tables are kept: what several Nodes share is a database beside them.
+const TablesSetting = "tables"
+
 // keyword is a password in a connection string of the other form, "host=db password=x", or among the parameters of a URL.
 var keyword = regexp.MustCompile(`(?i)(^|[\s?&])password\s*=`)
 

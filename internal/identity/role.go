@@ -62,6 +62,9 @@ const (
 	OpRollback    Operation = "rollback"
 	OpRemove      Operation = "remove"
 	OpKeys        Operation = "keys"
+	OpBackup      Operation = "backup" // all that the Node keeps, secrets and keys too
+	OpExport      Operation = "export" // tables, buckets and parameters
+	OpImport      Operation = "import"
 )
 
 // Permissions is the table of operation and role: who is not listed may not, and an operation without a row is nobody's.
@@ -83,6 +86,9 @@ func Permissions() map[Operation][]Role {
 		OpRollback:    {Admin, Deploy},
 		OpRemove:      {Admin, Deploy},
 		OpKeys:        {Admin},
+		OpBackup:      {Admin},
+		OpExport:      {Admin},
+		OpImport:      {Admin},
 	}
 }
 

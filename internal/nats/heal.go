@@ -27,7 +27,11 @@ func (d door) InProcessConn() (net.Conn, error) {
 	if srv == nil {
 		return nil, errs.New(errs.Unavailable, "the store in %s has stopped", d.c.dir)
 	}
-	return srv.InProcessConn()
+	conn, err := srv.InProcessConn()
+	if err != nil {
+		return nil, err
+	}
+	return &held{conn, &d.c.gate}, nil
 }
 
 // watch waits for the server to say that it cannot write, and mends that. The server calls its log under its own locks, so that nothing can be done there.

@@ -154,9 +154,8 @@ func blockFiles(dir string) ([]block, error) {
 	}
 	var out []block
 	for _, e := range entries {
-		num, ok := strings.CutSuffix(e.Name(), ".blk")
-		n, err := strconv.Atoi(num)
-		if !ok || err != nil {
+		n, ok := blockNumber(e.Name())
+		if !ok {
 			continue
 		}
 		info, err := e.Info()
@@ -170,6 +169,13 @@ func blockFiles(dir string) ([]block, error) {
 	}
 	slices.SortFunc(out, func(a, b block) int { return a.num - b.num })
 	return out, nil
+}
+
+// blockNumber is the number in the name of a block's file.
+func blockNumber(name string) (int, bool) {
+	num, ok := strings.CutSuffix(name, ".blk")
+	n, err := strconv.Atoi(num)
+	return n, ok && err == nil
 }
 
 // inspectBlock checks every record's length and hash. In the last block the end may be torn: one record that was being

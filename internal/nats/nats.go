@@ -12,7 +12,8 @@
 //  3. A folder is open in one process at a time, and one written by a newer ebb is refused untouched.
 //  4. The embedded server listens on no port.
 //  5. When the embedded store cannot write, calls on it fail at once, and Healthy says why. It goes on by itself when the disk takes writes again.
-//  6. Close is idempotent, and leaves no goroutine of the server's or the connection's.
+//  6. A copy of the embedded store that is made while it is held has all that was acknowledged, and opens as after a kill at that moment.
+//  7. Close is idempotent, and leaves no goroutine of the server's or the connection's.
 //
 // It creates no streams and knows nothing of what is stored. It cannot set how an external server
 // syncs to disk: guarantee 1 is then what that cluster gives.
@@ -54,6 +55,7 @@ type Conn struct {
 	once sync.Once
 	// broken is why the embedded store takes no writes now.
 	broken atomic.Pointer[error]
+	gate   sync.RWMutex   // held for reading while the client sends, and by Hold
 	stop   chan struct{}  // ends the watch for broken
 	wait   sync.WaitGroup // for it
 }
@@ -142,6 +144,17 @@ func (c *Conn) Conn() *natsgo.Conn { return c.nc }
 
 // Healthy returns nil when the store takes writes, as far as it is known without writing.
 func (c *Conn) Healthy() error {
+	if err := c.unhealthy(); err != nil {
+		return err
+	}
+	if !c.nc.IsConnected() {
+		return errs.New(errs.Unavailable, "the connection to NATS is lost")
+	}
+	return nil
+}
+
+// unhealthy says why the embedded store takes no writes. It does not ask the client, which waits while the Conn is held.
+func (c *Conn) unhealthy() error {
 	cause := c.broken.Load()
 	switch {
 	case cause != nil:
@@ -149,8 +162,6 @@ func (c *Conn) Healthy() error {
 			WithHint("Its disk is full or has failed. Mend that; it then goes on by itself, and what was acknowledged is kept.")
 	case c.srv.Load() != nil && !c.srv.Load().JetStreamEnabled():
 		return errs.New(errs.Unavailable, "the store in %s has stopped", c.dir)
-	case !c.nc.IsConnected():
-		return errs.New(errs.Unavailable, "the connection to NATS is lost")
 	}
 	return nil
 }

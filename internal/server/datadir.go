@@ -212,6 +212,15 @@ func isLocked(path string) (bool, error) {
 	return false, nil
 }
 
+// Unused returns an error where a Node has the data directory.
+func Unused(dir string) error {
+	held, err := isLocked(filepath.Join(dir, "lock"))
+	if err != nil || !held {
+		return nil
+	}
+	return errs.New(errs.Conflict, "an ebb is running on %s", dir).WithHint("Stop it first, or choose another data directory with --data DIR.")
+}
+
 // Announce writes the run file.
 func (l *dataLock) Announce(r RunFile) error {
 	data, err := json.Marshal(r)

@@ -107,6 +107,9 @@ func (s *Server) restoreStack(ctx context.Context, k state.StackKey, p state.Poi
 	if err != nil {
 		return err
 	}
+	if err := s.checkLocal(d.App); err != nil {
+		return err // deployed before it was refused
+	}
 	staged, err := s.engine.Stage(ctx, stackID(k), s.units(stored(d), d), false)
 	if err != nil {
 		return err
@@ -292,6 +295,9 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 		return nil, nil, errs.New(errs.Invalid, "%s", strings.Join(faults, "; "))
 	}
 	if err := s.checkStrong(ctx, req.App); err != nil {
+		return nil, nil, err
+	}
+	if err := s.checkLocal(req.App); err != nil {
 		return nil, nil, err
 	}
 	d := &state.Deployment{

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/export"
 	"github.com/ebb-run/ebb/internal/store"
 )
 
@@ -37,3 +38,15 @@ func LoseTopic(ctx context.Context, s *Server, name string) error {
 
 // Tables gives the store of tables.
 func Tables(s *Server) store.Tables { return s.tableStore }
+
+// SharedTables gives what clients of wires make tables in.
+func SharedTables(s *Server) store.Tables { return s.sharedTables() }
+
+// SharedObjects gives what clients of wires make buckets in.
+func SharedObjects(s *Server) store.Objects { return s.sharedObjects() }
+
+// PutParameter writes a parameter that is a secret.
+func PutParameter(ctx context.Context, s *Server, name, value string) error {
+	_, err := portableParameters{s}.Put(ctx, export.Parameter{Name: name, Type: "SecureString", Value: &value}, false)
+	return err
+}

@@ -35,6 +35,9 @@ func (s *Server) Rollback(ctx context.Context, appName, stage, to string) (*api.
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkLocal(d.App); err != nil {
+		return nil, err
+	}
 	was := s.stacks.get(k)
 	changed := changedUnits(was, d)
 	// It has served before, so nothing is probed: a rollback must be quick.

@@ -51,6 +51,13 @@ import (
 // tenant is the only Tenant until more exist.
 const tenant = "default"
 
+// Where stores are in a data directory.
+const (
+	tablesFile      = "tables.db"
+	objectsFolder   = "objects"
+	artifactsFolder = "artifacts"
+)
+
 // Options are what a Node is made of.
 type Options struct {
 	Config  *config.Config // Data must be set
@@ -99,7 +106,8 @@ type Server struct {
 	pollers    pollers
 	webhooks   webhooks
 	trash      trash
-	key        []byte // seals records, and keys Revisions
+	backups    sync.Mutex // one at a time
+	key        []byte     // seals records, and keys Revisions
 	ready      atomic.Bool
 	following  context.Context // ends when followers of logs are to end
 
@@ -132,6 +140,9 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.closing(s.lock.Release)
+	if err := os.RemoveAll(filepath.Join(dir, backupFolder)); err != nil { // of a Node that was killed
+		return nil, dataDirError(dir, err)
+	}
 	if s.token, err = identity.EnsureToken(filepath.Join(dir, "token")); err != nil {
 		return nil, err
 	}
@@ -173,6 +184,16 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if s.key, err = state.LoadKey(keyFile); err != nil {
 		return err
 	}
+	if err := s.openTables(ctx); err != nil {
+		return err
+	}
+	if err := s.openObjects(ctx); err != nil {
+		return err
+	}
+	// A Node that may not join leaves nothing with the others.
+	if err := s.checkShared(ctx); err != nil {
+		return err
+	}
 	if s.nats, err = nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats"), URL: s.o.Config.NATS, Name: "ebb", Log: s.o.Log}); err != nil {
 		return err
 	}
@@ -180,16 +201,10 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: s.key, Replicas: s.replicas()}); err != nil {
 		return s.oneCopy(fmt.Errorf("open deployments with %s: %w", keyFile, err))
 	}
-	if err := s.openTables(ctx); err != nil {
-		return err
-	}
-	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, "artifacts")); err != nil {
+	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, artifactsFolder)); err != nil {
 		return err
 	}
 	s.closing(s.trash.close)
-	if err := s.openObjects(ctx); err != nil {
-		return err
-	}
 	if err := s.openLogs(filepath.Join(dir, "logs"), filepath.Join(dir, "logevents")); err != nil {
 		return err
 	}

@@ -31,11 +31,11 @@ func (s *Server) openTables(ctx context.Context) error {
 		return err
 	}
 	if dsn == "" {
-		t, err := sqlite.Open(ctx, filepath.Join(s.o.Config.Data, "tables.db"), sqlite.Options{})
+		t, err := sqlite.Open(ctx, filepath.Join(s.o.Config.Data, tablesFile), sqlite.Options{})
 		if err != nil {
 			return err
 		}
-		s.tableStore, s.tablesIn = t, "tables.db"
+		s.tableStore, s.tablesIn = t, tablesFile
 		s.closing(t.Close)
 		return nil
 	}
@@ -52,8 +52,8 @@ func (s *Server) openTables(ctx context.Context) error {
 	if lacks != "" {
 		s.o.Log.Warn("writes to tables that were acknowledged can be lost when the machine of the database fails", "because", lacks)
 	}
-	if info, err := os.Stat(filepath.Join(s.o.Config.Data, "tables.db")); err == nil && info.Size() > 0 {
-		s.o.Log.Warn("the data directory has tables of its own, which are not shown while tables are kept in PostgreSQL", "file", filepath.Join(s.o.Config.Data, "tables.db"))
+	if info, err := os.Stat(filepath.Join(s.o.Config.Data, tablesFile)); err == nil && info.Size() > 0 {
+		s.o.Log.Warn("the data directory has tables of its own, which are not shown while tables are kept in PostgreSQL", "file", filepath.Join(s.o.Config.Data, tablesFile))
 	}
 	return nil
 }

@@ -19,8 +19,9 @@ const collectEvery = time.Minute
 
 // trash decides which Artifacts may go.
 type trash struct {
-	wg sync.WaitGroup
-	mu struct {
+	wg     sync.WaitGroup
+	needed sync.RWMutex // held for reading by who needs all that there are
+	mu     struct {
 		sync.Mutex
 		seen    map[string]time.Time // digest -> when a Deployment with it was last made to serve, or stopped to
 		serving map[state.StackKey][]string
@@ -99,8 +100,12 @@ func (s *Server) collectSoon() {
 	}
 }
 
-// collect removes Artifacts that nothing needs.
+// collect removes Artifacts that nothing needs, unless somebody needs all.
 func (s *Server) collect(ctx context.Context) error {
+	if !s.trash.needed.TryLock() {
+		return nil // the next deploy or start has it done
+	}
+	defer s.trash.needed.Unlock()
 	kept, err := s.state.Artifacts(ctx)
 	if err != nil {
 		return err

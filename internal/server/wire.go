@@ -64,10 +64,10 @@ func (s *Server) wireServices() []*wire.Service {
 		sqs.New(s.events.bus),
 		sns.New(s.events.bus, s.topicHooks()),
 		kinesis.New(s.events.bus),
-		s3.New(s3.Options{Objects: s.objects, Authenticate: s.wires.authenticate, Changed: s.bucketChanged}),
+		s3.New(s3.Options{Objects: s.sharedObjects(), Authenticate: s.wires.authenticate, Changed: s.bucketChanged}),
 		eventbridge.New(wireEvents{s.state, s}),
 		scheduler.New(wireEvents{s.state, s}),
-		dynamodb.New(s.tableStore),
+		dynamodb.New(s.sharedTables()),
 		dynamodb.NewStreams(s.tableStore),
 	}, s.callServices()...)
 }

@@ -68,6 +68,7 @@ type Store struct {
 		sync.Mutex
 		pins    map[int64]int
 		doomed  map[int64]struct{} // in the trash, and pinned when that was seen
+		kept    int                // who needs all files, those in the trash too
 		next    int64              // the number of the next blob
 		limit   int64              // numbers below it are reserved
 		pending map[int64]struct{} // taken, and neither committed nor gone
@@ -93,7 +94,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	s := &Store{dir: dir, opts: o, sweep: make(chan struct{}, 1)}
 	s.mu.pins, s.mu.doomed, s.mu.pending, s.mu.changed = map[int64]int{}, map[int64]struct{}{}, map[int64]struct{}{}, make(chan struct{})
 	s.free.New = func() any { return new([frame]byte) }
-	w, err := openWriter(ctx, dsn(filepath.Join(dir, "objects.db"), "rwc", "FULL"))
+	w, err := openWriter(ctx, dsn(filepath.Join(dir, Database), "rwc", "FULL"))
 	if err != nil {
 		return nil, fmt.Errorf("open objects: %w", err)
 	}
@@ -106,7 +107,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 
 func (s *Store) begin(ctx context.Context) error {
 	var err error
-	if s.db, err = sql.Open("sqlite", dsn(filepath.Join(s.dir, "objects.db"), "ro", "NORMAL")); err != nil {
+	if s.db, err = sql.Open("sqlite", dsn(filepath.Join(s.dir, Database), "ro", "NORMAL")); err != nil {
 		return fmt.Errorf("open objects: %w", err)
 	}
 	s.db.SetMaxOpenConns(8)

@@ -49,6 +49,9 @@ func (s *Store) removeSome(ctx context.Context) (more bool, err error) {
 	s.gate.Lock() // readers that found a file have pinned it
 	s.mu.Lock()
 	for _, id := range ids {
+		if s.mu.kept > 0 {
+			break // the last of them wakes the remover
+		}
 		if s.mu.pins[id] > 0 {
 			s.mu.doomed[id] = struct{}{}
 			continue

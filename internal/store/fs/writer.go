@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/ebb-run/ebb/internal/errs"
 )
@@ -25,7 +26,8 @@ type writer struct {
 	conn  *sql.Conn // the only one of db
 	stmts map[string]*sql.Stmt
 	jobs  chan *job
-	seq   int64 // the newest that a version or a change has had; used by the goroutine alone
+	seq   int64      // the newest that a version or a change has had; used by the goroutine alone
+	gate  sync.Mutex // held while a transaction is written and answered, and by Hold
 }
 
 // job is one write. Its function may be called again when the transaction it was in did not hold.
@@ -122,6 +124,8 @@ func (w *writer) run(ctx context.Context) {
 
 // commit does jobs in one transaction. Each is in a savepoint: one that fails takes back what it did and no more.
 func (w *writer) commit(batch []*job) {
+	w.gate.Lock()
+	defer w.gate.Unlock()
 	ctx := context.Background() // a caller that goes away must not break the transaction of the others
 	out, before := make([]error, len(batch)), w.seq
 	err := w.exec(ctx, "BEGIN IMMEDIATE")

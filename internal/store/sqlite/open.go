@@ -64,8 +64,9 @@ type Store struct {
 		sync.Mutex
 		ch chan struct{}
 	}
-	seq    uint64 // of the last Record; the writer's
-	nextID int64  // of the last table or index; the writer's
+	gate   sync.Mutex // held while a group is written and answered, and by Hold
+	seq    uint64     // of the last Record; the writer's
+	nextID int64      // of the last table or index; the writer's
 	wstmt  map[string]*sql.Stmt
 }
 
@@ -246,6 +247,8 @@ func (s *Store) release() error {
 		all = append(all, s.wdb.Close())
 	}
 	if s.lock != nil {
+		// A program that is being started has the file too until it is executed: closing alone would leave it locked.
+		_ = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN)
 		_ = s.lock.Close()
 	}
 	return errors.Join(all...)

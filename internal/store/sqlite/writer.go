@@ -91,6 +91,8 @@ func (s *Store) write() {
 
 // serve runs a group in one transaction and answers when it is durable.
 func (s *Store) serve(group []*request) {
+	s.gate.Lock()
+	defer s.gate.Unlock()
 	answers := make([]error, len(group))
 	t := &tx{s: s, now: s.opt.Now(), catalog: s.catalog.Load(), counts: map[*counts][2]int64{}, tables: map[*counts]int64{}, seq: s.seq, nextID: s.nextID}
 	fault := s.run(t, group, answers)

@@ -184,6 +184,8 @@ func translate(_ *wire.Call, err error) *wire.Error {
 		return wire.Errorf("ResourceNotFoundException", "Requested resource not found")
 	case errs.Exists:
 		return wire.Errorf("ResourceInUseException", "")
+	case errs.Unsupported:
+		return wire.Errorf("ValidationException", "%s", err)
 	case errs.Unavailable:
 		return wire.Errorf("InternalServerError", "The tables cannot be written now. %s", errs.HintOf(err)).With(http.StatusInternalServerError)
 	}

@@ -24,8 +24,8 @@ func keyElements(k store.Key) []object {
 	return out
 }
 
-// describe is a TableDescription.
-func (c *call) describe(t *store.Table, status string) object {
+// definitionsOfTable are the AttributeDefinitions of a table.
+func definitionsOfTable(t *store.Table) (defs []object) {
 	attrs := map[string]store.Kind{}
 	for _, k := range allKeys(t) {
 		attrs[k.Hash.Name] = k.Hash.Kind
@@ -33,13 +33,17 @@ func (c *call) describe(t *store.Table, status string) object {
 			attrs[k.Range.Name] = k.Range.Kind
 		}
 	}
-	var defs []object
 	for _, name := range slices.Sorted(maps.Keys(attrs)) {
 		defs = append(defs, object{"AttributeName": name, "AttributeType": attrs[name].String()})
 	}
+	return defs
+}
+
+// describe is a TableDescription.
+func (c *call) describe(t *store.Table, status string) object {
 	d := object{
 		"TableName": t.Name, "TableArn": c.arn(t.Name), "TableId": uuidOf(t.ID), "TableStatus": status, "CreationDateTime": seconds(t.Made),
-		"ItemCount": t.Items, "TableSizeBytes": t.Bytes, "AttributeDefinitions": defs, "KeySchema": keyElements(t.Key),
+		"ItemCount": t.Items, "TableSizeBytes": t.Bytes, "AttributeDefinitions": definitionsOfTable(t), "KeySchema": keyElements(t.Key),
 		"ProvisionedThroughput": throughputOf(t.Reads, t.Writes), "DeletionProtectionEnabled": t.Protected,
 	}
 	if t.OnDemand || t.Extra["billing"] != "" {
@@ -80,19 +84,23 @@ func (c *call) describe(t *store.Table, status string) object {
 	return d
 }
 
-func (c *call) describeIndex(t *store.Table, x *store.Index, status string) object {
-	p := object{"ProjectionType": "KEYS_ONLY"}
+// shownOf is what an index shows.
+func shownOf(x *store.Index) object {
 	switch {
 	case x.All:
-		p["ProjectionType"] = "ALL"
+		return object{"ProjectionType": "ALL"}
 	case x.Attrs != nil:
-		p["ProjectionType"], p["NonKeyAttributes"] = "INCLUDE", x.Attrs
+		return object{"ProjectionType": "INCLUDE", "NonKeyAttributes": x.Attrs}
 	}
+	return object{"ProjectionType": "KEYS_ONLY"}
+}
+
+func (c *call) describeIndex(t *store.Table, x *store.Index, status string) object {
 	bytes, items := int64(0), int64(0)
 	if x.All {
 		bytes, items = t.Bytes, t.Items
 	}
-	one := object{"IndexName": x.Name, "IndexArn": c.arn(t.Name) + "/index/" + x.Name, "KeySchema": keyElements(x.Key), "Projection": p, "IndexSizeBytes": bytes, "ItemCount": items}
+	one := object{"IndexName": x.Name, "IndexArn": c.arn(t.Name) + "/index/" + x.Name, "KeySchema": keyElements(x.Key), "Projection": shownOf(x), "IndexSizeBytes": bytes, "ItemCount": items}
 	if !x.Local {
 		if status == "DELETING" || status == "UPDATING" {
 			status = "ACTIVE"

@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/wire"
 	"github.com/ebb-run/ebb/internal/wire/shape"
@@ -203,6 +204,8 @@ func translate(c *wire.Call, err error) *wire.Error {
 		return wire.Errorf("AccessDenied", "Access Denied because object protected by object lock.").With(http.StatusForbidden)
 	case errors.Is(err, store.ErrDiskFull):
 		return wire.Errorf("InternalError", "The disk that objects are kept on is full.").With(http.StatusInsufficientStorage)
+	case errs.CodeOf(err) == errs.Unsupported:
+		return wire.Errorf("NotImplemented", "%s", err).With(http.StatusNotImplemented)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return wire.Errorf("RequestTimeout", "Your socket connection to the server was not read from or written to within the timeout period.")
 	}
