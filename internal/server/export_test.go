@@ -4,7 +4,9 @@ import (
 	"context"
 
 	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/store"
+	"github.com/ebb-run/ebb/internal/wire/sign"
 )
 
 // Mounts says whether Sandboxes here have files of their own.
@@ -37,3 +39,9 @@ func LoseTopic(ctx context.Context, s *Server, name string) error {
 
 // Tables gives the store of tables.
 func Tables(s *Server) store.Tables { return s.tableStore }
+
+// FunctionKeys gives the credentials of a Function.
+func FunctionKeys(s *Server, app, stage, function string) sign.Credentials {
+	c := s.wires.credentials(state.StackKey{Tenant: tenant, App: app, Stage: stage}, function)
+	return sign.Credentials{AccessKey: c.AccessKey, Secret: c.Secret, Token: c.Token}
+}

@@ -79,6 +79,7 @@ type Server struct {
 	egress     *egress.Egress
 	sink       sink
 	wires      wires
+	whose      whose
 	intake     *api.Intake    // what all callers publish
 	slots      *slots.Slots   // nil where this Node is alone
 	turns      sync.Map       // of mappings with a maximum concurrency, by name → *turns

@@ -117,6 +117,9 @@ func (s *Server) serveWires() (err error) {
 		Services: s.wireServices(), Authenticate: w.authenticate, Log: s.o.Log, Refused: w.refused, Authorize: w.authorize,
 		Answered: func(_ *wire.Call, service, operation string, status int) {
 			s.metrics.AWSRequest(service, operation, status)
+			if isControl(service, operation) {
+				s.whose.changed() // before the client hears of it
+			}
 		},
 		Anonymous: wire.Caller{Tenant: tenant, Account: s.o.Config.Account},
 	})

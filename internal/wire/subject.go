@@ -12,11 +12,36 @@ type Subject struct {
 	Resource string // its ARN; of region and account only the places matter. "*" where the action is about none
 	Also     string // another ARN of the same thing, or empty
 	Context  map[string][]string
+	// Reach: it is named in the request, and the caller needs no right of its own for it on AWS, as for a queue that a topic is to send to. Only
+	// whose it is counts.
+	Reach bool
 }
 
 // ARN makes the ARN of something of the caller's.
 func (c *Call) ARN(service, resource string) string {
 	return "arn:aws:" + service + ":" + c.Region + ":" + c.Caller.Account + ":" + resource
+}
+
+// Made is the key under which what a Function has made says which Stack's Function that was. Clients do not see it.
+const Made = "ebb:made"
+
+// Maker is the Stack whose Function sends the request, for what that makes; empty for others.
+func (c *Caller) Maker() string {
+	if c.Function == "" {
+		return ""
+	}
+	return c.Tenant + "/" + c.App + "/" + c.Stage
+}
+
+// Mark notes in the tags of what is being made who makes it, and returns them.
+func (c *Caller) Mark(tags map[string]string) map[string]string {
+	if by := c.Maker(); by != "" {
+		if tags == nil {
+			tags = map[string]string{}
+		}
+		tags[Made] = by
+	}
+	return tags
 }
 
 // allow asks whether the caller may do what a request says. in is nil for operations that read it themselves.
