@@ -179,6 +179,7 @@ type Backend interface {
 	StreamBackend
 	TraceBackend
 	TopicBackend
+	AuditBackend
 	// CreateKey makes a key that is durable when it returns.
 	CreateKey(ctx context.Context, r KeyRequest) (*NewKey, error)
 	Keys(ctx context.Context) ([]KeyInfo, error)

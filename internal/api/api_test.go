@@ -36,6 +36,7 @@ type backend struct {
 	during    func(ctx context.Context, s invocation.Sink) error // in place of invoke
 	logs      func(q api.LogQuery, begun func(), each func(api.LogRecord) error) error
 	fault     error
+	books     books
 }
 
 func (b *backend) Info() api.Info { return api.Info{Version: "test", PID: 7, Gateway: "http://gw"} }

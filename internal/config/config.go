@@ -52,6 +52,8 @@ type Config struct {
 	MaxBodyMB        int           // MiB of a request body
 	MaxEventKB       int           // KiB of an event, message, record or asynchronous payload
 	LogMaxMB         int           // MiB of kept function output
+	AuditMaxMB       int           // MiB of kept records of changes, and a quarter of that of denials
+	AuditAge         time.Duration // how long they are kept
 	LogLevel         string        // debug, info, warn, error
 	Isolation        string        // "auto", "none" or "strong"
 	OCIRuntime       string        // path or name
@@ -165,6 +167,15 @@ func Settings() []Setting {
 			return nil
 		}},
 		num("log-max", "256", "MiB of function output kept on disk", func(c *Config) *int { return &c.LogMaxMB }),
+		{Name: "audit-max", Default: "256", Help: "MiB of records of changes that the audit log keeps, and a quarter of that of denials; the oldest go first", set: func(c *Config, s string) error {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 1 || n > 1<<20 {
+				return fmt.Errorf("%q is not a whole number from 1", s)
+			}
+			c.AuditMaxMB = n
+			return nil
+		}},
+		dur("audit-age", "8760h", "how long the audit log keeps a record", func(c *Config) *time.Duration { return &c.AuditAge }),
 		one("isolation", "auto", []string{"auto", "none", "strong"}, "how functions and builds are kept from the machine and each other; auto is all that it allows, strong adds a kernel of its own for each function", func(c *Config) *string { return &c.Isolation }),
 		str("oci-runtime", "runsc", "path or name of the OCI runtime of functions with strong isolation", func(c *Config) *string { return &c.OCIRuntime }),
 		str("egress", "anything", "where isolated functions may connect to: anything, closed, or what a list names (api.example.com:443, *.example.com, 10.0.0.0/8:5432); addresses of this host only where named (anything,localhost:5432)", func(c *Config) *string { return &c.Egress }),

@@ -62,6 +62,7 @@ const (
 	OpRollback    Operation = "rollback"
 	OpRemove      Operation = "remove"
 	OpKeys        Operation = "keys"
+	OpAudit       Operation = "audit"
 )
 
 // Permissions is the table of operation and role: who is not listed may not, and an operation without a row is nobody's.
@@ -83,6 +84,7 @@ func Permissions() map[Operation][]Role {
 		OpRollback:    {Admin, Deploy},
 		OpRemove:      {Admin, Deploy},
 		OpKeys:        {Admin},
+		OpAudit:       {Admin},
 	}
 }
 

@@ -80,6 +80,7 @@ type Server struct {
 	sink       sink
 	wires      wires
 	whose      whose
+	audit      audits
 	intake     *api.Intake    // what all callers publish
 	slots      *slots.Slots   // nil where this Node is alone
 	turns      sync.Map       // of mappings with a maximum concurrency, by name → *turns
@@ -177,6 +178,9 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: s.key, Replicas: s.replicas()}); err != nil {
 		return s.oneCopy(fmt.Errorf("open deployments with %s: %w", keyFile, err))
 	}
+	if err := s.openAudit(ctx); err != nil {
+		return s.oneCopy(err)
+	}
 	if err := s.openTables(ctx); err != nil {
 		return err
 	}
@@ -194,6 +198,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	s.metrics = telemetry.NewMetrics()
 	s.metrics.SetBuild(s.o.Version)
 	s.metrics.SetLogDrops(s.logs.Dropped)
+	s.metrics.SetAudit(s.auditCounts)
 	return nil
 }
 
@@ -291,6 +296,7 @@ func (s *Server) Run(ctx context.Context) error {
 			cancel(fmt.Errorf("engine: %w", err))
 		}
 	})
+	s.runAudit(engineCtx, &wg)
 	s.runKeys(engineCtx, &wg)
 	s.runEvents(engineCtx, &wg, func(err error) { cancel(err) })
 	s.runObjects(engineCtx, &wg)

@@ -115,6 +115,7 @@ func (s *Server) serveWires() (err error) {
 	w := &s.wires
 	w.handler, err = wire.New(wire.Options{
 		Services: s.wireServices(), Authenticate: w.authenticate, Log: s.o.Log, Refused: w.refused, Authorize: w.authorize,
+		Change: w.change, Stranger: w.stranger, Denied: w.denied,
 		Answered: func(_ *wire.Call, service, operation string, status int) {
 			s.metrics.AWSRequest(service, operation, status)
 			if isControl(service, operation) {

@@ -108,6 +108,9 @@ type Call struct {
 	Header  http.Header        // further headers of the answer
 
 	authorize func(ctx context.Context, c *Call, about []Subject) error
+	change    func(ctx context.Context, c *Call, on string) (func(error) error, error)
+	end       func(error) error // of a change that was told of
+	about     string
 }
 
 // Caller is who sends a request.

@@ -46,15 +46,38 @@ func (c *Caller) Mark(tags map[string]string) map[string]string {
 
 // allow asks whether the caller may do what a request says. in is nil for operations that read it themselves.
 func (c *Call) allow(ctx context.Context, in any) error {
-	if c.authorize == nil || c.Service.Subjects == nil {
+	if c.Service.Subjects == nil {
 		return nil
 	}
-	return c.Allow(ctx, c.Service.Subjects(c, in)...)
+	about := c.Service.Subjects(c, in)
+	if err := c.Allow(ctx, about...); err != nil {
+		return err
+	}
+	return c.Begin(ctx, about...)
+}
+
+// About is what the request is about, as far as that was asked.
+func (c *Call) About() string { return c.about }
+
+// Begin tells that the operation runs now, and is about what is given. Operations that ask Allow themselves call it then.
+func (c *Call) Begin(ctx context.Context, about ...Subject) (err error) {
+	if c.change == nil || c.end != nil {
+		return nil
+	}
+	on := "*"
+	if len(about) > 0 {
+		on = about[0].Resource
+	}
+	c.end, err = c.change(ctx, c, on)
+	return err
 }
 
 // Allow asks whether the caller may do all that is given. It is for operations that find out themselves what they are about; those of a Service
 // with Subjects are asked about before they run.
 func (c *Call) Allow(ctx context.Context, about ...Subject) error {
+	if len(about) > 0 {
+		c.about = about[0].Resource
+	}
 	if c.authorize == nil || len(about) == 0 {
 		return nil
 	}
