@@ -6,7 +6,7 @@
 //
 //  1. What [Log.Append] has returned for is in the Store, behind all that was before it.
 //  2. Each Record carries the hash of the one before it and one of its own, under a key: who changes, reorders, inserts or takes away
-//     Records without the key is found by [Log.Verify]. Records that the Store has dropped for their age or size are not missed;
+//     Records without the key is found by [Log.Verify]. Records that the Store has dropped for their age or number are not missed;
 //     those at the end that are taken away while nothing is added are found only by who has noted the [Head].
 //  3. Of equal denials the first is written at once, and the others as one with their number in each further minute; of different ones
 //     a bounded number is written in a minute, and the others are counted.
@@ -202,7 +202,7 @@ func (l *Log) Read(ctx context.Context, from uint64, since time.Time, follow boo
 // Report is what Verify finds.
 type Report struct {
 	Records int      `json:"records"`
-	First   uint64   `json:"first"` // number of the first that is kept; those before it were dropped for their age or the size of all
+	First   uint64   `json:"first"` // number of the first that is kept; those before it were dropped for their age or the number of all
 	Head    Head     `json:"head"`
 	Faults  []string `json:"faults,omitempty"` // what was tampered with, at most 20
 }
@@ -211,7 +211,7 @@ type Report struct {
 const maxFaults = 20
 
 // Verify reads the whole chain and says where it does not hold. noted is a Head that was seen before, or zero: it has to be in the chain still.
-// dropped says whether the Store may have dropped some for their age or size.
+// dropped says whether the Store may have dropped some for their age or number.
 func (l *Log) Verify(ctx context.Context, noted Head, dropped bool) (*Report, error) {
 	out := &Report{}
 	fault := func(format string, args ...any) {
@@ -241,7 +241,7 @@ func (l *Log) Verify(ctx context.Context, noted Head, dropped bool) (*Report, er
 		case out.Records == 0 && seq == 1 && r.Prev != "":
 			fault("record 1 follows another")
 		case out.Records == 0 && seq > 1 && !dropped:
-			fault("the records before %d are gone, for no reason of age or size", seq)
+			fault("the records before %d are gone, for no reason of age or number", seq)
 		case out.Records > 0 && seq != out.Head.Seq+1:
 			fault("the records between %d and %d are gone", out.Head.Seq, seq)
 		case out.Records > 0 && r.Prev != out.Head.Hash:

@@ -52,7 +52,7 @@ type Config struct {
 	MaxBodyMB        int           // MiB of a request body
 	MaxEventKB       int           // KiB of an event, message, record or asynchronous payload
 	LogMaxMB         int           // MiB of kept function output
-	AuditMaxMB       int           // MiB of kept records of changes, and a quarter of that of denials
+	AuditMax         int           // records of changes that are kept, and a quarter of that of what functions change and of denials
 	AuditAge         time.Duration // how long they are kept
 	LogLevel         string        // debug, info, warn, error
 	Isolation        string        // "auto", "none" or "strong"
@@ -167,12 +167,12 @@ func Settings() []Setting {
 			return nil
 		}},
 		num("log-max", "256", "MiB of function output kept on disk", func(c *Config) *int { return &c.LogMaxMB }),
-		{Name: "audit-max", Default: "256", Help: "MiB of records of changes that the audit log keeps, and a quarter of that of denials; the oldest go first", set: func(c *Config, s string) error {
+		{Name: "audit-max", Default: "500000", Help: "records of changes that the audit log keeps, some 500 bytes each, a quarter as many of what functions change, and as many of refusals; the oldest go first", set: func(c *Config, s string) error {
 			n, err := strconv.Atoi(s)
-			if err != nil || n < 1 || n > 1<<20 {
-				return fmt.Errorf("%q is not a whole number from 1", s)
+			if err != nil || n < 1000 {
+				return fmt.Errorf("%q is not a whole number from 1000", s)
 			}
-			c.AuditMaxMB = n
+			c.AuditMax = n
 			return nil
 		}},
 		dur("audit-age", "8760h", "how long the audit log keeps a record", func(c *Config) *time.Duration { return &c.AuditAge }),

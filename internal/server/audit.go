@@ -52,9 +52,9 @@ type audits struct {
 func (s *Server) openAudit(ctx context.Context) error {
 	s.audit.logs = map[string]*auditLog{}
 	for _, name := range auditNames() {
-		limits := state.AuditLimits{Bytes: int64(s.o.Config.AuditMaxMB) << 20, Age: s.o.Config.AuditAge, Replicas: s.replicas()}
+		limits := state.AuditLimits{Records: int64(s.o.Config.AuditMax), Age: s.o.Config.AuditAge, Replicas: s.replicas()}
 		if name != auditChanges {
-			limits.Bytes /= 4
+			limits.Records /= 4
 		}
 		kept, err := state.OpenAudit(ctx, s.nats.JetStream(), name, limits)
 		if err != nil {

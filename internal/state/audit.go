@@ -23,7 +23,7 @@ type AuditLog struct {
 
 // AuditLimits bound a log.
 type AuditLimits struct {
-	Bytes    int64         // of all records
+	Records  int64         // how many are kept. Not bytes: JetStream sets room aside for those, which a small disk does not have
 	Age      time.Duration // of one
 	Replicas int           // of a new log in a Cluster; 0 means 1
 }
@@ -41,7 +41,7 @@ func OpenAudit(ctx context.Context, js jetstream.JetStream, name string, l Audit
 	defer cancel()
 	cfg := jetstream.StreamConfig{
 		Name: "ebb_audit_" + name, Description: "ebb audit: " + name, Subjects: []string{a.subject}, Replicas: max(l.Replicas, 1),
-		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxBytes: l.Bytes, MaxAge: l.Age, MaxMsgs: -1, MaxMsgSize: 64 << 10,
+		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxMsgs: l.Records, MaxAge: l.Age, MaxBytes: -1, MaxMsgSize: 64 << 10,
 		DenyDelete: true, DenyPurge: true, Metadata: map[string]string{metaFormat: strconv.Itoa(Format)},
 	}
 	var err error
@@ -50,10 +50,10 @@ func OpenAudit(ctx context.Context, js jetstream.JetStream, name string, l Audit
 		if v, err := strconv.Atoi(have.Metadata[metaFormat]); err != nil || v > Format {
 			return nil, newer("the audit log "+name, v)
 		}
-		if have.MaxBytes == cfg.MaxBytes && have.MaxAge == cfg.MaxAge {
+		if have.MaxMsgs == cfg.MaxMsgs && have.MaxAge == cfg.MaxAge {
 			return a, nil
 		}
-		have.MaxBytes, have.MaxAge = cfg.MaxBytes, cfg.MaxAge
+		have.MaxMsgs, have.MaxAge = cfg.MaxMsgs, cfg.MaxAge
 		have.Metadata[metaResized] = "true"
 		cfg = have
 	} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -144,13 +144,13 @@ func (a *AuditLog) Read(ctx context.Context, from uint64, follow bool, each func
 	}
 }
 
-// Dropped says whether records may have been dropped for their age or the size of all.
+// Dropped says whether records may have been dropped for their age or the number of all.
 func (a *AuditLog) Dropped(ctx context.Context) (bool, error) {
 	info, err := a.stream.Info(ctx)
 	if err != nil {
 		return false, fail(ctx, "read the audit log", err)
 	}
-	full := a.limits.Bytes > 0 && int64(info.State.Bytes) > a.limits.Bytes-(128<<10)
+	full := a.limits.Records > 0 && info.State.Msgs >= uint64(a.limits.Records)
 	old := a.limits.Age > 0 && time.Since(info.Created) > a.limits.Age
 	return full || old || info.Config.Metadata[metaResized] != "", nil
 }
