@@ -14,6 +14,7 @@ import (
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
+	"github.com/ebb-run/ebb/internal/wire/shape"
 )
 
 // role is what a Function's role lets it do.
@@ -192,7 +193,11 @@ func accessDenied(c *wire.Call, a wire.Subject, why string) error {
 	if a.Resource != "*" {
 		on = " on resource: " + a.Resource
 	}
-	return wire.Errorf(code, "User: %s is not authorized to perform: %s%s %s", c.Caller.ARN, a.Action, on, why).With(http.StatusForbidden)
+	status := http.StatusForbidden
+	if c.Protocol == shape.JSON && code == "AccessDeniedException" { // the common errors of services with that protocol: "HTTP Status Code: 400"
+		status = http.StatusBadRequest
+	}
+	return wire.Errorf(code, "User: %s is not authorized to perform: %s%s %s", c.Caller.ARN, a.Action, on, why).With(status)
 }
 
 // missing shows once in a function's log what its role would need on AWS.
