@@ -148,7 +148,8 @@ func recordOf(c *wire.Call, on string) audit.Record {
 	case c.Caller.Function != "":
 		r.Who = "function " + c.Caller.Function // from its sandbox
 	case c.Caller.KeyID != "":
-		r.Who, r.From = "key "+c.Caller.KeyID, host(c.Request.RemoteAddr)
+		_, name, _ := strings.Cut(c.Caller.ARN, ":user/")
+		r.Who, r.From = "key "+c.Caller.KeyID+" ("+name+")", host(c.Request.RemoteAddr)
 	default:
 		r.From = host(c.Request.RemoteAddr)
 	}

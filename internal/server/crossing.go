@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ebb-run/ebb/internal/arn"
 	"github.com/ebb-run/ebb/internal/bus"
 	"github.com/ebb-run/ebb/internal/config"
 	"github.com/ebb-run/ebb/internal/errs"
@@ -22,28 +23,44 @@ var (
 )
 
 // mayUse says whether a Stack may declare that something is taken from a thing or sent to it: its own, nobody's, or another Stack's which a role
-// names or whose owner's policy allows it. function is that whose role is asked; empty: those of all. It is asked by what has no request.
-func (s *Server) mayUse(ctx context.Context, k state.StackKey, function string, t thing, action string) error {
+// names or whose owner's policy allows it. function is that whose role is asked; empty: those of all. from is the ARN of what
+// it is sent from, or empty. It is asked by what has no request.
+func (s *Server) mayUse(ctx context.Context, k state.StackKey, function string, t thing, action, from string) error {
 	now := s.stacks.get(k)
-	if s.o.Config.IAM == config.IAMOff || t.name == "" || now == nil {
+	if s.o.Config.IAM == config.IAMOff || t.name == "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, patient)
 	defer cancel()
-	r := now.roles[function]
-	if r == nil {
-		r = &role{}
+	r := &role{} // of what is removed
+	if now != nil && now.roles[function] != nil {
+		r = now.roles[function]
+	} else if now != nil {
 		for _, one := range now.roles {
 			r.policy = policy.Join(r.policy, one.policy)
 		}
 	}
 	who := s.asking(k, r, "lambda.amazonaws.com", "sns.amazonaws.com", "events.amazonaws.com", "s3.amazonaws.com", "scheduler.amazonaws.com")
-	v, err := s.across(ctx, who, t, policy.Request{Action: action, Resource: t.arn()})
+	request := policy.Request{Action: action, Resource: t.arn(), Context: map[string][]string{"aws:sourceaccount": {s.o.Config.Account}}}
+	if from != "" {
+		request.Context["aws:sourcearn"] = []string{from}
+	}
+	v, err := s.across(ctx, who, t, request)
 	if err != nil || v.owner == "" || v.allowed || v.effect != policy.Deny && r.policy.NamesIn(t.service, t.arn()) {
 		return err
 	}
 	return errs.New(errs.Forbidden, "%s belongs to %s, and is not declared to be reached from here: a statement of the function's role that names it, %s, or a policy of its owner declares it",
 		t.arn(), stackName(v.owner), policy.Missing(policy.Request{Action: action, Resource: t.arn()}))
+}
+
+// madeMayUse is mayUse for the target of what a Function has put, where made is its Stack: that was nobody's then, and may be another's now.
+func (s *Server) madeMayUse(ctx context.Context, made, target string) error {
+	part := strings.SplitN(made, "/", 3)
+	t, ok := thingIn(target)
+	if !ok || len(part) < 3 {
+		return nil
+	}
+	return s.mayUse(ctx, state.StackKey{Tenant: part[0], App: part[1], Stage: part[2]}, "", t, sends[t.service], "")
 }
 
 // uncrossed leaves out what takes from other Stacks' things or sends to them undeclared, and says so.
@@ -71,7 +88,7 @@ func (s *Server) subscriptionCrosses(ctx context.Context, d *state.Deployment, s
 		own = to.Function
 	}
 	from := channelThing(sub.Channel)
-	if err := s.mayUse(ctx, d.Stack, own, from, takes[from.service]); err != nil {
+	if err := s.mayUse(ctx, d.Stack, own, from, takes[from.service], ""); err != nil {
 		return err
 	}
 	all := append(to.destinations(), &destination{Queue: to.Queue}, &destination{Topic: to.Topic}, &destination{Bus: to.Bus})
@@ -80,11 +97,25 @@ func (s *Server) subscriptionCrosses(ctx context.Context, d *state.Deployment, s
 	}
 	for _, one := range all {
 		t := one.thing()
-		if err := s.mayUse(ctx, d.Stack, own, t, sends[t.service]); err != nil {
+		if err := s.mayUse(ctx, d.Stack, own, t, sends[t.service], sourceARN(from, &to)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sourceARN names what a Subscription delivers from as policies do: a rule and not its bus.
+func sourceARN(from thing, to *target) string {
+	switch {
+	case from.service == "events" && to.Rule != "":
+		name := strings.TrimPrefix(from.name, "event-bus/") + "/" + to.Rule
+		return arn.New("events", to.Region, to.Account, "rule/"+strings.TrimPrefix(name, defaultBus+"/")).String()
+	case from.service == "s3":
+		return from.arn()
+	case from.service == "sns":
+		return arn.New("sns", to.Region, to.Account, from.name).String()
+	}
+	return ""
 }
 
 // channelThing is what the events of a channel come from; nothing where that belongs to nobody.
@@ -127,7 +158,7 @@ func (m *mapping) source() thing {
 // mappingCrosses says why a mapping may not poll. It is asked again for each Batch: what was nobody's may have become another Stack's.
 func (s *Server) mappingCrosses(ctx context.Context, m *mapping) error {
 	t := m.source()
-	return s.mayUse(ctx, m.stack, m.function, t, takes[t.service])
+	return s.mayUse(ctx, m.stack, m.function, t, takes[t.service], "")
 }
 
 // mayPoll waits until it is known whether a mapping may poll, or ctx ends.

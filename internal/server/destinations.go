@@ -67,7 +67,7 @@ func (s *Server) destinations(r resolver, f *app.Function) (to toldOf, faults []
 		d, err := destinationOf(r, v)
 		if err == nil {
 			t := d.thing()
-			err = s.mayUse(context.Background(), state.StackKey{Tenant: tenant, App: r.app.Name, Stage: r.app.Stage}, f.Name, t, sends[t.service])
+			err = s.mayUse(context.Background(), state.StackKey{Tenant: tenant, App: r.app.Name, Stage: r.app.Stage}, f.Name, t, sends[t.service], "")
 		}
 		if err != nil {
 			d = nil

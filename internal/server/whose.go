@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -133,8 +134,11 @@ func (s *Server) ownerOf(ctx context.Context, t thing) (string, error) {
 	return by, nil
 }
 
-// stackOf is the Stack that serves a Function with the full name.
+// stackOf is the Stack that serves a Function with the full name, or a key that no other has.
 func (s *Server) stackOf(function string) string {
+	if full, err := s.find(function); err == nil {
+		function = full
+	}
 	for k, v := range s.stacks.all() {
 		if slices.ContainsFunc(v.functions, func(f api.FunctionInfo) bool { return f.Name == function }) {
 			return stackID(k)
@@ -383,8 +387,10 @@ func (w *wires) crossed(ctx context.Context, c *wire.Call, r *role, a wire.Subje
 		return verdict{}, err
 	}
 	who := w.s.asking(k, r)
-	if a.Reach {
+	if a.Reach { // by the service, for what the request is about
 		who.principals = append(who.principals, c.Service.Name+".amazonaws.com")
+		request.Context = maps.Clone(request.Context)
+		request.Context["aws:sourcearn"], request.Context["aws:sourceaccount"] = []string{c.About()}, []string{c.Caller.Account}
 	}
 	v, err := w.s.across(ctx, who, t, request)
 	if err != nil || v.owner == "" || v.allowed {

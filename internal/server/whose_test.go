@@ -138,7 +138,9 @@ func TestWhose_AFunctionReachesOnlyWhatIsItsOwnApps(t *testing.T) {
 func TestWhose_NoRequestCarriesAnotherAppsThingWithIt(t *testing.T) {
 	t.Parallel()
 	n := open(t, filepath.Join(t.TempDir(), "data"))
-	n.mustDeployApp(t, things())
+	owner := things()
+	owner.Functions[0].Key, owner.Routes[0].Function = "pay", "pay" // by which it can be named alone
+	n.mustDeployApp(t, owner)
 	n.mustDeployApp(t, withRole("thief", "*"))
 	own, thief := n.function("shop"), n.function("thief")
 	must := func(c *awsClient, r request) string {
@@ -188,7 +190,7 @@ func TestWhose_NoRequestCarriesAnotherAppsThingWithIt(t *testing.T) {
 		t.Errorf("a notification to another app's queue: %s %s", resp.Status, text)
 	}
 	must(thief, json("own rule", "events", "AWSEvents.PutRule", `{"Name":"mine","EventPattern":"{\"source\":[\"s\"]}"}`))
-	for _, target := range []string{arn("sqs", "jobs"), arn("sns", "news"), arn("events", "event-bus/orders-bus"), arn("lambda", "function:shop-dev-hello")} {
+	for _, target := range []string{arn("sqs", "jobs"), arn("sns", "news"), arn("events", "event-bus/orders-bus"), arn("lambda", "function:shop-dev-hello"), arn("lambda", "function:pay")} {
 		denied(json("a rule to "+target, "events", "AWSEvents.PutTargets", `{"Rule":"mine","Targets":[{"Id":"a","Arn":"`+target+`"}]}`))
 		resp, text := thief.do(t, "scheduler", "POST", "/schedules/mine", map[string]string{"Content-Type": "application/json"},
 			`{"ScheduleExpression":"rate(1 hour)","FlexibleTimeWindow":{"Mode":"OFF"},"Target":{"Arn":"`+target+`","RoleArn":"arn:aws:iam::000000000000:role/r"}}`)
@@ -237,6 +239,40 @@ func TestWhose_WhatAFunctionMakesIsItsApps(t *testing.T) {
 	}
 }
 
+func TestWhose_WhatWasPutOnNothingDoesNotBecomeAnotherApps(t *testing.T) {
+	t.Parallel()
+	n := open(t, filepath.Join(t.TempDir(), "data"))
+	n.mustDeployApp(t, withRole("thief", "*"))
+	thief := n.function("thief")
+	target := "arn:aws:lambda:eu-west-1:" + account + ":function:shop-dev-hello" // which is not there yet
+	for _, r := range []request{
+		{"rule", "events", "POST", "/", "AWSEvents.PutRule", `{"Name":"mine","EventPattern":"{\"source\":[\"s\"]}"}`},
+		{"target", "events", "POST", "/", "AWSEvents.PutTargets", `{"Rule":"mine","Targets":[{"Id":"a","Arn":"` + target + `"}]}`},
+	} {
+		if status, text := thief.send(t, r); status != 200 {
+			t.Fatal(status, text)
+		}
+	}
+	resp, text := thief.do(t, "scheduler", "POST", "/schedules/mine", map[string]string{"Content-Type": "application/json"},
+		`{"ScheduleExpression":"rate(1 hour)","FlexibleTimeWindow":{"Mode":"OFF"},"Target":{"Arn":"`+target+`","RoleArn":"arn:aws:iam::000000000000:role/r"}}`)
+	if resp.StatusCode != 200 {
+		t.Fatal(resp.Status, text)
+	}
+	n.mustDeploy(t, "shop", "dev", says("shop"))
+	list, err := n.client.Subscriptions(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sub := range list {
+		if sub.Function == "shop-dev-hello" {
+			t.Errorf("what another app's function has put delivers to it: %+v", sub)
+		}
+	}
+	if !strings.Contains(n.log.String(), "a target of a rule gets nothing") || !strings.Contains(n.log.String(), "a schedule fires for nobody") {
+		t.Errorf("it is not said:\n%s", n.log)
+	}
+}
+
 func TestWhose_OwnersPoliciesDeclareToo(t *testing.T) {
 	t.Parallel()
 	n := open(t, filepath.Join(t.TempDir(), "data"))
@@ -263,6 +299,36 @@ func TestWhose_OwnersPoliciesDeclareToo(t *testing.T) {
 			t.Errorf("what the policy does not say: %d %s", status, text)
 		}
 	}
+}
+
+func TestWhose_AServiceSendsWhereTheOwnersPolicyTakesItFrom(t *testing.T) {
+	t.Parallel()
+	n := open(t, filepath.Join(t.TempDir(), "data"))
+	n.mustDeployApp(t, things(app.Resource{ID: "Policy", Kind: app.Foreign, Type: "AWS::SQS::QueuePolicy", Properties: map[string]any{
+		"Queues": []any{app.Attr("Queue", "Ref")}, "PolicyDocument": map[string]any{"Statement": map[string]any{
+			"Effect": "Allow", "Principal": map[string]any{"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage", "Resource": app.Attr("Queue", "Arn"),
+			"Condition": map[string]any{"ArnEquals": map[string]any{"aws:SourceArn": "arn:aws:sns:us-east-1:" + account + ":good"}},
+		}}}}))
+	sender := withRole("sender", "*")
+	for _, topic := range []string{"good", "bad"} {
+		sender.Resources = append(sender.Resources, app.Resource{ID: topic, Kind: app.Topic, Type: "AWS::SNS::Topic", Name: app.Lit(topic)},
+			app.Resource{ID: topic + "ToJobs", Kind: app.Foreign, Type: "AWS::SNS::Subscription", Properties: map[string]any{
+				"Protocol": "sqs", "TopicArn": app.Attr(topic, "Ref"), "Endpoint": "arn:aws:sqs:us-east-1:" + account + ":jobs"}})
+	}
+	d := n.mustDeployApp(t, sender)
+	if len(d.Warnings) != 1 || !strings.Contains(d.Warnings[0], "badToJobs") || !strings.Contains(d.Warnings[0], "arn:aws:sqs:::jobs belongs to app shop, stage dev") {
+		t.Errorf("warnings: %q", d.Warnings)
+	}
+	operator := n.aws(t)
+	for _, topic := range []string{"bad", "good"} {
+		if status, text := operator.send(t, request{topic, "sns", "POST", "/?Action=Publish&Version=2010-03-31&Message=from-" + topic + "&TopicArn=arn:aws:sns:us-east-1:" + account + ":" + topic, "", ""}); status != 200 {
+			t.Fatal(status, text)
+		}
+	}
+	eventually(t, n, "the message is in the queue", func() bool {
+		list, err := server.Peek(t.Context(), n.Server, "jobs", "")
+		return err == nil && len(list) == 1 && strings.Contains(string(list[0].Body), "from-good")
+	})
 }
 
 func TestWhose_TriggersOnOtherAppsAreRefusedUnlessDeclared(t *testing.T) {
