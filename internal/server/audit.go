@@ -16,6 +16,7 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/wire"
+	"github.com/ebb-run/ebb/internal/wire/sign"
 )
 
 // The audit logs: each has room of its own, so that nobody can push out what operators did by being refused, or by what functions may change.
@@ -170,6 +171,10 @@ func (w *wires) change(ctx context.Context, c *wire.Call, on string) (func(error
 
 // stranger notes a request whose signature does not hold.
 func (w *wires) stranger(c *wire.Call, err error) {
+	var f *sign.Fault
+	if errors.As(err, &f) && (f.Kind == sign.TooLarge || f.Kind == sign.Cut) {
+		return // it says nothing of who sends it
+	}
 	r := recordOf(c, "")
 	r.What, r.Text = "aws:authenticate", err.Error()
 	w.s.audit.denials.Deny(r)

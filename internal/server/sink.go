@@ -15,6 +15,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/audit"
 	"github.com/ebb-run/ebb/internal/bus"
 	"github.com/ebb-run/ebb/internal/config"
 	"github.com/ebb-run/ebb/internal/egress"
@@ -264,7 +265,9 @@ func (s *Server) mayPublish(ctx context.Context, o *origin, name string) error {
 	if err != nil || v.owner == "" || v.allowed {
 		return err
 	}
-	return errs.New(errs.Forbidden, "the event bus %s belongs to %s", name, stackName(v.owner)).
+	err = errs.New(errs.Forbidden, "the event bus %s belongs to %s", name, stackName(v.owner))
+	s.audit.denials.Deny(audit.Record{Who: "function " + o.function, What: "events:PutEvents", On: t.arn(), App: o.stack.App, Text: err.Error()})
+	return errs.New(errs.Forbidden, "%w", err).
 		WithHint("Publish on the default bus, on one that this app declares, or give the function's role a statement that names this one.")
 }
 
