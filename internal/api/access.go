@@ -75,6 +75,8 @@ func (s *Server) routes() []route {
 		{"POST /v1/topics/{name}/messages", identity.OpPublish, never, s.publishTopic},
 		{"GET /v1/logs", identity.OpLogs, narrowed, s.logs},
 		{"GET /metrics", identity.OpMetrics, never, s.metrics},
+		{"GET /v1/audit", identity.OpAudit, never, s.auditRecords},
+		{"POST /v1/audit/verify", identity.OpAudit, never, s.verifyAudit},
 		{"GET /v1/ca", identity.OpInfo, shared, s.ca},
 		{"GET /v1/keys", identity.OpKeys, never, s.keys},
 		{"POST /v1/keys", identity.OpKeys, never, s.createKey},
@@ -85,7 +87,9 @@ func (s *Server) routes() []route {
 		{"POST /v1/data", identity.OpImport, never, s.importData},
 	}
 	for i := range list {
-		if r := &list[i]; r.scope == never {
+		r := &list[i]
+		r.handle = s.audited(r.pattern, r.handle)
+		if r.scope == never { // asked before anything is recorded as begun
 			handle := r.handle
 			r.handle = func(w http.ResponseWriter, req *http.Request) error {
 				if p := caller(req); p.App != "" {

@@ -117,6 +117,8 @@ var may = map[string]struct {
 	"GET /v1/graph":                            {"admin deploy read", "", "narrow"},
 	"GET /v1/logs":                             {"admin deploy read", "", "narrow"},
 	"GET /metrics":                             {"admin deploy read", "", "403"},
+	"GET /v1/audit":                            {"admin", "", "403"},
+	"POST /v1/audit/verify":                    {"admin", `{}`, "403"},
 	"GET /v1/keys":                             {"admin", "", "403"},
 	"GET /v1/backup":                           {"admin", "", "403"},
 	"GET /v1/data":                             {"admin", "", "403"},

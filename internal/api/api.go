@@ -181,6 +181,7 @@ type Backend interface {
 	TraceBackend
 	TopicBackend
 	DataBackend
+	AuditBackend
 	// CreateKey makes a key that is durable when it returns.
 	CreateKey(ctx context.Context, r KeyRequest) (*NewKey, error)
 	Keys(ctx context.Context) ([]KeyInfo, error)

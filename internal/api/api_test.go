@@ -37,6 +37,7 @@ type backend struct {
 	logs      func(q api.LogQuery, begun func(), each func(api.LogRecord) error) error
 	fault     error
 	later     error // of a Backup that has begun
+	books     books
 }
 
 func (b *backend) Info() api.Info { return api.Info{Version: "test", PID: 7, Gateway: "http://gw"} }

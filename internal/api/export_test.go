@@ -14,3 +14,6 @@ func RouteRows() (list []RouteRow) {
 	}
 	return list
 }
+
+// Changes says how changes are named in the audit log, by route.
+func Changes() map[string]string { return changes }

@@ -64,7 +64,11 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
 	if p := caller(r); p.Key != "" {
 		req.By = p.Name
 	}
-	k, err := s.backend.CreateKey(context.WithoutCancel(r.Context()), req)
+	var k *NewKey
+	err := s.recorded(r, "key:create", req.Name+" with the role "+req.Role, req.App, func() (err error) {
+		k, err = s.backend.CreateKey(context.WithoutCancel(r.Context()), req)
+		return err
+	})
 	if err != nil {
 		return err
 	}

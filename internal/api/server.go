@@ -80,7 +80,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 	if s.local && !localHost(r.Host) || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
-		s.fail(w, r, errs.New(errs.Forbidden, "this call comes from a browser or names a foreign host"))
+		err := errs.New(errs.Forbidden, "this call comes from a browser or names a foreign host")
+		s.refused(r, identity.Principal{}, err)
+		s.fail(w, r, err)
 		return
 	}
 	s.mux.ServeHTTP(w, r)
@@ -107,6 +109,7 @@ func (s *Server) guard(op identity.Operation, h func(http.ResponseWriter, *http.
 			err = p.May(op)
 		}
 		if err != nil {
+			s.refused(r, p, err)
 			s.fail(w, r, err)
 			return
 		}
@@ -124,6 +127,9 @@ func (s *Server) guard(op identity.Operation, h func(http.ResponseWriter, *http.
 			}
 			panic(http.ErrAbortHandler) // cuts the connection
 		default:
+			if errs.CodeOf(err) == errs.Forbidden {
+				s.refused(r, p, err)
+			}
 			s.fail(w, r, err)
 		}
 	})
@@ -260,7 +266,11 @@ func (s *Server) deploy(w http.ResponseWriter, r *http.Request) error {
 		req.By = p.Name // what a key's holder says of himself is not known to be true
 	}
 	// The change of the current pointer must not depend on the caller staying connected.
-	d, err := s.backend.Deploy(context.WithoutCancel(r.Context()), req)
+	var d *Deployed
+	err := s.recorded(r, "deploy", req.App.Name+"/"+req.App.Stage, req.App.Name, func() (err error) {
+		d, err = s.backend.Deploy(context.WithoutCancel(r.Context()), req)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -383,6 +383,7 @@ type Get struct {
 
 // Got is what GetRecords gives.
 type Got struct {
+	Stream  string // its key
 	Shard   string
 	Records []GotRecord
 	Next    string        // the iterator to go on with; empty at the end of a closed shard
@@ -423,7 +424,7 @@ func (b *Bus) GetRecords(ctx context.Context, iter string, g Get) (Got, error) {
 	if h == nil {
 		return Got{}, noShard(it.shard)
 	}
-	out := Got{Shard: shardName(it.shard)}
+	out := Got{Stream: info.Key, Shard: shardName(it.shard)}
 	var left int64
 	out.Records, it.next, left, err = p.read(ctx, &shardView{info.Key, *h, true}, r.Stream.Rows, it.next, g.Records, g.Bytes)
 	if err != nil && len(out.Records) == 0 {

@@ -234,7 +234,7 @@ func (c *command) root() *cobra.Command {
 		return unknownFlag(cmd, err)
 	})
 	root.SetHelpCommand(c.help())
-	root.AddCommand(c.up(), c.serve(), c.deploy(), c.invoke(), c.invocations(), c.events(), c.subscriptions(), c.schedules(), c.queues(), c.topics(), c.streams(), c.trace(), c.graph(), c.logs(), c.ls(), c.rollback(), c.rm(), c.data(), c.keys(),
+	root.AddCommand(c.up(), c.serve(), c.deploy(), c.invoke(), c.invocations(), c.events(), c.subscriptions(), c.schedules(), c.queues(), c.topics(), c.streams(), c.trace(), c.graph(), c.logs(), c.audit(), c.ls(), c.rollback(), c.rm(), c.data(), c.keys(),
 		c.login(), c.logout(), c.inspect(), c.initCommand(), c.doctor(), c.version(), c.docs())
 	root.InitDefaultCompletionCmd("completion")
 	for _, cmd := range root.Commands() {

@@ -57,6 +57,8 @@ type Config struct {
 	MaxBodyMB        int           // MiB of a request body
 	MaxEventKB       int           // KiB of an event, message, record or asynchronous payload
 	LogMaxMB         int           // MiB of kept function output
+	AuditMax         int           // records of changes that are kept, and a quarter of that of what functions change and of denials
+	AuditAge         time.Duration // how long they are kept
 	LogLevel         string        // debug, info, warn, error
 	Isolation        string        // "auto", "none" or "strong"
 	OCIRuntime       string        // path or name
@@ -180,6 +182,15 @@ func Settings() []Setting {
 			return nil
 		}},
 		num("log-max", "256", "MiB of function output kept on disk, and as much again of what clients put into log groups", func(c *Config) *int { return &c.LogMaxMB }),
+		{Name: "audit-max", Default: "500000", Help: "records of changes that the audit log keeps, some 500 bytes each, a quarter as many of what functions change, and as many of refusals; the oldest go first", set: func(c *Config, s string) error {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 1000 {
+				return fmt.Errorf("%q is not a whole number from 1000", s)
+			}
+			c.AuditMax = n
+			return nil
+		}},
+		dur("audit-age", "8760h", "how long the audit log keeps a record", func(c *Config) *time.Duration { return &c.AuditAge }),
 		one("isolation", "auto", []string{"auto", "none", "strong"}, "how functions and builds are kept from the machine and each other; auto is all that it allows, strong adds a kernel of its own for each function", func(c *Config) *string { return &c.Isolation }),
 		str("oci-runtime", "runsc", "path or name of the OCI runtime of functions with strong isolation", func(c *Config) *string { return &c.OCIRuntime }),
 		str("egress", "anything", "where isolated functions may connect to: anything, closed, or what a list names (api.example.com:443, *.example.com, 10.0.0.0/8:5432); addresses of this host only where named (anything,localhost:5432)", func(c *Config) *string { return &c.Egress }),

@@ -40,6 +40,8 @@ type Options struct {
 	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 	// Dial connects by TCP to an address; nil means net.Dialer's way.
 	Dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
+	// Refused is told of every connection that is refused, concurrently; it must not block. nil: nobody.
+	Refused func(d sandbox.Destination)
 	// Timeout bounds resolving and connecting together; 0 means 15 seconds.
 	Timeout time.Duration
 	// Setting is what hints call the allow-list; "" means "egress".
@@ -221,6 +223,9 @@ func nameOf(owner string) string {
 func (e *Egress) refuse(d sandbox.Destination, err error) error {
 	page := e.books.page(d)
 	page.refusals.Add(1)
+	if e.o.Refused != nil {
+		e.o.Refused(d)
+	}
 	if ok, before := page.owner.mayLog(time.Now()); ok {
 		e.o.Log.Warn("refused a guest's connection", "owner", d.Owner, "sandbox", d.Sandbox, "to", target(d), "error", err, "hint", errs.HintOf(err), "unlogged", before)
 	}

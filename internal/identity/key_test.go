@@ -136,7 +136,7 @@ func TestRing_TellsTheFirstUseOfAnHour(t *testing.T) {
 func TestPermissions_EachRoleMayWhatTheTableSays(t *testing.T) {
 	t.Parallel()
 	all := map[identity.Role]string{
-		identity.Admin:  "backup deploy events export history import info invocations invoke keys logs metrics publish remove replay rollback stacks subscribe upload",
+		identity.Admin:  "audit backup deploy events export history import info invocations invoke keys logs metrics publish remove replay rollback stacks subscribe upload",
 		identity.Deploy: "deploy events history info invocations invoke logs metrics publish remove replay rollback stacks subscribe upload",
 		identity.Invoke: "info invocations invoke publish",
 		identity.Read:   "events history info invocations logs metrics stacks",

@@ -65,6 +65,7 @@ const (
 	OpBackup      Operation = "backup" // all that the Node keeps, secrets and keys too
 	OpExport      Operation = "export" // tables, buckets and parameters
 	OpImport      Operation = "import"
+	OpAudit       Operation = "audit"
 )
 
 // Permissions is the table of operation and role: who is not listed may not, and an operation without a row is nobody's.
@@ -89,6 +90,7 @@ func Permissions() map[Operation][]Role {
 		OpBackup:      {Admin},
 		OpExport:      {Admin},
 		OpImport:      {Admin},
+		OpAudit:       {Admin},
 	}
 }
 

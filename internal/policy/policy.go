@@ -32,6 +32,9 @@ type Request struct {
 	Action   string              // as dynamodb:PutItem
 	Resource string              // its ARN; "*" where the action is about none
 	Context  map[string][]string // condition keys in lower case and their values, as aws:sourceip
+	// Principals are the ARNs of who asks, without an account, "arn:aws:iam:::root" for every account, and the names of services: of a Policy
+	// that was read by ParseShared, only statements count that name one of them.
+	Principals []string
 }
 
 // Effect is what comes out.
@@ -57,6 +60,9 @@ type statement struct {
 	actions, resources   []string
 	notAction, notSource bool // the lists say what it is not about
 	conditions           []condition
+	shared               bool     // it is on a resource: principals says whom it is about
+	principals           []string // "*" is everybody
+	notPrincipal         bool     // the list says whom it is not about
 }
 
 // Parse reads statements, as they come out of JSON or YAML: maps of strings, lists, numbers and booleans. The error has the code Invalid and names the place.
@@ -70,6 +76,41 @@ func Parse(statements []map[string]any) (Policy, error) {
 		p.statements = append(p.statements, s)
 	}
 	return p, nil
+}
+
+// ParseShared reads the statements of a policy that is on a resource, where each has a Principal.
+func ParseShared(statements []map[string]any) (Policy, error) {
+	p, err := Parse(statements)
+	for i := range p.statements {
+		s, m := &p.statements[i], statements[i]
+		s.shared = true
+		v, ok := m["Principal"]
+		if !ok {
+			v, s.notPrincipal = m["NotPrincipal"]
+		}
+		if s.principals = principals(v); len(s.principals) == 0 {
+			return Policy{}, errs.New(errs.Invalid, "%s of the policy: it has to have a Principal", s.name)
+		}
+	}
+	return p, err
+}
+
+// principals reads "*", or a map of kinds of principals to one or several.
+func principals(v any) (out []string) {
+	m, ok := v.(map[string]any)
+	if !ok {
+		m = map[string]any{"AWS": v}
+	}
+	for _, one := range m {
+		list, _ := texts(one)
+		for _, p := range list {
+			if len(p) == 12 && strings.Trim(p, "0123456789") == "" {
+				p = "arn:aws:iam:::root"
+			}
+			out = append(out, anywhere(p))
+		}
+	}
+	return out
 }
 
 // ParseDocument reads a policy document in JSON.
@@ -87,6 +128,22 @@ func ParseDocument(text []byte) (Policy, error) {
 		return Policy{}, errs.New(errs.Invalid, "Statement of the policy is not a statement or a list of them")
 	}
 	return Parse(list)
+}
+
+// Documents are the statements in what is or holds a policy document: one statement, or a list of them.
+func Documents(document any) (list []map[string]any) {
+	m, _ := document.(map[string]any)
+	switch st := m["Statement"].(type) {
+	case map[string]any:
+		return []map[string]any{st}
+	case []any:
+		for _, one := range st {
+			if m, ok := one.(map[string]any); ok {
+				list = append(list, m)
+			}
+		}
+	}
+	return list
 }
 
 // Join makes one Policy of several.
@@ -134,6 +191,9 @@ func (p Policy) MayDeny(action string) bool {
 }
 
 func (s *statement) meets(r Request, resource string) bool {
+	if s.shared && s.about(r.Principals) == s.notPrincipal {
+		return false
+	}
 	action := slices.ContainsFunc(s.actions, func(a string) bool { return like(a, strings.ToLower(r.Action)) })
 	if action == s.notAction {
 		return false
@@ -143,6 +203,47 @@ func (s *statement) meets(r Request, resource string) bool {
 		return false
 	}
 	return !slices.ContainsFunc(s.conditions, func(c condition) bool { return !c.holds(r.Context) })
+}
+
+// NamesIn says whether a statement allows some action of a service on the thing with the ARN, which it names as in Names.
+func (p Policy) NamesIn(service, thing string) bool {
+	thing = anywhere(thing)
+	return slices.ContainsFunc(p.statements, func(s statement) bool {
+		return !s.deny && !s.notAction && !s.notSource &&
+			slices.ContainsFunc(s.actions, func(a string) bool { return a == "*" || strings.HasPrefix(a, service+":") }) &&
+			slices.ContainsFunc(s.resources, func(r string) bool { return whole(r, thing) })
+	})
+}
+
+// whole says whether a pattern has an ARN whole, and perhaps something behind it.
+func whole(pattern, thing string) bool {
+	rest, ok := strings.CutPrefix(pattern, thing)
+	return ok && (rest == "" || rest[0] == '/' || rest[0] == ':')
+}
+
+// about says whether one of those who ask is among a statement's principals.
+func (s *statement) about(who []string) bool {
+	return slices.ContainsFunc(s.principals, func(p string) bool { return p == "*" || slices.Contains(who, p) })
+}
+
+// Names says whether a statement that allows a request names the thing with the ARN, which may be more than the request is about (a table, of which an
+// index is asked for): its Resource has that ARN whole. A wildcard in the name names nothing; behind it, and in the place of region and account, it may stand.
+func (p Policy) Names(r Request, thing string) bool {
+	resource := anywhere(r.Resource)
+	thing = anywhere(thing)
+	for i := range p.statements {
+		s := &p.statements[i]
+		if s.deny || s.notSource || !s.meets(r, resource) {
+			continue
+		}
+		for _, pattern := range s.resources {
+			pattern = fill(pattern, r.Context)
+			if whole(pattern, thing) && like(pattern, resource) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Missing is the statement that would allow a request, as a project file would have it.

@@ -34,7 +34,7 @@ func Entries() map[string]bool {
 		tablesFile + "-wal": false, tablesFile + "-shm": false, tablesFile + ".lock": false,
 		"events":       false, // the index of the log
 		compiledFolder: false, "bootstrap": false, "build": false, "run": false,
-		"logs": false, // what functions have printed
+		"logs": false, "logevents": false, // what functions have printed, and clients put into log groups
 	}
 }
 

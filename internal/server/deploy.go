@@ -22,6 +22,7 @@ import (
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/gateway"
 	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/policy"
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/state"
 )
@@ -45,7 +46,10 @@ type serving struct {
 	declared   int                // Resources that are something on the bus
 	streams    int                // that it declares, and mappings
 	buses      []string           // that its App declares
+	rules      []string           // that its App declares, as their notes would be called
 	roles      map[string]*role   // by the functions' full names
+
+	shared map[thing]policy.Policy // what its App lets others do
 }
 
 func (t *stackTable) get(k state.StackKey) *serving {
@@ -127,7 +131,10 @@ func (s *Server) serve(d *state.Deployment, p state.Pointer, staged *engine.Stag
 	if err := s.gateway.Mount(s.mount(d)); err != nil {
 		return fmt.Errorf("mount routes: %w", err)
 	}
-	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), declared: declaredOnBus(d.App), streams: declaredStreams(d.App), buses: s.declaredBuses(d), roles: s.resolver(d).roles()}
+	now := &serving{deployment: d.ID, changed: p.Changed, triggers: len(d.App.Triggers), declared: declaredOnBus(d.App), streams: declaredStreams(d.App), buses: s.declaredBuses(d), roles: s.resolver(d).roles(), shared: s.resolver(d).shared()}
+	for _, r := range s.declaredRules(d) {
+		now.rules = append(now.rules, r.NoteName())
+	}
 	for _, f := range d.App.Functions {
 		info := api.FunctionInfo{Name: f.Name, Key: f.Key, Handler: f.Handler, Runtime: f.Runtime}
 		for _, u := range d.Units {

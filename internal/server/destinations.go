@@ -65,7 +65,12 @@ func (s *Server) destinations(r resolver, f *app.Function) (to toldOf, faults []
 			return nil
 		}
 		d, err := destinationOf(r, v)
+		if err == nil {
+			t := d.thing()
+			err = s.mayUse(context.Background(), state.StackKey{Tenant: tenant, App: r.app.Name, Stage: r.app.Stage}, f.Name, t, sends[t.service], "")
+		}
 		if err != nil {
+			d = nil
 			faults = append(faults, fmt.Sprintf("%s of function %s: %v", what, f.Key, err))
 		}
 		return d

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/server"
 )
@@ -114,4 +116,67 @@ func TestFullDisk_OpenFailsClearlyAndLeavesNothingHalf(t *testing.T) {
 	n := open(t, dir)
 	n.mustDeploy(t, "shop", "dev", says("one"))
 	n.answers(t, "one")
+}
+
+func TestFullDisk_NoChangeIsMadeThatCannotBeRecorded(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "96m")
+	n := open(t, filepath.Join(disk, "data"))
+	c := n.aws(t)
+	ballast := filepath.Join(disk, "ballast")
+	fill(t, ballast)
+	if info, err := os.Stat(ballast); err != nil || os.Truncate(ballast, info.Size()-128<<10) != nil { // so that some can be made
+		t.Fatal(err)
+	}
+	create := func(name string) (int, string) {
+		return c.send(t, request{name, "sqs", "POST", "/", "AmazonSQS.CreateQueue", `{"QueueName":"` + name + `"}`})
+	}
+	made := map[string]bool{}
+	refused := 0
+	for i := 0; refused < 3 && i < 10_000; i++ { // the store has a little room of its own
+		name := fmt.Sprint("queue-", i)
+		if status, _ := create(name); status == 200 {
+			made[name] = true
+		} else {
+			refused++
+		}
+		k, err := n.client.CreateKey(t.Context(), api.KeyRequest{Name: name, Role: "read"})
+		if err == nil {
+			made[k.Name] = true
+		}
+	}
+	if refused < 3 {
+		t.Fatal("nothing was refused")
+	}
+	if err := n.stop(); err != nil {
+		t.Logf("stop on a full disk: %v", err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	n = open(t, n.dir)
+	done := map[string]bool{}
+	for _, r := range n.audit(t, api.AuditQuery{}) { // what was begun too: it may have been made
+		done[r.What+" "+r.On] = true
+	}
+	list, err := n.client.Queues(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range list {
+		if !done["sqs:CreateQueue arn:aws:sqs:eu-west-1:"+account+":"+q.Name] {
+			t.Errorf("queue %s was made without a record", q.Name)
+		}
+	}
+	keys, err := n.client.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		if !done["key:create "+k.Name+" with the role "+k.Role] {
+			t.Errorf("key %s was made without a record", k.Name)
+		}
+	}
+	n.sound(t)
+	t.Logf("%d changes were made and recorded until the disk was full", len(made))
 }

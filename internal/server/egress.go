@@ -33,7 +33,7 @@ func (s *Server) openEgress() (*egress.Egress, error) {
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "setting egress: %w", err)
 	}
-	return egress.New(egress.Options{Policy: func(string) egress.Policy { return p }, Setting: "--egress", Log: s.o.Log}), nil
+	return egress.New(egress.Options{Policy: func(string) egress.Policy { return p }, Setting: "--egress", Log: s.o.Log, Refused: s.egressRefused}), nil
 }
 
 // egressCounts sums what Functions that are deployed have used of the network.

@@ -225,8 +225,15 @@ func (s *Server) followed(ctx context.Context, d *state.Deployment, before *serv
 	if err := s.events.recall(ctx); err != nil {
 		return []string{err.Error()}
 	}
+	defer s.whose.changed()
 	w := s.triggers(d)
-	_, unmapped := s.mappings(d)
+	s.uncrossed(ctx, d, &w)
+	maps, unmapped := s.mappings(d)
+	for _, m := range maps {
+		if err := s.mappingCrosses(ctx, m); err != nil {
+			unmapped = append(unmapped, fmt.Sprintf("%s: %v", strings.TrimPrefix(m.Name, triggerPrefix(d.Stack)), err))
+		}
+	}
 	faults := slices.Concat(w.faults, unmapped, s.tables(ctx, d), s.queues(ctx, d), s.topics(ctx, d), s.buckets(ctx, d), s.streams(ctx, d, before != nil && before.streams > 0))
 	s.poll(d)
 	var all []bus.Subscription

@@ -5,7 +5,9 @@ import (
 
 	"github.com/ebb-run/ebb/internal/bus"
 	"github.com/ebb-run/ebb/internal/export"
+	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/store"
+	"github.com/ebb-run/ebb/internal/wire/sign"
 )
 
 // Mounts says whether Sandboxes here have files of their own.
@@ -49,4 +51,10 @@ func SharedObjects(s *Server) store.Objects { return s.sharedObjects() }
 func PutParameter(ctx context.Context, s *Server, name, value string) error {
 	_, err := portableParameters{s}.Put(ctx, export.Parameter{Name: name, Type: "SecureString", Value: &value}, false)
 	return err
+}
+
+// FunctionKeys gives the credentials of a Function.
+func FunctionKeys(s *Server, app, stage, function string) sign.Credentials {
+	c := s.wires.credentials(state.StackKey{Tenant: tenant, App: app, Stage: stage}, function)
+	return sign.Credentials{AccessKey: c.AccessKey, Secret: c.Secret, Token: c.Token}
 }

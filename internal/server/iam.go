@@ -14,11 +14,14 @@ import (
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire"
+	"github.com/ebb-run/ebb/internal/wire/shape"
 )
 
 // role is what a Function's role lets it do.
 type role struct {
 	id      string
+	name    string // in its ARN
+	none    bool   // the App declares none for the Function: it is asked for nothing
 	policy  policy.Policy
 	unknown string // why it is not known whole: what it does not allow may be allowed after all
 
@@ -31,17 +34,21 @@ type role struct {
 // maxShown bounds what is said of one Function to be missing.
 const maxShown = 100
 
-// roles reads the roles of a Deployment's Functions. One without a role has none here.
+// roles reads the roles of a Deployment's Functions.
 func (r resolver) roles() map[string]*role {
 	byID := map[string]*role{}
 	for i := range r.app.Roles {
 		one := readRole(&r.app.Roles[i], r.values())
+		if one.name = r.app.Roles[i].Name; one.name == "" {
+			one.name = r.app.Name + "-" + r.app.Stage + "-" + one.id
+		}
 		byID[one.id] = one
 	}
 	out := map[string]*role{}
 	for _, f := range r.app.Functions {
+		out[f.Name] = &role{none: true}
 		if r := byID[f.Role]; r != nil {
-			out[f.Name] = &role{id: r.id, policy: r.policy, unknown: r.unknown}
+			out[f.Name] = &role{id: r.id, name: r.name, policy: r.policy, unknown: r.unknown}
 		}
 	}
 	return out
@@ -112,7 +119,8 @@ func resolved(x any, values app.Resolver) (any, error) {
 	return x, nil
 }
 
-// authorize asks a Function's role. What a statement denies is refused, whatever is set; what none allows is refused or shown.
+// authorize asks whose a thing is, and a Function's role. What a statement denies is refused, whatever is set; what is another Stack's unless that is
+// declared; what no statement allows is refused or shown.
 func (w *wires) authorize(ctx context.Context, c *wire.Call, about []wire.Subject) error {
 	who := c.Caller
 	if who.Function == "" {
@@ -120,11 +128,18 @@ func (w *wires) authorize(ctx context.Context, c *wire.Call, about []wire.Subjec
 	}
 	now := w.s.stacks.get(state.StackKey{Tenant: who.Tenant, App: who.App, Stage: who.Stage})
 	if now == nil || now.roles[who.Function] == nil {
-		return nil
+		return accessDenied(c, about[0], "because the function is not deployed any more")
 	}
 	r := now.roles[who.Function]
 	for _, a := range about {
 		request := policy.Request{Action: a.Action, Resource: a.Resource, Context: iamContext(c, a)}
+		v, err := w.crossed(ctx, c, r, a, request)
+		if err != nil {
+			return err
+		}
+		if a.Reach || r.none {
+			continue
+		}
 		d := r.policy.Decide(request)
 		if a.Also != "" && d.Effect != policy.Deny {
 			request.Resource = a.Also
@@ -135,7 +150,7 @@ func (w *wires) authorize(ctx context.Context, c *wire.Call, about []wire.Subjec
 		switch {
 		case d.Effect == policy.Deny, a.Vague && r.policy.MayDeny(a.Action):
 			return accessDenied(c, a, "with an explicit deny in an identity-based policy")
-		case d.Effect == policy.Allow, w.s.o.Config.IAM == config.IAMOff:
+		case d.Effect == policy.Allow, v.effect == policy.Allow, w.s.o.Config.IAM == config.IAMOff:
 		case w.s.o.Config.IAM == config.IAMEnforce:
 			why := "because no identity-based policy allows the " + a.Action + " action"
 			if r.unknown != "" {
@@ -178,12 +193,21 @@ func accessDenied(c *wire.Call, a wire.Subject, why string) error {
 	if a.Resource != "*" {
 		on = " on resource: " + a.Resource
 	}
-	return wire.Errorf(code, "User: %s is not authorized to perform: %s%s %s", c.Caller.ARN, a.Action, on, why).With(http.StatusForbidden)
+	status := http.StatusForbidden
+	if c.Protocol == shape.JSON && code == "AccessDeniedException" { // the common errors of services with that protocol: "HTTP Status Code: 400"
+		status = http.StatusBadRequest
+	}
+	return wire.Errorf(code, "User: %s is not authorized to perform: %s%s %s", c.Caller.ARN, a.Action, on, why).With(status)
 }
 
 // missing shows once in a function's log what its role would need on AWS.
 func (w *wires) missing(ctx context.Context, c *wire.Call, r *role, a wire.Subject) {
-	key := a.Action + " " + a.Resource
+	w.once(ctx, c, r, a.Action+" "+a.Resource, fmt.Sprintf("warning: on AWS this would be refused: the role %s does not allow %s on %s; it takes the statement %s",
+		r.id, a.Action, a.Resource, policy.Missing(policy.Request{Action: a.Action, Resource: a.Resource})))
+}
+
+// once writes into the log of the function that calls, unless it was said before.
+func (w *wires) once(ctx context.Context, c *wire.Call, r *role, key, text string) {
 	r.mu.Lock()
 	if r.mu.shown == nil {
 		r.mu.shown = map[string]bool{}
@@ -191,11 +215,9 @@ func (w *wires) missing(ctx context.Context, c *wire.Call, r *role, a wire.Subje
 	told := r.mu.shown[key] || len(r.mu.shown) >= maxShown
 	r.mu.shown[key] = true
 	r.mu.Unlock()
-	if told {
-		return
+	if !told {
+		w.tell(ctx, c.Caller, text)
 	}
-	w.tell(ctx, c.Caller, fmt.Sprintf("warning: on AWS this would be refused: the role %s does not allow %s on %s; it takes the statement %s",
-		r.id, a.Action, a.Resource, policy.Missing(policy.Request{Action: a.Action, Resource: a.Resource})))
 }
 
 // tell writes into the log of the function that calls.

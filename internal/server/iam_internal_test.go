@@ -4,6 +4,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ebb-run/ebb/internal/app"
 	"github.com/ebb-run/ebb/internal/config"
@@ -30,6 +31,8 @@ func TestAuthorize_AsksTheFunctionsRole(t *testing.T) {
 	key := state.StackKey{Tenant: tenant, App: "shop", Stage: "dev"}
 	s.stacks.set(key, &serving{roles: resolver{app: a, account: "000000000000"}.roles()})
 	w := &wires{s: s}
+	later := time.Now().Add(time.Hour)
+	s.whose.mu.known = map[thing]owned{{"sqs", "jobs"}: {by: stackID(key), at: later}, {"sqs", "other"}: {at: later}, {"s3", "b"}: {at: later}}
 	ask := func(mode, function, action, resource string) string {
 		s.o.Config = &config.Config{IAM: mode}
 		c := &wire.Call{Service: &wire.Service{Name: "sqs"}, Request: httptest.NewRequest("POST", "/", nil),
@@ -70,6 +73,26 @@ func TestReadRole_SaysWhatItDoesNotKnow(t *testing.T) {
 	for _, want := range []string{"arn:aws:iam::1:policy/own", "statement 1: Bucket.Arn is not known", `statement 2: statement 1 of the policy: Effect is "Maybe"`} {
 		if !strings.Contains(r.unknown, want) {
 			t.Errorf("got %s", r.unknown)
+		}
+	}
+}
+
+func BenchmarkAuthorize(b *testing.B) {
+	s := &Server{}
+	s.o.Config = &config.Config{IAM: config.IAMWarn}
+	a := &app.App{Name: "shop", Stage: "dev", Functions: []app.Function{{ID: "F", Key: "f", Name: "shop-dev-f", Role: "R"}},
+		Roles: []app.Role{{ID: "R", Statements: []map[string]any{{"Effect": "Allow", "Action": []any{"dynamodb:PutItem"}, "Resource": "arn:aws:dynamodb:*:*:table/orders"}}}}}
+	key := state.StackKey{Tenant: tenant, App: "shop", Stage: "dev"}
+	s.stacks.set(key, &serving{roles: resolver{app: a, account: "000000000000"}.roles()})
+	s.whose.mu.known = map[thing]owned{{"dynamodb", "table/orders"}: {by: stackID(key), at: time.Now().Add(time.Hour)}}
+	w := &wires{s: s}
+	c := &wire.Call{Service: &wire.Service{Name: "dynamodb"}, Request: httptest.NewRequest("POST", "/", nil), Now: time.Now(),
+		Caller: wire.Caller{Tenant: tenant, App: "shop", Stage: "dev", Function: "shop-dev-f", ARN: "arn:aws:sts::1:assumed-role/r/f"}}
+	about := []wire.Subject{{Action: "dynamodb:PutItem", Resource: "arn:aws:dynamodb:eu-west-1:000000000000:table/orders"}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := w.authorize(b.Context(), c, about); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

@@ -162,7 +162,8 @@ func (s *Server) dropQueues(ctx context.Context, k state.StackKey) error {
 type mapping struct {
 	bus.Mapping
 	function string // full name
-	report   bool   // its answer may name the messages that failed
+	stack    state.StackKey
+	report   bool // its answer may name the messages that failed
 	unit     guest.Unit
 	spec     string // what tells it from a changed one
 
@@ -299,12 +300,20 @@ func (m *mapping) halves(ctx context.Context, s *Server, b *invocation.Batch) in
 
 // consumer is a mapping as the bus wants it.
 type consumer struct {
-	s *Server
-	m *mapping
+	s    *Server
+	m    *mapping
+	stop context.CancelFunc // of its polling
 }
 
 // Consume lets what runs end when polling does: the engine bounds it. The ctx of a stream ends only when the order of its records is another Node's.
 func (c consumer) Consume(ctx context.Context, b *invocation.Batch) invocation.Verdict {
+	if err := c.s.mappingCrosses(ctx, c.m); err != nil {
+		if errs.CodeOf(err) == errs.Forbidden {
+			c.s.o.Log.Warn("an event source mapping polls no longer", "mapping", c.m.Name, "because", err)
+			c.stop()
+		}
+		return foreignBatch(b, err)
+	}
 	if c.m.stream != nil {
 		return c.m.consume(ctx, c.s, b)
 	}
@@ -388,8 +397,11 @@ func (p *pollers) reconcile(s *Server) {
 		p.wait.Go(func() {
 			defer close(r.done)
 			defer stop()
+			if !s.mayPoll(ctx, m) {
+				return
+			}
 			if m.stream != nil { // waits for what the one before still runs
-				if err := s.events.bus.PollStream(ctx, *m.stream, consumer{s, m}); err != nil {
+				if err := s.events.bus.PollStream(ctx, *m.stream, consumer{s, m, stop}); err != nil {
 					s.o.Log.Error("a stream is not polled", "mapping", m.Name, "error", err)
 				}
 				return
@@ -398,7 +410,7 @@ func (p *pollers) reconcile(s *Server) {
 			if t := s.turnsOf(m); t != nil {
 				mp.Turns = t
 			}
-			if err := s.events.bus.Poll(ctx, mp, consumer{s, m}); err != nil {
+			if err := s.events.bus.Poll(ctx, mp, consumer{s, m, stop}); err != nil {
 				s.o.Log.Error("a queue is not polled", "mapping", m.Name, "error", err)
 			}
 		})
@@ -445,6 +457,7 @@ func (s *Server) mappings(d *state.Deployment) (list []*mapping, faults []string
 		if m.lacks != "" {
 			faults = append(faults, fmt.Sprintf("%s trigger of function %s: %s", t.Kind, t.Function, m.lacks))
 		}
+		m.stack = d.Stack
 		list = append(list, m)
 	})
 	return list, faults

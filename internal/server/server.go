@@ -90,6 +90,8 @@ type Server struct {
 	egress     *egress.Egress
 	sink       sink
 	wires      wires
+	whose      whose
+	audit      audits
 	intake     *api.Intake    // what all callers publish
 	slots      *slots.Slots   // nil where this Node is alone
 	turns      sync.Map       // of mappings with a maximum concurrency, by name → *turns
@@ -201,6 +203,9 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if s.state, err = state.Open(ctx, s.nats.JetStream(), state.Options{Key: s.key, Replicas: s.replicas()}); err != nil {
 		return s.oneCopy(fmt.Errorf("open deployments with %s: %w", keyFile, err))
 	}
+	if err := s.openAudit(ctx); err != nil {
+		return s.oneCopy(err)
+	}
 	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, artifactsFolder)); err != nil {
 		return err
 	}
@@ -211,6 +216,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	s.metrics = telemetry.NewMetrics()
 	s.metrics.SetBuild(s.o.Version)
 	s.metrics.SetLogDrops(s.logs.Dropped)
+	s.metrics.SetAudit(s.auditCounts)
 	return nil
 }
 
@@ -308,6 +314,7 @@ func (s *Server) Run(ctx context.Context) error {
 			cancel(fmt.Errorf("engine: %w", err))
 		}
 	})
+	s.runAudit(engineCtx, &wg)
 	s.runKeys(engineCtx, &wg)
 	s.runEvents(engineCtx, &wg, func(err error) { cancel(err) })
 	s.runObjects(engineCtx, &wg)

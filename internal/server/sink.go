@@ -9,19 +9,21 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/api"
 	"github.com/ebb-run/ebb/internal/app"
+	"github.com/ebb-run/ebb/internal/audit"
 	"github.com/ebb-run/ebb/internal/bus"
+	"github.com/ebb-run/ebb/internal/config"
 	"github.com/ebb-run/ebb/internal/egress"
 	"github.com/ebb-run/ebb/internal/engine"
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/event"
 	"github.com/ebb-run/ebb/internal/invocation"
+	"github.com/ebb-run/ebb/internal/policy"
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/state"
 )
@@ -215,7 +217,7 @@ func (k *sink) publish(ctx context.Context, name string, events []*event.Event) 
 	if !busRE.MatchString(name) {
 		return errs.New(errs.Invalid, "%q is no name of an event bus", name).WithHint("Letters, digits and . _ / - are allowed.")
 	}
-	if err := s.mayPublish(o.stack, name); err != nil {
+	if err := s.mayPublish(ctx, o, name); err != nil {
 		return err
 	}
 	if err := s.foreign(events); err != nil {
@@ -250,22 +252,24 @@ func (k *sink) put(ctx context.Context, o *origin, name string, events []*event.
 	return nil
 }
 
-// mayPublish says whether a Stack's functions may publish on an event bus: on those that no other Stack declares for itself.
-func (s *Server) mayPublish(k state.StackKey, name string) error {
-	var owner string
-	for other, v := range s.stacks.all() {
-		switch {
-		case !slices.Contains(v.buses, name):
-		case other == k:
-			return nil
-		default:
-			owner = other.App + ", stage " + other.Stage
-		}
-	}
-	if owner == "" {
+// mayPublish says whether a Function may publish on an event bus.
+func (s *Server) mayPublish(ctx context.Context, o *origin, name string) error {
+	if s.o.Config.IAM == config.IAMOff {
 		return nil
 	}
-	return errs.New(errs.Forbidden, "the event bus %s belongs to app %s", name, owner).WithHint("Publish on the default bus, or on one that this app declares.")
+	var r *role
+	if now := s.stacks.get(o.stack); now != nil {
+		r = now.roles[o.function]
+	}
+	t := thing{"events", "event-bus/" + name}
+	v, err := s.across(ctx, s.asking(o.stack, r), t, policy.Request{Action: "events:PutEvents", Resource: t.arn()})
+	if err != nil || v.owner == "" || v.allowed {
+		return err
+	}
+	err = errs.New(errs.Forbidden, "the event bus %s belongs to %s", name, stackName(v.owner))
+	s.audit.denials.Deny(audit.Record{Who: "function " + o.function, What: "events:PutEvents", On: t.arn(), App: o.stack.App, Text: err.Error()})
+	return errs.New(errs.Forbidden, "%w", err).
+		WithHint("Publish on the default bus, on one that this app declares, or give the function's role a statement that names this one.")
 }
 
 // declaredBuses are the names of the event buses that an App declares.

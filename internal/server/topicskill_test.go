@@ -28,12 +28,17 @@ import (
 // killDir in the environment makes the test binary a server that publishes until it is killed; killRound makes its messages unique.
 const (
 	killDir   = "EBB_SERVER_KILL_DIR"
+	changeDir = "EBB_SERVER_CHANGE_DIR" // the same for one that changes things
 	killRound = "EBB_SERVER_KILL_ROUND"
 )
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(killDir); dir != "" {
 		fmt.Println("error", publishForever(dir, os.Getenv(killRound)))
+		os.Exit(1)
+	}
+	if dir := os.Getenv(changeDir); dir != "" {
+		fmt.Println("error", changeForever(dir, os.Getenv(killRound)))
 		os.Exit(1)
 	}
 	os.Exit(m.Run())

@@ -120,8 +120,12 @@ func (s *Server) serveWires() (err error) {
 	w := &s.wires
 	w.handler, err = wire.New(wire.Options{
 		Services: s.wireServices(), Authenticate: w.authenticate, Log: s.o.Log, Refused: w.refused, Authorize: w.authorize,
+		Change: w.change, Stranger: w.stranger, Denied: w.denied,
 		Answered: func(_ *wire.Call, service, operation string, status int) {
 			s.metrics.AWSRequest(service, operation, status)
+			if isControl(service, operation) {
+				s.whose.changed() // before the client hears of it
+			}
 		},
 		Anonymous: wire.Caller{Tenant: tenant, Account: s.o.Config.Account}, Passage: w.passage, Passed: w.passed,
 	})

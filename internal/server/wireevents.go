@@ -31,11 +31,6 @@ const offChannel = tenant + "/off"
 // PutEvents publishes for a client.
 func (n wireEvents) PutEvents(ctx context.Context, who wire.Caller, name string, list []*event.Event) error {
 	s := n.s
-	if who.Function != "" {
-		if err := s.mayPublish(state.StackKey{Tenant: who.Tenant, App: who.App, Stage: who.Stage}, name); err != nil {
-			return err
-		}
-	}
 	if o := originOf(ctx); o != nil && o.function == who.Function {
 		return s.sink.put(ctx, o, name, list)
 	}
@@ -288,6 +283,12 @@ func (s *Server) followRule(ctx context.Context, r *eventbridge.Rule) error {
 	var subs []bus.Subscription
 	var all []timed
 	for i := range r.Targets {
+		if err := s.madeMayUse(ctx, r.Made, r.Targets[i].Arn); errs.CodeOf(err) == errs.Forbidden {
+			s.o.Log.Warn("a target of a rule gets nothing", "rule", r.Name, "bus", r.Bus, "because", err)
+			continue
+		} else if err != nil {
+			return err
+		}
 		one, err := s.ruleTargetOf(ctx, r, &r.Targets[i])
 		switch {
 		case errs.CodeOf(err) == errs.NotFound: // it was, or will be deployed: what it has is left to it

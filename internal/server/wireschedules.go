@@ -117,6 +117,12 @@ func (n wireEvents) FollowSchedule(ctx context.Context, v *scheduler.Schedule) e
 
 func (s *Server) followSchedule(ctx context.Context, v *scheduler.Schedule) error {
 	one, err := s.scheduleOf(ctx, v)
+	if err == nil {
+		if err = s.madeMayUse(ctx, v.Made, v.Target.Arn); errs.CodeOf(err) == errs.Forbidden {
+			s.o.Log.Warn("a schedule fires for nobody", "schedule", v.Name, "group", v.Group, "because", err)
+			return s.unsubscribe(ctx, func(name string) bool { return name == one.sub.Name })
+		}
+	}
 	switch {
 	case errs.CodeOf(err) == errs.NotFound: // what fires before its function is there has nobody to go to
 	case err != nil:

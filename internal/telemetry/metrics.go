@@ -72,6 +72,7 @@ type Metrics struct {
 	provisioned atomic.Pointer[func() []ProvisionedCount]
 	egress      atomic.Pointer[func() []EgressCount]
 	logDrops    atomic.Pointer[func() uint64]
+	audit       atomic.Pointer[func() map[string]uint64]
 	functions   struct {
 		sync.Mutex
 		live map[functionLabels]struct{} // those with series
@@ -124,7 +125,7 @@ func NewMetrics() *Metrics {
 	m.passedBytes = counter("aws_passed_bytes_total", "Bytes of the bodies of those, sent and received.", "service", "direction")
 	m.build = prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "ebb", Name: "build_info", Help: "What runs."},
 		[]string{"version", "goversion", "goos", "goarch"})
-	m.reg.MustRegister(m.gatewayTime, m.build, instanceCollector{m, prometheus.NewDesc("ebb_instances",
+	m.reg.MustRegister(newAuditCollector(m), m.gatewayTime, m.build, instanceCollector{m, prometheus.NewDesc("ebb_instances",
 		"Instances by state.", append(functionNames[:4:4], "state"), nil)},
 		newProvisionedCollector(m), newEgressCollector(m),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "ebb", Name: "log_records_dropped_total",

@@ -35,6 +35,13 @@ type Options struct {
 	Refused func(ctx context.Context, who Caller, what string)
 	// Authorize says whether the caller may do what a request says; may be nil. It is asked after the request was read.
 	Authorize func(ctx context.Context, c *Call, about []Subject) error
+	// Change is told of an operation that was let in and is about to run, with what it is about; an error keeps it from running. end, where it
+	// is not nil, is told of its error before the client is; an error of end is the client's. nil: nobody wants to know.
+	Change func(ctx context.Context, c *Call, on string) (end func(error) error, err error)
+	// Stranger is told of requests whose signature does not hold; may be nil.
+	Stranger func(c *Call, err error)
+	// Denied is told of every refusal of a caller who is known; may be nil.
+	Denied func(c *Call, e *Error)
 	// Answered is told of every answer: operation is empty where it is none of a service that is here; may be nil.
 	Answered func(c *Call, service, operation string, status int)
 	// BodyBudget is how many bytes of bodies are held at once, over all requests; those that find no room wait for it BodyPatience long, and are
@@ -84,7 +91,7 @@ func New(o Options) (*Handler, error) {
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &Call{
-		authorize: h.o.Authorize, RequestID: requestID(), Now: h.o.Now(), Request: r, Path: r.URL.EscapedPath(), Query: r.URL.Query(), Header: http.Header{}, Length: r.ContentLength,
+		authorize: h.o.Authorize, change: h.o.Change, RequestID: requestID(), Now: h.o.Now(), Request: r, Path: r.URL.EscapedPath(), Query: r.URL.Query(), Header: http.Header{}, Length: r.ContentLength,
 	}
 	c.held = &held{ctx: r.Context(), b: h.bodies}
 	defer c.held.release()
@@ -97,7 +104,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	answer, err := h.answer(r.Context(), c)
 	if err != nil {
-		answer = render(c, h.errorOf(c, err))
+		e := h.errorOf(c, err)
+		if h.o.Denied != nil && strings.HasPrefix(e.Code, "AccessDenied") && c.Caller.ARN != "" {
+			h.o.Denied(c, e)
+		}
+		answer = render(c, e)
 		c.Status = 0
 	}
 	h.send(w, c, answer)
@@ -129,6 +140,9 @@ func (h *Handler) answer(ctx context.Context, c *Call) (*shape.Answer, error) {
 		h.route(c)
 	}
 	if err := h.admit(ctx, c, claim, missing); err != nil {
+		if h.o.Stranger != nil {
+			h.o.Stranger(c, err)
+		}
 		return nil, err
 	}
 	if c.Protocol == shape.Query {
@@ -193,8 +207,19 @@ func (h *Handler) admit(ctx context.Context, c *Call, claim *sign.Signature, mis
 	return nil
 }
 
-// run runs the operation.
+// run runs the operation, and tells its end.
 func (h *Handler) run(ctx context.Context, c *Call) (*shape.Answer, error) {
+	a, err := h.operate(ctx, c)
+	if c.end == nil {
+		return a, err
+	}
+	if failed := c.end(err); failed != nil && err == nil {
+		return nil, failed
+	}
+	return a, err
+}
+
+func (h *Handler) operate(ctx context.Context, c *Call) (*shape.Answer, error) {
 	if c.Service == nil {
 		return nil, h.noService(ctx, c)
 	}

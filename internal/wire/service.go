@@ -109,6 +109,9 @@ type Call struct {
 
 	authorize func(ctx context.Context, c *Call, about []Subject) error
 	held      *held // the memory of Body
+	change    func(ctx context.Context, c *Call, on string) (func(error) error, error)
+	end       func(error) error // of a change that was told of
+	about     string
 }
 
 // Caller is who sends a request.

@@ -109,7 +109,11 @@ func operation(fields []field, run func(context.Context, *call) ([]byte, error))
 		if err := check(n, fields); err != nil {
 			return nil, err
 		}
-		if err := c.Allow(ctx, subjects(c, n)...); err != nil {
+		about := subjects(c, n)
+		if err := c.Allow(ctx, about...); err != nil {
+			return nil, err
+		}
+		if err := c.Begin(ctx, about...); err != nil {
 			return nil, err
 		}
 		body, err := run(ctx, &call{c, n})

@@ -117,6 +117,12 @@ func (p place) String() string {
 	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
+// placeIn reads an iterator.
+func placeIn(iterator string) (p place, ok bool) {
+	raw, err := base64.RawURLEncoding.DecodeString(iterator)
+	return p, err == nil && json.Unmarshal(raw, &p) == nil && p.After <= math.MaxInt64
+}
+
 func (s *streams) iterator(ctx context.Context, c *call) ([]byte, error) {
 	t, err := s.streamTable(ctx, c, c.n.str("StreamArn"))
 	if err != nil {
@@ -144,9 +150,8 @@ func (s *streams) iterator(ctx context.Context, c *call) ([]byte, error) {
 }
 
 func (s *streams) records(ctx context.Context, c *call) ([]byte, error) {
-	raw, err := base64.RawURLEncoding.DecodeString(c.n.str("ShardIterator"))
-	var p place
-	if err != nil || json.Unmarshal(raw, &p) != nil || p.After > math.MaxInt64 {
+	p, ok := placeIn(c.n.str("ShardIterator"))
+	if !ok {
 		return nil, fail("Invalid ShardIterator")
 	}
 	if s.now().Sub(time.Unix(p.Made, 0)) > iteratorLife {

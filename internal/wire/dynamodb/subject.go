@@ -27,11 +27,24 @@ func subjects(c *wire.Call, n *node) []wire.Subject {
 		return out
 	case "TransactGetItems", "TransactWriteItems":
 		return transactSubjects(n, of)
-	case "ListStreams", "DescribeStream", "GetShardIterator", "GetRecords":
-		if a := n.str("StreamArn"); a != "" {
-			return []wire.Subject{{Action: "dynamodb:" + c.Operation, Resource: a}}
+	case "ExecuteStatement":
+		return statementSubjects([]node{*n}, of)
+	case "BatchExecuteStatement":
+		return statementSubjects(elems(n.get("Statements")), of)
+	case "ExecuteTransaction":
+		return statementSubjects(elems(n.get("TransactStatements")), of)
+	case "GetRecords":
+		p, ok := placeIn(n.str("ShardIterator"))
+		if !ok {
+			return nil // the operation refuses it
 		}
-		return nil // an iterator was given to who might read the stream
+		s := of(c.Operation, p.Table)
+		s.Reach = true // the role was asked when the iterator was given
+		return []wire.Subject{s}
+	case "ListStreams", "DescribeStream", "GetShardIterator":
+		if a := n.str("StreamArn"); a != "" {
+			return []wire.Subject{of(c.Operation, wire.NameIn(a, ":table/"))} // with the stream's label
+		}
 	}
 	table := n.str("TableName")
 	if table == "" {
@@ -48,6 +61,33 @@ func subjects(c *wire.Call, n *node) []wire.Subject {
 func tableIn(s string) string {
 	name, _, _ := strings.Cut(wire.NameIn(s, ":table/"), "/")
 	return name
+}
+
+// statementSubjects names the tables of statements in PartiQL. One that cannot be read is refused by the operation.
+func statementSubjects(list []node, of func(action, table string) wire.Subject) (out []wire.Subject) {
+	for i := range list {
+		st, err := statementOf(&list[i])
+		if err != nil {
+			continue
+		}
+		table := st.table
+		if st.index != "" {
+			table += "/index/" + st.index
+		}
+		s := of("PartiQL"+st.verb[:1]+strings.ToLower(st.verb[1:]), table)
+		if !slices.ContainsFunc(out, func(o wire.Subject) bool { return o.Action == s.Action && o.Resource == s.Resource }) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// elems are the elements of a list, or none.
+func elems(n *node) []node {
+	if n == nil {
+		return nil
+	}
+	return n.elems
 }
 
 // inTransaction are the parts of transactions and the actions that they are.

@@ -195,6 +195,7 @@ func (s *service) createTable(ctx context.Context, c *call) ([]byte, error) {
 	if want.View != "" {
 		want.Label = labelAt(s.now())
 	}
+	want.Extra = c.Caller.Mark(want.Extra)
 	t, err := s.tables.Create(ctx, c.tenant(), want)
 	if errs.CodeOf(err) == errs.Exists {
 		return nil, wire.Errorf("ResourceInUseException", "Table already exists: %s", want.Name)

@@ -21,6 +21,7 @@ type archive struct {
 	About   string    `json:"about,omitempty"`
 	Days    int       `json:"days,omitempty"` // 0: as long as the log has them
 	Created time.Time `json:"created"`
+	Made    string    `json:"made,omitempty"` // as a Rule's
 }
 
 var archiveRE = regexp.MustCompile(`^[.\-_A-Za-z0-9]{1,48}$`)
@@ -61,11 +62,11 @@ func (s *service) createArchive(ctx context.Context, c *wire.Call, in *archiveIn
 		return nil, err
 	}
 	// The log counts in milliseconds: what was published before is outside, what is published once this has returned is in it.
-	a := archive{Name: in.ArchiveName, Bus: bus, Created: c.Now.UTC().Truncate(time.Millisecond).Add(time.Millisecond)}
+	a := archive{Name: in.ArchiveName, Bus: bus, Made: c.Caller.Maker(), Created: c.Now.UTC().Truncate(time.Millisecond).Add(time.Millisecond)}
 	if err := a.set(in); err != nil {
 		return nil, err
 	}
-	if err := s.write(ctx, c, kindArchive, a.Name, a, 0); errs.CodeOf(err) == errs.Conflict {
+	if err := s.write(ctx, c, KindArchive, a.Name, a, 0); errs.CodeOf(err) == errs.Conflict {
 		return nil, alreadyThere("Archive %s already exists.", a.Name)
 	} else if err != nil {
 		return nil, err
@@ -93,7 +94,7 @@ func (a *archive) output(c *wire.Call) *archiveOutput {
 
 func (s *service) archive(ctx context.Context, c *wire.Call, name string) (*archive, uint64, error) {
 	a := &archive{}
-	seq, ok, err := s.read(ctx, c, kindArchive, name, a)
+	seq, ok, err := s.read(ctx, c, KindArchive, name, a)
 	if err == nil && !ok {
 		err = noResource("Archive %s does not exist.", name)
 	}
@@ -136,7 +137,7 @@ type archiveInfo struct {
 }
 
 func (s *service) listArchives(ctx context.Context, c *wire.Call, in *listArchivesInput) (*listArchivesOutput, error) {
-	list, err := all[archive](ctx, s, c, kindArchive)
+	list, err := all[archive](ctx, s, c, KindArchive)
 	if err != nil {
 		return nil, err
 	}
@@ -162,14 +163,14 @@ func (s *service) updateArchive(ctx context.Context, c *wire.Call, in *struct {
 	if err := a.set(&archiveInput{Description: in.Description, EventPattern: in.EventPattern, RetentionDays: in.RetentionDays}); err != nil {
 		return nil, err
 	}
-	return a.output(c), s.write(ctx, c, kindArchive, a.Name, a, seq)
+	return a.output(c), s.write(ctx, c, KindArchive, a.Name, a, seq)
 }
 
 func (s *service) deleteArchive(ctx context.Context, c *wire.Call, in *archiveName) (*none, error) {
 	if _, _, err := s.archive(ctx, c, in.ArchiveName); err != nil {
 		return nil, err
 	}
-	return nil, s.node.DeleteNote(ctx, c.Caller.Tenant, kindArchive, in.ArchiveName)
+	return nil, s.node.DeleteNote(ctx, c.Caller.Tenant, KindArchive, in.ArchiveName)
 }
 
 // replay is a replay of an archive, as it is kept.

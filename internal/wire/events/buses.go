@@ -16,6 +16,7 @@ type eventBus struct {
 	Name    string    `json:"name"`
 	Created time.Time `json:"created"`
 	Tags    tags      `json:"tags,omitempty"`
+	Made    string    `json:"made,omitempty"` // as a Rule's
 }
 
 type tag struct{ Key, Value string }
@@ -52,7 +53,7 @@ func (t tags) list() []tag {
 
 // buses are all names of event buses.
 func (s *service) buses(ctx context.Context, c *wire.Call) ([]string, error) {
-	list, err := all[eventBus](ctx, s, c, kindBus)
+	list, err := all[eventBus](ctx, s, c, KindBus)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +91,7 @@ func (s *service) createEventBus(ctx context.Context, c *wire.Call, in *createEv
 	if strings.Contains(in.Name, "/") {
 		return nil, invalid("Event bus name must not contain '/'.")
 	}
-	b := eventBus{Name: in.Name, Created: c.Now.UTC()}
+	b := eventBus{Name: in.Name, Created: c.Now.UTC(), Made: c.Caller.Maker()}
 	if err := b.Tags.put(in.Tags); err != nil {
 		return nil, err
 	}
@@ -101,7 +102,7 @@ func (s *service) createEventBus(ctx context.Context, c *wire.Call, in *createEv
 	if slices.Contains(names, in.Name) {
 		return nil, alreadyThere("Event bus %s already exists.", in.Name)
 	}
-	if err := s.write(ctx, c, kindBus, in.Name, b, 0); errs.CodeOf(err) == errs.Conflict {
+	if err := s.write(ctx, c, KindBus, in.Name, b, 0); errs.CodeOf(err) == errs.Conflict {
 		return nil, alreadyThere("Event bus %s already exists.", in.Name)
 	} else if err != nil {
 		return nil, err
@@ -166,7 +167,7 @@ func (s *service) deleteEventBus(ctx context.Context, c *wire.Call, in *struct{ 
 	if len(rules) > 0 {
 		return nil, invalid("Event bus %s can't be deleted since it has rules.", bus)
 	}
-	return nil, s.node.DeleteNote(ctx, c.Caller.Tenant, kindBus, bus)
+	return nil, s.node.DeleteNote(ctx, c.Caller.Tenant, KindBus, bus)
 }
 
 // changeTags changes what an ARN names: a rule or an event bus.
@@ -188,7 +189,7 @@ func (s *service) changeTags(ctx context.Context, c *wire.Call, text string, cha
 		s.change.Lock()
 		defer s.change.Unlock()
 		var b eventBus
-		seq, ok, err := s.read(ctx, c, kindBus, path, &b)
+		seq, ok, err := s.read(ctx, c, KindBus, path, &b)
 		if err != nil {
 			return err
 		}
@@ -201,7 +202,7 @@ func (s *service) changeTags(ctx context.Context, c *wire.Call, text string, cha
 		if err := change(&b.Tags); err != nil {
 			return err
 		}
-		return s.write(ctx, c, kindBus, path, b, seq)
+		return s.write(ctx, c, KindBus, path, b, seq)
 	}
 	return gone
 }

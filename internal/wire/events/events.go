@@ -68,8 +68,8 @@ const DefaultBus = "default"
 // The kinds of Notes. A rule's name is that of its bus, a line feed and its own.
 const (
 	KindRule    = "event-rule"
-	kindBus     = "event-bus"
-	kindArchive = "event-archive"
+	KindBus     = "event-bus"
+	KindArchive = "event-archive"
 	kindReplay  = "event-replay"
 )
 

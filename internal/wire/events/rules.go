@@ -25,6 +25,7 @@ type Rule struct {
 	Created  time.Time `json:"created"`
 	Targets  []Target  `json:"targets,omitempty"`
 	Tags     tags      `json:"tags,omitempty"`
+	Made     string    `json:"made,omitempty"` // the Stack whose Function has put it
 
 	Declared string `json:"-"` // the App that declares it; it is not kept
 	Tenant   string `json:"-"`
@@ -174,7 +175,7 @@ func (s *service) putRule(ctx context.Context, c *wire.Call, in *putRuleInput) (
 		if len(list) >= maxRules {
 			return nil, wire.Errorf("LimitExceededException", "The requested resource exceeds the maximum number allowed.")
 		}
-		r = &Rule{Name: in.Name, Bus: bus, Region: c.Region, Created: c.Now.UTC(), Tenant: c.Caller.Tenant}
+		r = &Rule{Name: in.Name, Bus: bus, Region: c.Region, Created: c.Now.UTC(), Made: c.Caller.Maker(), Tenant: c.Caller.Tenant}
 		if err := r.Tags.put(in.Tags); err != nil {
 			return nil, err
 		}

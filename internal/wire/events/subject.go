@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ebb-run/ebb/internal/arn"
 	"github.com/ebb-run/ebb/internal/wire"
 )
 
@@ -30,6 +31,14 @@ func subjects(c *wire.Call, in any) []wire.Subject {
 		}
 		return out
 	}
+	switch in := in.(type) {
+	case *putTargetsInput:
+		return append(of(ruleIn(in.EventBusName, in.Rule)), targeted(in.Targets)...)
+	case *archiveInput:
+		return append(of("archive/"+in.ArchiveName), reach("events:PutEvents", in.EventSourceArn)...)
+	case *startReplayInput:
+		return append(of("replay/"+in.ReplayName), append(reach("events:StartReplay", in.EventSourceArn), reach("events:PutEvents", in.Destination.Arn)...)...)
+	}
 	name := wire.Member(in, "Name", "Rule")
 	switch op := c.Operation; {
 	case wire.Member(in, "ResourceARN") != "":
@@ -43,8 +52,38 @@ func subjects(c *wire.Call, in any) []wire.Subject {
 	case strings.HasSuffix(op, "Replay"):
 		return of("replay/" + wire.Member(in, "ReplayName"))
 	}
-	if b := wire.NameIn(wire.Member(in, "EventBusName"), ":event-bus/"); b != "" && b != "default" {
+	return of(ruleIn(wire.Member(in, "EventBusName"), name))
+}
+
+func ruleIn(bus, name string) string {
+	if b := wire.NameIn(bus, ":event-bus/"); b != "" && b != "default" {
 		name = b + "/" + name
 	}
-	return of("rule/" + name)
+	return "rule/" + name
+}
+
+func reach(action, arn string) []wire.Subject {
+	return []wire.Subject{{Action: action, Resource: arn, Reach: true}}
+}
+
+// targeted is what targets are to be sent to.
+func targeted(list []Target) (out []wire.Subject) {
+	for _, t := range list {
+		action := ""
+		switch a, _ := arn.Parse(t.Arn); a.Service { // what is no ARN is refused by the operation
+		case "sqs":
+			action = "sqs:SendMessage"
+		case "sns":
+			action = "sns:Publish"
+		case "lambda":
+			action = "lambda:InvokeFunction"
+		case "events":
+			action = "events:PutEvents"
+		}
+		out = append(out, reach(action, t.Arn)...)
+		if t.DeadLetterConfig != nil {
+			out = append(out, reach("sqs:SendMessage", t.DeadLetterConfig.Arn)...)
+		}
+	}
+	return out
 }

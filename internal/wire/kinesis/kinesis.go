@@ -97,8 +97,8 @@ func missing(c *wire.Call, name string) error {
 	return wire.Errorf("ResourceNotFoundException", "Stream %s under account %s not found.", name, c.Caller.Account)
 }
 
-// subjects names the stream, as AWS's "Actions, resources, and condition keys for Amazon Kinesis Data Streams" has it. Who has an iterator was let to
-// the stream when it was made.
+// subjects names the stream, as AWS's "Actions, resources, and condition keys for Amazon Kinesis Data Streams" has it. Which stream
+// an iterator is of is known once it was read.
 func subjects(c *wire.Call, in any) []wire.Subject {
 	n := named{wire.Member(in, "StreamName"), wire.Member(in, "StreamARN")}
 	if n.name() != "" {
@@ -129,6 +129,7 @@ func (s *service) create(ctx context.Context, c *wire.Call, in *createInput) (*n
 	case in.ShardCount == 0:
 		return nil, invalid("ShardCount must be given for a stream in PROVISIONED mode.")
 	}
+	st.Tags = c.Caller.Mark(st.Tags)
 	if _, err := s.bus.StreamStatus(ctx, st.Key()); err == nil {
 		return nil, wire.Errorf("ResourceInUseException", "Stream %s under account %s already exists.", in.StreamName, c.Caller.Account)
 	}

@@ -2,6 +2,7 @@ package kinesis
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/bus"
@@ -149,13 +150,16 @@ type recordsOutput struct {
 	ChildShards        []child
 }
 
-func (s *service) records(ctx context.Context, _ *wire.Call, in *recordsInput) (*recordsOutput, error) {
+func (s *service) records(ctx context.Context, c *wire.Call, in *recordsInput) (*recordsOutput, error) {
 	limit := bus.MaxGet
 	if in.Limit > 0 {
 		limit = in.Limit
 	}
 	got, err := s.bus.GetRecords(ctx, in.ShardIterator, bus.Get{Records: limit, Bytes: bus.MaxGetBytes})
 	if err != nil {
+		return nil, err
+	}
+	if err := c.Allow(ctx, wire.Subject{Action: "kinesis:GetRecords", Resource: c.ARN("kinesis", "stream/"+strings.TrimPrefix(got.Stream, c.Caller.Tenant+"/"))}); err != nil {
 		return nil, err
 	}
 	out := &recordsOutput{Records: []gotRecord{}, NextShardIterator: got.Next, MillisBehindLatest: got.Behind.Milliseconds()}

@@ -68,6 +68,9 @@ func (s *service) listShards(ctx context.Context, c *wire.Call, in *listShardsIn
 			return nil, invalid("NextToken and StreamName cannot be provided together, and a token is one that ListShards gave.")
 		}
 		n.StreamName, after = t.Stream, t.After
+		if err := c.Allow(ctx, wire.Subject{Action: "kinesis:ListShards", Resource: c.ARN("kinesis", "stream/"+n.name())}); err != nil {
+			return nil, err
+		}
 	}
 	st, err := s.status(ctx, c, n)
 	if err != nil {

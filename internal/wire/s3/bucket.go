@@ -111,6 +111,9 @@ func (s *service) createBucket(ctx context.Context, c *wire.Call) (*shape.Answer
 	if acl := header(c, "X-Amz-Acl"); acl != "" {
 		b.Documents["acl"] = []byte(acl)
 	}
+	if by := c.Caller.Maker(); by != "" {
+		b.Documents[wire.Made] = []byte(by)
+	}
 	err := s.Objects.CreateBucket(ctx, bucketOf(c), b)
 	if errors.Is(err, store.ErrBucketExists) && (c.Region != "us-east-1" || b.Documents["location"] != nil) {
 		e := wire.Errorf("BucketAlreadyOwnedByYou", "Your previous request to create the named bucket succeeded and you already own it.").With(http.StatusConflict)

@@ -15,9 +15,8 @@ import (
 	"github.com/ebb-run/ebb/internal/wire/shape"
 )
 
-// sourceOf is the object that a request copies.
-func sourceOf(c *wire.Call) (*store.ObjectSource, error) {
-	text := header(c, "X-Amz-Copy-Source")
+// copySource reads the address of the object that a request copies.
+func copySource(text string) (bucket, key, query string) {
 	path, query, _ := strings.Cut(text, "?")
 	plain, err := url.PathUnescape(path)
 	if err != nil {
@@ -26,8 +25,15 @@ func sourceOf(c *wire.Call) (*store.ObjectSource, error) {
 	if strings.HasPrefix(plain, "arn:") { // of an access point or with a region, ending in :::bucket/key
 		plain = plain[strings.LastIndex(plain, ":")+1:]
 	}
-	bucket, key, ok := strings.Cut(strings.TrimPrefix(plain, "/"), "/")
-	if !ok || bucket == "" || key == "" {
+	bucket, key, _ = strings.Cut(strings.TrimPrefix(plain, "/"), "/")
+	return bucket, key, query
+}
+
+// sourceOf is the object that a request copies.
+func sourceOf(c *wire.Call) (*store.ObjectSource, error) {
+	text := header(c, "X-Amz-Copy-Source")
+	bucket, key, query := copySource(text)
+	if bucket == "" || key == "" {
 		return nil, invalidArgument("x-amz-copy-source", text, "Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
 	}
 	version := ""

@@ -201,7 +201,7 @@ func (s *service) admitForm(ctx context.Context, c *wire.Call, f *form) (least, 
 	if !hmac.Equal([]byte(want), []byte(strings.ToLower(f.fields["x-amz-signature"]))) {
 		return 0, 0, wire.Errorf("SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided. Check your key and signing method.").With(http.StatusForbidden)
 	}
-	return s.admitPolicy(c, f, who)
+	return s.admitPolicy(ctx, c, f, who)
 }
 
 // admitOlder is admitForm for signatures of S3's older form.
@@ -215,12 +215,15 @@ func (s *service) admitOlder(ctx context.Context, c *wire.Call, f *form) (least,
 	if !hmac.Equal([]byte(base64.StdEncoding.EncodeToString(h.Sum(nil))), []byte(f.fields["signature"])) {
 		return 0, 0, wire.Errorf("SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided. Check your key and signing method.").With(http.StatusForbidden)
 	}
-	return s.admitPolicy(c, f, who)
+	return s.admitPolicy(ctx, c, f, who)
 }
 
 // admitPolicy holds a form whose policy was signed by who to it.
-func (s *service) admitPolicy(c *wire.Call, f *form, who wire.Caller) (least, most int64, err error) {
+func (s *service) admitPolicy(ctx context.Context, c *wire.Call, f *form, who wire.Caller) (least, most int64, err error) {
 	c.Caller = who
+	if err := c.Allow(ctx, objectSubject("PutObject", c.Labels["Bucket"], f.fields["key"], "")); err != nil {
+		return 0, 0, err
+	}
 	if who.May != nil {
 		if err := who.May("s3:PutObject"); err != nil {
 			return 0, 0, err

@@ -2,7 +2,6 @@ package s3
 
 import (
 	"encoding/xml"
-	"net/url"
 	"strings"
 
 	"github.com/ebb-run/ebb/internal/wire"
@@ -52,18 +51,15 @@ func subjects(c *wire.Call, _ any) []wire.Subject {
 				s.Context["s3:"+p] = []string{v}
 			}
 		}
-		return []wire.Subject{s}
+		return append([]wire.Subject{s}, notifiedBy(c)...)
 	case c.Operation == "DeleteObjects":
 		return deletions(c, bucket)
 	}
 	version, _ := c.Param("versionId")
 	out := []wire.Subject{objectSubject(action, bucket, c.Labels["Key"], version)}
 	if c.Operation == "CopyObject" || c.Operation == "UploadPartCopy" {
-		source, query, _ := strings.Cut(c.Request.Header.Get("X-Amz-Copy-Source"), "?")
-		if s, err := url.PathUnescape(source); err == nil {
-			from, key, _ := strings.Cut(strings.TrimPrefix(s, "/"), "/")
-			out = append(out, objectSubject("GetObject", from, key, strings.TrimPrefix(query, "versionId=")))
-		}
+		from, key, query := copySource(header(c, "X-Amz-Copy-Source"))
+		out = append(out, objectSubject("GetObject", from, key, strings.TrimPrefix(query, "versionId=")))
 	}
 	return out
 }
@@ -73,6 +69,22 @@ func objectSubject(action, bucket, key, version string) wire.Subject {
 		action = v
 	}
 	return wire.Subject{Action: "s3:" + action, Resource: "arn:aws:s3:::" + bucket + "/" + key}
+}
+
+// notifiedBy is what a bucket's notifications are to be sent to.
+func notifiedBy(c *wire.Call) (out []wire.Subject) {
+	if c.Operation != "PutBucketNotificationConfiguration" {
+		return nil
+	}
+	n, err := readNotification(c.Body)
+	if err != nil {
+		return nil // the operation refuses it
+	}
+	action := map[string]string{"queue": "sqs:SendMessage", "topic": "sns:Publish", "lambda": "lambda:InvokeFunction"}
+	for _, one := range n.List {
+		out = append(out, wire.Subject{Action: action[one.Kind], Resource: one.Target, Reach: true})
+	}
+	return out
 }
 
 func deletions(c *wire.Call, bucket string) []wire.Subject {

@@ -18,6 +18,7 @@ type group struct {
 	Created time.Time         `json:"created"`
 	Changed time.Time         `json:"changed"`
 	Tags    map[string]string `json:"tags,omitempty"`
+	Made    string            `json:"made,omitempty"` // as a Schedule's
 }
 
 func groupARN(c *wire.Call, name string) string {
@@ -27,7 +28,7 @@ func groupARN(c *wire.Call, name string) string {
 // group reads a group, of which the default one is always there.
 func (s *service) group(ctx context.Context, c *wire.Call, name string) (*group, uint64, error) {
 	g := &group{}
-	seq, ok, err := s.read(ctx, c, kindGroup, name, g)
+	seq, ok, err := s.read(ctx, c, KindGroup, name, g)
 	switch {
 	case err != nil || ok:
 		return g, seq, err
@@ -56,9 +57,9 @@ func (s *service) createGroup(ctx context.Context, c *wire.Call, in *createGroup
 	if in.Name == DefaultGroup {
 		return nil, conflict("Schedule group %s already exists.", in.Name)
 	}
-	g := group{Name: in.Name, Created: c.Now.UTC(), Changed: c.Now.UTC()}
+	g := group{Name: in.Name, Created: c.Now.UTC(), Changed: c.Now.UTC(), Made: c.Caller.Maker()}
 	g.tag(in.Tags)
-	_, err := s.write(ctx, c, kindGroup, in.Name, g, 0)
+	_, err := s.write(ctx, c, KindGroup, in.Name, g, 0)
 	if errs.CodeOf(err) == errs.Conflict {
 		return nil, conflict("Schedule group %s already exists.", in.Name)
 	}
@@ -107,7 +108,7 @@ type listGroupsOutput struct {
 }
 
 func (s *service) listGroups(ctx context.Context, c *wire.Call, in *listGroupsInput) (*listGroupsOutput, error) {
-	notes, err := s.node.Notes(ctx, c.Caller.Tenant, kindGroup)
+	notes, err := s.node.Notes(ctx, c.Caller.Tenant, KindGroup)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +154,7 @@ func (s *service) deleteGroup(ctx context.Context, c *wire.Call, in *struct{ Nam
 			return nil, err
 		}
 	}
-	return nil, s.node.DeleteNote(ctx, c.Caller.Tenant, kindGroup, in.Name)
+	return nil, s.node.DeleteNote(ctx, c.Caller.Tenant, KindGroup, in.Name)
 }
 
 // changeGroup changes the group that an ARN names.
@@ -172,7 +173,7 @@ func (s *service) changeGroup(ctx context.Context, c *wire.Call, text string, ch
 	if !change(g) {
 		return nil
 	}
-	_, err = s.write(ctx, c, kindGroup, name, g, seq)
+	_, err = s.write(ctx, c, KindGroup, name, g, seq)
 	return err
 }
 

@@ -50,7 +50,7 @@ const DefaultGroup = "default"
 // The kinds of Notes. A schedule's name is that of its group, a line feed and its own.
 const (
 	KindSchedule = "schedule"
-	kindGroup    = "schedule-group"
+	KindGroup    = "schedule-group"
 )
 
 // Schedule is a schedule as it is kept.
@@ -62,6 +62,7 @@ type Schedule struct {
 	Changed time.Time `json:"changed"`
 	Token   string    `json:"token,omitempty"` // of the request that made it
 	Live    bool      `json:"live,omitempty"`  // what fires has followed it
+	Made    string    `json:"made,omitempty"`  // the Stack whose Function has made it
 	Asked
 }
 
@@ -140,7 +141,7 @@ type service struct {
 func New(n Node) *wire.Service {
 	s := &service{node: n}
 	return &wire.Service{
-		Name: "scheduler", Strict: true, Translate: translate,
+		Name: "scheduler", Strict: true, Translate: translate, Subjects: subjects,
 		Operations: map[string]wire.Operation{
 			"CreateSchedule":      wire.Op(s.createSchedule),
 			"UpdateSchedule":      wire.Op(s.updateSchedule),
@@ -346,7 +347,7 @@ func (s *service) createSchedule(ctx context.Context, c *wire.Call, in *createIn
 		}
 		return nil, conflict("Schedule %s already exists.", in.Name)
 	}
-	v := &Schedule{Group: in.GroupName, Name: in.Name, Region: c.Region, Created: c.Now.UTC(), Changed: c.Now.UTC(), Token: in.ClientToken, Asked: in.asked()}
+	v := &Schedule{Group: in.GroupName, Name: in.Name, Region: c.Region, Created: c.Now.UTC(), Changed: c.Now.UTC(), Token: in.ClientToken, Made: c.Caller.Maker(), Asked: in.asked()}
 	out, err := s.put(ctx, c, v, 0)
 	if errs.CodeOf(err) == errs.Conflict {
 		return nil, conflict("Schedule %s already exists.", in.Name)

@@ -130,6 +130,7 @@ func (s *service) createTopic(ctx context.Context, c *wire.Call, in *createTopic
 			t.Tags[one.Key] = one.Value
 		}
 	}
+	t.Tags = c.Caller.Mark(t.Tags)
 	have, err := s.bus.Topic(ctx, t.Key())
 	if err == nil {
 		if have.FIFO != t.FIFO {

@@ -1,6 +1,7 @@
 package sns
 
 import (
+	"encoding/json"
 	"strings"
 
 	"github.com/ebb-run/ebb/internal/wire"
@@ -22,5 +23,36 @@ func subjects(c *wire.Call, in any) []wire.Subject {
 	if resource == "" {
 		resource = "*"
 	}
-	return []wire.Subject{{Action: "sns:" + action, Resource: resource}}
+	out := []wire.Subject{{Action: "sns:" + action, Resource: resource}}
+	switch in := in.(type) {
+	case *subscribeInput:
+		if in.Protocol == "sqs" || in.Protocol == "lambda" {
+			out = append(out, reached(in.Endpoint)...)
+		}
+		out = append(out, reachedBy(in.Attributes["RedrivePolicy"])...)
+	case *setSubscriptionInput:
+		if in.AttributeName == "RedrivePolicy" {
+			out = append(out, reachedBy(in.AttributeValue)...)
+		}
+	}
+	return out
+}
+
+// reached is what a subscription names to be sent to.
+func reached(arn string) []wire.Subject {
+	if strings.Contains(arn, ":lambda:") {
+		return []wire.Subject{{Action: "lambda:InvokeFunction", Resource: arn, Reach: true}}
+	}
+	return []wire.Subject{{Action: "sqs:SendMessage", Resource: arn, Reach: true}}
+}
+
+// reachedBy is the queue in a RedrivePolicy.
+func reachedBy(policy string) []wire.Subject {
+	var p struct {
+		Target string `json:"deadLetterTargetArn"`
+	}
+	if json.Unmarshal([]byte(policy), &p) != nil || p.Target == "" {
+		return nil // the operation refuses it, or there is none
+	}
+	return reached(p.Target)
 }

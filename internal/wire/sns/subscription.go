@@ -37,8 +37,10 @@ func (s *service) find(ctx context.Context, c *wire.Call, arn string) (Subscript
 	if err != nil {
 		return Subscription{}, err
 	}
-	id := arn[strings.LastIndexByte(arn, ':')+1:]
-	i := slices.IndexFunc(list, func(sub Subscription) bool { return sub.ID == id })
+	at := strings.LastIndexByte(arn, ':')
+	topic, id := arn[:max(0, at)], arn[at+1:]
+	topic = topic[strings.LastIndexByte(topic, ':')+1:]
+	i := slices.IndexFunc(list, func(sub Subscription) bool { return sub.ID == id && sub.Topic == topic }) // who may was asked about the topic
 	if i < 0 {
 		return Subscription{}, notFound("Subscription")
 	}
@@ -49,7 +51,14 @@ func (s *service) unsubscribe(ctx context.Context, c *wire.Call, in *subscriptio
 	if strings.Count(in.SubscriptionArn, ":") != 6 {
 		return nil, invalid("SubscriptionArn Reason: An ARN must have at least 7 elements")
 	}
-	return nil, s.h.Unsubscribe(ctx, c, in.SubscriptionArn[strings.LastIndexByte(in.SubscriptionArn, ':')+1:])
+	sub, err := s.find(ctx, c, in.SubscriptionArn)
+	if e, ok := err.(*wire.Error); ok && e.Code == "NotFound" {
+		return nil, nil // to end what is not there is no error
+	}
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.h.Unsubscribe(ctx, c, sub.ID)
 }
 
 type listed struct{ SubscriptionArn, Owner, Protocol, Endpoint, TopicArn string }

@@ -42,6 +42,7 @@ func (s *service) createQueue(ctx context.Context, c *wire.Call, in *createQueue
 			q.Tags[k] = v
 		}
 	}
+	q.Tags = c.Caller.Mark(q.Tags)
 	st, err := s.bus.QueueStatus(ctx, q.Key())
 	if err == nil {
 		have, want := attributesOf(c, &st), attributesOf(c, &bus.QueueStatus{Queue: q})
