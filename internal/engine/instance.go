@@ -193,10 +193,14 @@ func (i *instance) start() *startFailure {
 		own.Provisioned = true
 		g = &own
 	}
-	if u.Env != nil {
+	if u.Env != nil || u.Own != nil {
 		own := *g
-		own.Env = append(u.Env(i.id), g.Env...)
-		g = &own
+		if g = &own; u.Own != nil {
+			u.Own(i.id, g)
+		}
+		if u.Env != nil {
+			g.Env = append(u.Env(i.id), g.Env...)
+		}
 	}
 	i.guest = g
 	sb, err := u.Driver.Prepare(i.ctx, sandbox.Spec{

@@ -420,7 +420,7 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 			Limits: s.limits(f),
 		}
 		unit.Provisioned = provisioned(f)
-		unit.Env, unit.Given = s.sink.env(unit.Driver), s.sink.began
+		unit.Env, unit.Own, unit.Given = s.sink.env(unit.Driver), s.own, s.sink.began
 		key := u.Key
 		unit.Guest = func(ctx context.Context) (*guest.Unit, error) {
 			d, err := ref.load(ctx, s.state)

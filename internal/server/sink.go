@@ -53,6 +53,7 @@ type sink struct {
 // origin is an Instance, as far as it publishes events.
 type origin struct {
 	stack    state.StackKey
+	unit     string // ID of the engine's Unit, whose egress it has
 	function string // full name
 	turns    chan struct{}
 
@@ -303,7 +304,7 @@ func (k *sink) changed(u *engine.Unit, instance string, st engine.State) {
 			return
 		}
 		k.instances.Store(instance, &origin{
-			stack: state.StackKey{Tenant: part[0], App: part[1], Stage: part[2]}, function: u.Functions[0].Name, turns: make(chan struct{}, sinkTurns),
+			stack: state.StackKey{Tenant: part[0], App: part[1], Stage: part[2]}, unit: u.ID, function: u.Functions[0].Name, turns: make(chan struct{}, sinkTurns),
 		})
 	case st == engine.Stopped:
 		k.instances.Delete(instance)
