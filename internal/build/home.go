@@ -30,8 +30,9 @@ func PlainEnv(environ, pass []string, dir string) ([]string, error) {
 	if i < 0 || slices.Contains(pass, "HOME") {
 		return env, nil
 	}
-	home := filepath.Join(dir, "home")
-	if err := linkHome(strings.TrimPrefix(env[i], "HOME="), home); err != nil {
+	users := strings.TrimPrefix(env[i], "HOME=")
+	home := filepath.Join(dir, "home-"+hash(users)[:8])
+	if err := linkHome(users, home); err != nil {
 		return nil, fmt.Errorf("make a home for the project's tools: %w", err)
 	}
 	env[i] = "HOME=" + home

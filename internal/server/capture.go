@@ -7,11 +7,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/guest"
+	"github.com/ebb-run/ebb/internal/guest/lambda"
 	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/telemetry"
 	"github.com/ebb-run/ebb/internal/wire/sign"
 )
@@ -68,6 +71,30 @@ func (s *Server) unitCapture(d sandbox.Driver) *guest.Capture {
 	}
 	files := s.capture.files
 	return &files
+}
+
+// withheld warns of variables of Functions that would lead past it, and which they do not get as they are set.
+func (s *Server) withheld(d *state.Deployment) []string {
+	var lists, warnings []string
+	having := map[string][]string{} // list of names → keys of Functions
+	r := s.resolver(d)
+	for i := range d.App.Functions {
+		f := &d.App.Functions[i]
+		if s.unitCapture(s.driverOf(f)) == nil {
+			continue
+		}
+		env, _ := r.env(f)
+		list := strings.Join(lambda.Withheld(env, capturedDomains), ", ")
+		if list != "" && having[list] == nil {
+			lists = append(lists, list)
+		}
+		having[list] = append(having[list], f.Key)
+	}
+	for _, list := range lists {
+		warnings = append(warnings, fmt.Sprintf("%s of %s would lead past ebb to the real AWS or to this machine's credentials, and has no effect where functions "+
+			"share this machine's network", list, strings.Join(having[list], ", ")))
+	}
+	return warnings
 }
 
 // own gives a Unit that shares this machine's network what tells its Instance apart there: credentials, and the way out.

@@ -345,7 +345,7 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 			warnings = append(warnings, note)
 		}
 	}
-	warnings = append(warnings, s.unreachable(d)...)
+	warnings = append(append(warnings, s.unreachable(d)...), s.withheld(d)...)
 	for _, u := range unsets {
 		warnings = append(warnings, fmt.Sprintf("variable %s of %s is left unset: %s", u.name, strings.Join(lacking[u], ", "), u.why))
 	}

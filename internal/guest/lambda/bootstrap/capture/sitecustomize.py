@@ -1,6 +1,6 @@
 """Loaded first by each Python program of a function that shares this machine's network: connections to the names of captured services, and to
 the address that they resolve to here, go to ebb instead. _EBB_CAPTURE says where that is, with TLS and without, and which domains. The next
-sitecustomize of the search path is loaded as if this one were not there. Runs on Python 3.6 and later.
+sitecustomize of the search path is loaded as if this one were not there. Runs on Python 3.8 and later.
 """
 
 import os
