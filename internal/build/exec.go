@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -56,7 +57,13 @@ func (b *builder) runContext(ctx context.Context, c command) (string, error) {
 	}
 	cmd := exec.CommandContext(ctx, name, c.args...)
 	cmd.Dir = c.dir
-	cmd.Env = append(childEnv(b.o.Environ(), c.pass), c.env...)
+	env := childEnv(b.o.Environ(), c.pass)
+	if !c.plain {
+		if env, err = PlainEnv(b.o.Environ(), append(slices.Clone(c.pass), b.o.Pass...), filepath.Join(b.o.Cache, "builds")); err != nil {
+			return "", err
+		}
+	}
+	cmd.Env = append(env, c.env...)
 	var out tail
 	cmd.Stdout = &out
 	if b.o.Verbose {

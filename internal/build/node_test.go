@@ -218,7 +218,7 @@ func TestNode_TypeScriptModules(t *testing.T) {
 
 // fakeNpm installs what the package.json of its folder names, as one file each.
 const fakeNpm = `#!/bin/sh
-echo "$PWD $*" >> "$HOME.npm"
+echo "$PWD $*" >> "$0.log"
 for n in $(sed -e 's/.*"dependencies":{//' -e 's/}.*//' -e 's/"\([^"]*\)":"[^"]*"/\1/g' -e 's/,/ /g' package.json); do
   mkdir -p "node_modules/$n" && echo 1 > "node_modules/$n/index.js"
 done
@@ -243,7 +243,7 @@ func TestNode_SuppliesTheSDKOnce(t *testing.T) {
 			t.Error("functions that need none were supplied")
 		}
 	}
-	log, err := os.ReadFile(p.env["HOME"] + ".npm")
+	log, err := os.ReadFile(filepath.Join(p.bin, "npm.log"))
 	if err != nil || strings.Count(string(log), "\n") != 1 {
 		t.Errorf("npm ran: %q %v", log, err)
 	}

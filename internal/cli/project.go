@@ -170,10 +170,19 @@ func inactive(a *app.App, diags *diag.List) {
 	}
 }
 
+// plainEnv is the environment of a program of the project that is one of this machine.
+func (p *project) plainEnv() ([]string, error) {
+	return build.PlainEnv(os.Environ(), p.settings.BuildEnv, p.tools.dir)
+}
+
 // plainExec runs a program of the project as one of this machine, in its folder, without a shell.
 func (p *project) plainExec(ctx context.Context, name string, args ...string) ([]byte, error) {
+	env, err := p.plainEnv()
+	if err != nil {
+		return nil, err
+	}
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = p.root
+	cmd.Dir, cmd.Env = p.root, env
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	var exit *exec.ExitError

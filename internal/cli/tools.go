@@ -163,13 +163,19 @@ func (p *project) makes(ctx context.Context, t frontend.Tool) (string, error) {
 		}
 		return filled
 	}
-	env := append(build.ToolEnv(os.Environ(), p.settings.BuildEnv), fill(t.Env)...)
 	sum := sha256.Sum256([]byte(p.root))
 	run, err := p.runner("read-" + hex.EncodeToString(sum[:8]))
 	if err != nil {
 		return "", err
 	}
 	var said bytes.Buffer
+	env := build.ToolEnv(os.Environ(), p.settings.BuildEnv)
+	if run == nil {
+		if env, err = p.plainEnv(); err != nil {
+			return "", err
+		}
+	}
+	env = append(env, fill(t.Env)...)
 	if run == nil {
 		cmd := exec.CommandContext(ctx, program, fill(t.Args)...)
 		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = p.root, env, &said, &said, time.Second

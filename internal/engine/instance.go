@@ -194,6 +194,9 @@ func (i *instance) start() *startFailure {
 	own := *g // may be shared
 	g = &own
 	g.Instance, g.Provisioned = i.id, g.Provisioned || i.kept
+	if u.Own != nil {
+		u.Own(i.id, g)
+	}
 	if u.Env != nil {
 		g.Env = append(u.Env(i.id), g.Env...)
 	}

@@ -222,11 +222,26 @@ func TestUnit_IsToldWhichInstanceGetsAnInvocation(t *testing.T) {
 			had[instance] = true
 		}
 		u.Env = func(instance string) []string { return []string{"AT=" + instance} }
+		var own []*guest.Unit
+		u.Own = func(instance string, g *guest.Unit) {
+			mu.Lock()
+			defer mu.Unlock()
+			g.Note += instance // would grow in what is shared
+			own = append(own, g)
+		}
 		l.deploy(u)
 		r := l.invoke(background, "f")
 		l.good(r)
 		if len(told) != 3 || len(had) != 3 || told[2] != (given{l.report(r.id).Instance, r.id}) {
 			t.Errorf("%v", told)
+		}
+		for _, g := range own {
+			if !had[g.Note] || !slices.Equal(g.Env[:1], []string{"AT=" + g.Note}) {
+				t.Errorf("an Instance has the note %q and the variables %q", g.Note, g.Env)
+			}
+		}
+		if len(own) != 3 {
+			t.Errorf("%d were changed", len(own))
 		}
 	})
 }

@@ -38,6 +38,8 @@ type Unit struct {
 	Guest func(ctx context.Context) (*guest.Unit, error)
 	// Env gives variables, "K=V", that differ between Instances; Guest's come after them. nil means none.
 	Env func(instance string) []string
+	// Own changes, before Env is added, what one Instance is started from, which is the Instance's own copy of what Guest gave. nil changes nothing.
+	Own func(instance string, g *guest.Unit)
 	// Given is told, before the guest is, that an Instance gets an Invocation; also where another had it before, which the Observer is not told of. It
 	// must answer at once. nil is not told.
 	Given func(instance string, inv *invocation.Invocation)

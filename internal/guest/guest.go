@@ -74,9 +74,23 @@ type Unit struct {
 	LogStream   string // what the Instance is appended to
 	Instance    string // its ID, set by who starts it
 	Credentials Credentials
-	Trust       bool   // the Sandbox has the files sandbox.CAFile and sandbox.RootsFile, which its programs are to trust
-	Provisioned bool   // started to be kept, not because it was asked for
-	Note        string // shown with an Init error: why this runtime is not the one asked for and how to install it; or empty
+	Trust       bool     // the Sandbox has the files sandbox.CAFile and sandbox.RootsFile, which its programs are to trust
+	Capture     *Capture // of a guest that shares this machine's network and files; else nil
+	Provisioned bool     // started to be kept, not because it was asked for
+	Note        string   // shown with an Init error: why this runtime is not the one asked for and how to install it; or empty
+}
+
+// Capture is what brings the calls of a provider's services here where no Sandbox does, and keeps the provider's clients from what ebb's own user
+// has for the real ones.
+type Capture struct {
+	URL     string   // where clients find the services that take an address: "http://127.0.0.1:4566"
+	Domains []string // whose names are theirs: "amazonaws.com"
+	TLS     string   // "127.0.0.1:PORT" that stands for each of the services' names at port 443
+	Clear   string   // the same at port 80
+	Proxy   string   // URL of the Instance's way to everything else, with its credentials
+	CA      string   // file of the certificate that what answers at TLS is known by, PEM
+	Roots   string   // file of all certificates to trust; empty where the system's are not known
+	Empty   string   // an empty file
 }
 
 // Credentials are what a handler's calls of a provider's services are signed with.

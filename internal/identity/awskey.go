@@ -29,7 +29,8 @@ type Bearing struct {
 	Tenant   string    `json:"t"`
 	App      string    `json:"a"`
 	Stage    string    `json:"s"`
-	Function string    `json:"f"` // its full name
+	Function string    `json:"f"`           // its full name
+	Instance string    `json:"i,omitempty"` // the one that has them, where no other way tells it
 	Expires  time.Time `json:"e"`
 }
 

@@ -90,7 +90,7 @@ type Limits struct {
 // Code is what runs in a Sandbox.
 type Code struct {
 	Command []string // the program, as an absolute path, and its arguments
-	Env     []string // the whole environment, "K=V"; TMPDIR is added by the driver when it gives a private folder
+	Env     []string // the whole environment, "K=V"; TMPDIR and HOME are added by the driver where it gives a private folder
 	Dir     string   // working directory
 	Mounts  []Mount  // what of the host's files is needed beside the system's; Source and Target are the same where Traits.Mounts is not set
 	// Beside are programs that run with the main one, which waits for Conn.Proceed then. Their output is the Sandbox's, they have no

@@ -358,7 +358,7 @@ func (s *Server) newDeployment(ctx context.Context, req api.DeployRequest) (*sta
 			warnings = append(warnings, note)
 		}
 	}
-	warnings = append(warnings, s.unreachable(d)...)
+	warnings = append(append(warnings, s.unreachable(d)...), s.withheld(d)...)
 	for _, u := range unsets {
 		warnings = append(warnings, fmt.Sprintf("variable %s of %s is left unset: %s", u.name, strings.Join(lacking[u], ", "), u.why))
 	}
@@ -433,7 +433,7 @@ func (s *Server) units(ref *deploymentRef, d *state.Deployment) []*engine.Unit {
 			Limits: s.limits(f), MaxAge: s.o.Config.MaxAge,
 		}
 		unit.Provisioned = provisioned(f)
-		unit.Env, unit.Given = s.sink.env(unit.Driver), s.sink.began
+		unit.Env, unit.Own, unit.Given = s.sink.env(unit.Driver), s.own, s.sink.began
 		key := u.Key
 		unit.Guest = func(ctx context.Context) (*guest.Unit, error) {
 			d, err := ref.load(ctx, s.state)

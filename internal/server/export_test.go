@@ -55,6 +55,6 @@ func PutParameter(ctx context.Context, s *Server, name, value string) error {
 
 // FunctionKeys gives the credentials of a Function.
 func FunctionKeys(s *Server, app, stage, function string) sign.Credentials {
-	c := s.wires.credentials(state.StackKey{Tenant: tenant, App: app, Stage: stage}, function)
+	c := s.wires.credentials(state.StackKey{Tenant: tenant, App: app, Stage: stage}, function, "")
 	return sign.Credentials{AccessKey: c.AccessKey, Secret: c.Secret, Token: c.Token}
 }

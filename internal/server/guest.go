@@ -60,7 +60,8 @@ func (s *Server) guest(ctx context.Context, d *state.Deployment, key string) (*g
 		}
 	}
 	g.Compiled = s.compiled(u.Code, found.Version, g, opt, u.Supplied)
-	g.Credentials, g.Trust = s.wires.credentials(d.Stack, f.Name), g.Mounts
+	g.Credentials, g.Trust = s.wires.credentials(d.Stack, f.Name, ""), g.Mounts
+	g.Capture = s.unitCapture(s.driverOf(f))
 	g.Env, _ = s.resolver(d).env(f)
 	return g, nil
 }

@@ -92,6 +92,7 @@ type Server struct {
 	wires      wires
 	whose      whose
 	audit      audits
+	capture    capture
 	intake     *api.Intake    // what all callers publish
 	slots      *slots.Slots   // nil where this Node is alone
 	turns      sync.Map       // of mappings with a maximum concurrency, by name → *turns
@@ -248,10 +249,14 @@ func (s *Server) openEngine(ctx context.Context) error {
 	if err := s.openWires(); err != nil {
 		return err
 	}
-	if err := s.openDrivers(ctx, outward{s.egress, &s.sink, &s.wires}); err != nil {
+	out := outward{s.egress, &s.sink, &s.wires}
+	if err := s.openDrivers(ctx, out); err != nil {
 		return err
 	}
 	if err := s.sink.openDoor(); err != nil {
+		return err
+	}
+	if err := s.openCapture(out); err != nil {
 		return err
 	}
 	swept, err := s.drivers.Sweep(ctx)

@@ -56,6 +56,7 @@ type sink struct {
 type origin struct {
 	instance string
 	stack    state.StackKey
+	unit     string // ID of the engine's Unit, whose egress it has
 	function string // full name
 	turns    chan struct{}
 
@@ -308,7 +309,7 @@ func (k *sink) changed(u *engine.Unit, instance string, st engine.State) {
 			return
 		}
 		k.instances.Store(instance, &origin{
-			instance: instance, stack: state.StackKey{Tenant: part[0], App: part[1], Stage: part[2]}, function: u.Functions[0].Name, turns: make(chan struct{}, sinkTurns),
+			instance: instance, stack: state.StackKey{Tenant: part[0], App: part[1], Stage: part[2]}, unit: u.ID, function: u.Functions[0].Name, turns: make(chan struct{}, sinkTurns),
 		})
 	case st == engine.Stopped:
 		k.instances.Delete(instance)

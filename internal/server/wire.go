@@ -133,7 +133,7 @@ func (s *Server) serveWires() (err error) {
 		return err
 	}
 	w.http = &http.Server{
-		Handler: w.handler, ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 64 << 10,
+		Handler: w.known(w.handler), ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 64 << 10,
 		IdleTimeout: -1, // a guest that was frozen meanwhile would write to a closed connection; what it may hold open is bounded
 		ErrorLog:    slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug), Protocols: new(http.Protocols),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -152,6 +152,9 @@ func (s *Server) serveWires() (err error) {
 	w.serve("functions cannot reach AWS's services", func() error { return w.http.ServeTLS(w.line, "", "") })
 	w.serve("functions cannot reach AWS's services", func() error { return w.http.Serve(w.plain) })
 	w.serve("AWS's clients cannot reach ebb", func() error { return w.http.Serve(w.door) })
+	if l := w.s.capture.tls; l != nil {
+		w.serve("functions cannot reach AWS's services", func() error { return w.http.ServeTLS(l, "", "") })
+	}
 	return nil
 }
 
@@ -196,9 +199,9 @@ func (w *wires) dial(ctx context.Context, d sandbox.Destination) (net.Conn, erro
 	return nil, errs.New(errs.Forbidden, "connection to %s:%d: AWS's services answer at 443 and 80", d.Host, d.Port)
 }
 
-// credentials are those of a Function.
-func (w *wires) credentials(k state.StackKey, function string) guest.Credentials {
-	c := w.keys.Temporary(identity.Bearing{Tenant: k.Tenant, App: k.App, Stage: k.Stage, Function: function, Expires: time.Now().Add(w.s.o.Config.MaxAge + credentialRest)})
+// credentials are those of a Function, or of one of its Instances.
+func (w *wires) credentials(k state.StackKey, function, instance string) guest.Credentials {
+	c := w.keys.Temporary(identity.Bearing{Tenant: k.Tenant, App: k.App, Stage: k.Stage, Function: function, Instance: instance, Expires: time.Now().Add(w.s.o.Config.MaxAge + credentialRest)})
 	return guest.Credentials{AccessKey: c.AccessKey, Secret: c.Secret, Token: c.Token}
 }
 

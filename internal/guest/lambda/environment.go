@@ -108,6 +108,9 @@ func (p *Protocol) environment(u *guest.Unit, addr string) []string {
 		}
 		add(name, value)
 	}
+	if u.Capture != nil {
+		return p.capturing(u, env)
+	}
 	return env
 }
 

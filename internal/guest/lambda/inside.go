@@ -67,6 +67,13 @@ func (p *Protocol) needs(u *guest.Unit) []sandbox.Mount {
 				all = append(all, sandbox.Mount{Source: dir, Target: dir})
 			}
 		}
+		if c := u.Capture; c != nil {
+			for _, file := range []string{c.CA, c.Roots, c.Empty} {
+				if file != "" {
+					all = append(all, sandbox.Mount{Source: file, Target: file})
+				}
+			}
+		}
 	}
 	if len(u.Interpreter) > 0 {
 		all = append(all, installation(u.Interpreter[0])...)

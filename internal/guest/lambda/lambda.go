@@ -67,7 +67,7 @@ func New(dir string) (*Protocol, error) {
 		}
 		fmt.Fprintf(sum, "%s %d\n", name, len(b))
 		sum.Write(b)
-		files[d.Name()] = b
+		files[strings.TrimPrefix(name, "bootstrap/")] = b
 		return nil
 	})
 	if err != nil {
@@ -103,7 +103,11 @@ func (p *Protocol) write(dir string, files map[string][]byte) error {
 	}
 	defer os.RemoveAll(tmp)
 	for name, b := range files {
-		if err := os.WriteFile(filepath.Join(tmp, name), b, 0o644); err != nil {
+		file := filepath.Join(tmp, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, b, 0o644); err != nil {
 			return err
 		}
 	}

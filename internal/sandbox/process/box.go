@@ -213,18 +213,21 @@ func (b *box) launch(ctx context.Context, c sandbox.Code) (*guest, *output, erro
 }
 
 func (b *box) environ(env []string) []string {
-	all := make([]string, 0, len(env)+2)
-	tmp := true
+	all := make([]string, 0, len(env)+3)
+	tmp, home := true, true
 	for _, kv := range env {
 		name, _, _ := strings.Cut(kv, "=")
 		if name == marker {
 			continue
 		}
-		tmp = tmp && name != "TMPDIR"
+		tmp, home = tmp && name != "TMPDIR", home && name != "HOME"
 		all = append(all, kv)
 	}
 	if tmp {
 		all = append(all, "TMPDIR="+b.tmp)
+	}
+	if home { // without, programs ask the system for that of ebb's user
+		all = append(all, "HOME="+b.tmp)
 	}
 	return append(all, marker+"="+b.name)
 }

@@ -156,7 +156,7 @@ func TestDriver_ConformsDenied(t *testing.T) {
 		t.Fatal("namespaces are not denied")
 	}
 	sandboxtest.Run(t, "process", open, walled(t, "namespaces denied", open, sandboxtest.Options{
-		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: mechanisms(t)["process limit"].Strong, Processors: mechanisms(t)["cpu limit"].Strong,
+		Extra: []string{"EBB_SANDBOX", "HOME"}, Memory: true, Processes: mechanisms(t)["process limit"].Strong, Processors: mechanisms(t)["cpu limit"].Strong,
 		Concealed: mechanisms(t)["memory limit"].Strong, Dependent: true, Descriptors: true, Cycles: 20,
 		Walled: process.Landlocked(d), Scoped: process.Scoped(d),
 	}))

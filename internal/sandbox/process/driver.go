@@ -10,7 +10,7 @@
 //  2. It has loopback alone. What it connects to beyond that is Options.Egress's to allow, by name.
 //  3. A guest is its own session and process group, without a terminal. Standard input is empty, standard output and standard
 //     error are one pipe (so their order is kept), descriptor 3 is the line of the Stream transport, and nothing else is open.
-//  4. Its environment is Code.Env. A plain guest's also has TMPDIR (a private folder, removed at the end, unless Code.Env sets it) and
+//  4. Its environment is Code.Env. A plain guest's also has TMPDIR and HOME (one private folder, removed at the end, unless Code.Env sets them) and
 //     EBB_SANDBOX, a name by which processes are found again after kill -9 of the host; one in Code.Env is not passed on.
 //  5. On Linux the guest dies with the host, and at once: an isolated one with all that it started.
 //  6. When the main process has ended, everything else in the Sandbox is killed without waiting for Stop.

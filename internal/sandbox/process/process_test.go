@@ -123,7 +123,7 @@ func TestDriver_Conforms(t *testing.T) {
 		mode = "rootless"
 	}
 	sandboxtest.Run(t, "process", open, walled(t, mode, open, sandboxtest.Options{
-		Extra:       []string{"EBB_SANDBOX"},
+		Extra:       []string{"EBB_SANDBOX", "HOME"},
 		Memory:      linux,
 		Processes:   m["process limit"].Strong,
 		Processors:  m["cpu limit"].Strong,
@@ -147,7 +147,7 @@ func TestDriver_ConformsAsPlainProcesses(t *testing.T) {
 	}
 	m := mechanisms(t)
 	sandboxtest.Run(t, "plain", openPlain, walled(t, "plain", openPlain, sandboxtest.Options{
-		Extra: []string{"EBB_SANDBOX"}, Memory: true, Processes: m["process limit"].Strong, Processors: m["cpu limit"].Strong, Concealed: m["memory limit"].Strong, Dependent: true, Descriptors: true, Cycles: 600,
+		Extra: []string{"EBB_SANDBOX", "HOME"}, Memory: true, Processes: m["process limit"].Strong, Processors: m["cpu limit"].Strong, Concealed: m["memory limit"].Strong, Dependent: true, Descriptors: true, Cycles: 600,
 	}))
 }
 
@@ -156,6 +156,6 @@ func TestDriver_ConformsAsPlainProcessesWithoutCgroups(t *testing.T) {
 		t.Skip("there are no cgroups to do without")
 	}
 	sandboxtest.Run(t, "bare", openBare, walled(t, "plain, no cgroups", openBare, sandboxtest.Options{
-		Extra: []string{"EBB_SANDBOX"}, Memory: true, Dependent: true, Descriptors: true, Cycles: 300,
+		Extra: []string{"EBB_SANDBOX", "HOME"}, Memory: true, Dependent: true, Descriptors: true, Cycles: 300,
 	}))
 }

@@ -17,6 +17,8 @@ type Protection struct {
 
 const (
 	plainNote = "functions run as ordinary processes of this user: they can read and write whatever this user can, reach the network, and see each other. Run only code that you trust"
+	// namesNote is about the names of a cloud's services, which sandboxes lead here.
+	namesNote = "AWS's SDKs, and what honours HTTPS_PROXY, find ebb in the place of AWS; a program that looks names up by itself and honours no proxy still reaches the real AWS, without credentials of this user"
 	// sharedNote is about a host without the rights of root.
 	sharedNote = "the namespaces hold, but outside of them all functions are the same user as ebb: run ebb as root to give each its own"
 )
@@ -32,6 +34,7 @@ func (d *Driver) Protections() []Protection {
 	} else if d.iso == nil {
 		all = append(all,
 			Protection{Name: "isolation", Mechanism: "none", Note: d.why.Error() + "; " + plainNote, Mend: "run ebb as root on Linux 5.12 or newer, or allow its user to make user namespaces"},
+			Protection{Name: "names", Mechanism: "variables, hooks in Node.js and Python, a proxy", Note: namesNote},
 			Protection{Name: "temp folder size", Mechanism: "none", Note: "the size of a function's temp folder is not limited"})
 	} else {
 		all = append(all,
@@ -80,7 +83,8 @@ func (d *Driver) wallProtections() []Protection {
 		{Name: "isolation", Mechanism: "no capabilities, no new privileges, a filter of system calls", Note: d.why.Error() + "; functions share this machine's network and user, and see its processes",
 			Mend: "run ebb on Linux 5.12 or newer, as root or as a user that may make namespaces: below is what is denied here"},
 		{Name: "system calls", Mechanism: "seccomp", Strong: true}, files, others,
-		{Name: "network", Mechanism: "none", Note: "functions reach whatever this machine reaches, whatever the egress setting says"},
+		{Name: "network", Mechanism: "none", Note: "functions reach whatever this machine reaches; only what honours the proxy variables keeps to the egress setting"},
+		{Name: "names", Mechanism: "variables, hooks in Node.js and Python, a proxy", Note: namesNote},
 		{Name: "temp folder size", Mechanism: "none", Note: "the size of a function's temp folder is not limited"},
 	}
 }

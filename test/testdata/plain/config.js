@@ -1,0 +1,2 @@
+require('./spy.js')('config');
+module.exports = { seen: 'yes' };

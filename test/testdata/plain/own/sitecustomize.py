@@ -1,0 +1,3 @@
+import builtins
+
+builtins.the_projects_own = True
