@@ -115,7 +115,7 @@ var confined = []struct {
 	{"github.com/minio/highwayhash", []string{"internal/nats"}, "the checksum of the message system's files"},
 	{"github.com/tetratelabs/wazero", []string{"internal/sandbox/wasm"}, "one driver knows the Wasm engine"},
 	{"modernc.org/", []string{"internal/store/sqlite", "internal/store/fs", "internal/bus", "internal/vfs"}, "SQL lives behind store contracts and in the bus's index; one place seals its files"},
-	{"golang.org/x/crypto/", []string{"internal/seal"}, "one place seals data at rest"},
+	{"golang.org/x/crypto/", []string{"internal/seal", "internal/nats"}, "one place seals data at rest; another looks into what the message system has sealed"},
 	{"github.com/BurntSushi/toml", []string{"internal/frontend"}, "file formats end at the front-ends"},
 	{"go.yaml.in/", []string{"internal/frontend", "internal/config"}, "file formats end at the front-ends"},
 	{"gopkg.in/yaml", nil, "an archived library"},
