@@ -47,7 +47,7 @@ func pool(c *x509.Certificate) *x509.CertPool {
 func TestOwn_ServesItsNamesAndKeepsItsCA(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "tls")
-	s, err := OpenOwn(dir, []string{"localhost", "127.0.0.1"})
+	s, err := OpenOwn(dir, []string{"localhost", "127.0.0.1"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,11 +63,11 @@ func TestOwn_ServesItsNamesAndKeepsItsCA(t *testing.T) {
 	if _, err := shake(t, s, &tls.Config{RootCAs: pool(s.CA()), ServerName: "localhost", MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
 		t.Error("TLS 1.1 is spoken")
 	}
-	again, err := OpenOwn(dir, []string{"localhost"})
+	again, err := OpenOwn(dir, []string{"localhost"}, nil)
 	if err != nil || Fingerprint(again.CA()) != Fingerprint(s.CA()) {
 		t.Errorf("a restart has another CA: %v", err)
 	}
-	other, err := OpenOwn(t.TempDir(), []string{"localhost"})
+	other, err := OpenOwn(t.TempDir(), []string{"localhost"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestOwn_ServesItsNamesAndKeepsItsCA(t *testing.T) {
 func TestOwn_RenewsBeforeTheEnd(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	s, err := openOwn(t.TempDir(), []string{"localhost"}, func() time.Time { return now })
+	s, err := openOwn(t.TempDir(), []string{"localhost"}, nil, func() time.Time { return now })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestOwn_RenewsBeforeTheEnd(t *testing.T) {
 func TestOwn_RefusesAKeyThatIsOpenOrDamaged(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if _, err := OpenOwn(dir, nil); err != nil {
+	if _, err := OpenOwn(dir, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, caFile)
@@ -114,7 +114,7 @@ func TestOwn_RefusesAKeyThatIsOpenOrDamaged(t *testing.T) {
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenOwn(dir, nil); errs.CodeOf(err) != errs.Forbidden || errs.HintOf(err) == "" {
+	if _, err := OpenOwn(dir, nil, nil); errs.CodeOf(err) != errs.Forbidden || errs.HintOf(err) == "" {
 		t.Errorf("readable by all: %v", err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
@@ -124,7 +124,7 @@ func TestOwn_RefusesAKeyThatIsOpenOrDamaged(t *testing.T) {
 		if err := os.WriteFile(path, data[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := OpenOwn(dir, nil); errs.CodeOf(err) != errs.Invalid || errs.HintOf(err) == "" {
+		if _, err := OpenOwn(dir, nil, nil); errs.CodeOf(err) != errs.Invalid || errs.HintOf(err) == "" {
 			t.Errorf("cut to %d: %v", n, err)
 		}
 	}
@@ -140,7 +140,7 @@ func TestOwn_TwoAtOnceAgreeOnOneCA(t *testing.T) {
 	prints := make([]string, 8)
 	for i := range prints {
 		wg.Go(func() {
-			s, err := OpenOwn(dir, nil)
+			s, err := OpenOwn(dir, nil, nil)
 			if err != nil {
 				t.Error(err)
 				return
@@ -157,7 +157,7 @@ func TestOwn_TwoAtOnceAgreeOnOneCA(t *testing.T) {
 // pair writes a certificate of a new CA, and its key.
 func pair(t *testing.T, dir string) (cert, key []byte) {
 	t.Helper()
-	s, err := OpenOwn(t.TempDir(), []string{"localhost"})
+	s, err := OpenOwn(t.TempDir(), []string{"localhost"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

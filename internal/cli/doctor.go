@@ -98,7 +98,11 @@ func (c *command) checks(ctx context.Context) ([]api.Check, error) {
 		if err != nil {
 			ch.Detail = err.Error()
 		} else {
-			ch.Detail = fmt.Sprintf("process %d, gateway %s, data in %s", info.PID, info.Gateway, info.Data)
+			how := "not sealed"
+			if info.Sealed {
+				how = "sealed by the operator's key"
+			}
+			ch.Detail = fmt.Sprintf("process %d, gateway %s, data in %s, %s", info.PID, info.Gateway, info.Data, how)
 		}
 		out = append(out, ch)
 	}

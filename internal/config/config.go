@@ -38,6 +38,8 @@ type Config struct {
 	PlainHTTP        bool          // the gateway speaks HTTP without TLS also beyond loopback
 	ACME             ACME          // how TLSDomains are got
 	Data             string        // data directory
+	SealKeyFile      string        // file with the key that seals it; empty for none
+	SealScratch      string        // folder of what is in clear while functions run; empty for one in memory
 	NATS             string        // URL of an external NATS cluster; empty means embedded
 	NATSReplicas     int           // copies that it keeps
 	MemoryMB         int           // MiB that Instances may use together; 0 means 80 % of the machine
@@ -126,6 +128,8 @@ func Settings() []Setting {
 		str("acme-ca", "", "PEM file: the CA of a private ACME server's own certificate", func(c *Config) *string { return &c.ACME.CA }),
 		flag("plain-http", "serve the gateway without TLS, also beyond loopback, for a proxy in front that has TLS", func(c *Config) *bool { return &c.PlainHTTP }),
 		str("data", "", "data directory (default: .ebb in the project for up, the user's data folder for serve)", func(c *Config) *string { return &c.Data }),
+		str("seal-key-file", "", "file with the key that seals a new data directory, and opens it from then on; see the command keys seal-new", func(c *Config) *string { return &c.SealKeyFile }),
+		str("seal-scratch", "", "folder in memory or on an encrypted disk for what functions need in clear while they run (default: one in /dev/shm or XDG_RUNTIME_DIR)", func(c *Config) *string { return &c.SealScratch }),
 		str("nats", "", "URL of an external NATS cluster (default: embedded)", func(c *Config) *string { return &c.NATS }),
 		num("nats-replicas", "3", "copies that an external NATS cluster is to keep of everything; 1 for a single server", func(c *Config) *int { return &c.NATSReplicas }),
 		num("memory", "0", "MiB that Instances may use together; 0 is 80 % of the machine", func(c *Config) *int { return &c.MemoryMB }),

@@ -23,7 +23,7 @@ import (
 
 // openTables opens the store of tables.
 func (s *Server) openTables(ctx context.Context) error {
-	t, err := sqlite.Open(ctx, filepath.Join(s.o.Config.Data, "tables.db"), sqlite.Options{})
+	t, err := sqlite.Open(ctx, filepath.Join(s.o.Config.Data, "tables.db"), sqlite.Options{Seal: s.seal.Box("tables")})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package server
+
+// inMemory says that no folder is known to be kept in memory.
+func inMemory(string) bool { return false }
