@@ -1,9 +1,12 @@
 package certs
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -16,7 +19,10 @@ import (
 
 	"encoding/pem"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
 )
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -250,5 +256,56 @@ func TestFiles_ThatAreWrongAtTheStartAreRefused(t *testing.T) {
 		if _, err := FromFiles(files[0], files[1], quiet); errs.CodeOf(err) != errs.Invalid || errs.HintOf(err) == "" {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestOpen_SealedKeysAreNotInClear(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	box := seal.New().Box("tls")
+	for name, open := range map[string]func(dir string, box *seal.Box) (*Source, error){
+		"own": func(dir string, box *seal.Box) (*Source, error) { return OpenOwn(dir, []string{"localhost"}, box) },
+		"captured": func(dir string, box *seal.Box) (*Source, error) {
+			return OpenCaptured(dir, []string{"example.com"}, box)
+		},
+	} {
+		dir := filepath.Join(dir, name)
+		s, err := open(dir, box)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(dir, caFile))
+		if err != nil || bytes.Contains(data, []byte("PRIVATE")) || bytes.Contains(data, []byte("CERTIFICATE")) {
+			t.Errorf("%s: in clear: %v", name, err)
+		}
+		again, err := open(dir, box)
+		if err != nil || !again.CA().Equal(s.CA()) {
+			t.Errorf("%s, again: %v", name, err)
+		}
+		for _, other := range []*seal.Box{nil, seal.New().Box("tls")} {
+			if _, err := open(dir, other); errs.CodeOf(err) != errs.Invalid || errs.HintOf(err) == "" {
+				t.Errorf("%s by another key: %v", name, err)
+			}
+		}
+	}
+	st := sealedStorage{&certmagic.FileStorage{Path: filepath.Join(dir, "acme")}, box}
+	if err := st.Store(t.Context(), "a/key", []byte("PRIVATE")); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "acme", "a", "key"))
+	if err != nil || bytes.Contains(data, []byte("PRIVATE")) {
+		t.Errorf("acme: in clear: %v", err)
+	}
+	if got, err := st.Load(t.Context(), "a/key"); err != nil || string(got) != "PRIVATE" {
+		t.Errorf("acme: %q %v", got, err)
+	}
+	if err := os.Rename(filepath.Join(dir, "acme", "a", "key"), filepath.Join(dir, "acme", "a", "other")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Load(t.Context(), "a/other"); !errors.Is(err, seal.ErrOpen) {
+		t.Errorf("acme, moved: %v", err)
+	}
+	if _, err := st.Load(t.Context(), "a/none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("acme, missing: %v", err)
 	}
 }
