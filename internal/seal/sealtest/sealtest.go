@@ -15,6 +15,16 @@ import (
 func Make(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
+	Into(t, dir)
+	return dir
+}
+
+// Into is Make for a folder that is given, and made where it is not there.
+func Into(t testing.TB, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(dir, "key")
 	if err := seal.NewKeyFile(path); err != nil {
 		t.Fatal(err)
@@ -26,12 +36,12 @@ func Make(t testing.TB) string {
 	if err := os.WriteFile(filepath.Join(dir, "marker"), seal.New().Marker(k), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return dir
 }
 
-// Open opens what Make has made; a nil Sealer where dir is empty. It panics on an error, as it is used by killed processes too.
+// Open opens what Make or Into has made; a nil Sealer where dir is empty or not there. It panics on another error, as it is used by killed
+// processes too.
 func Open(dir string) *seal.Sealer {
-	if dir == "" {
+	if _, err := os.Stat(dir); err != nil {
 		return nil
 	}
 	k, err := seal.ReadKey(filepath.Join(dir, "key"))
