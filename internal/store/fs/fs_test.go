@@ -3,6 +3,7 @@ package fs_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	iofs "io/fs"
 	"os"
 	"path/filepath"
@@ -79,6 +80,47 @@ func TestStore_WritesNothingInClear(t *testing.T) {
 				if err != nil || found == (box != nil) {
 					t.Errorf("%s in clear: %v %v", want, found, err)
 				}
+			}
+		})
+	}
+}
+
+// BenchmarkObject puts and gets objects of 1 MB, one at a time.
+func BenchmarkObject(b *testing.B) {
+	const size = 1 << 20
+	body := bytes.Repeat([]byte("0123456789abcdef"), size/16)
+	for name, box := range map[string]*seal.Box{"clear": nil, "sealed": seal.New().Box("objects")} {
+		s, err := fs.Open(b.Context(), b.TempDir(), fs.Options{Seal: box})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = s.Close() })
+		if err := s.CreateBucket(b.Context(), bucket, store.Bucket{}); err != nil {
+			b.Fatal(err)
+		}
+		put := func(b *testing.B) {
+			if _, err := s.Put(b.Context(), keyOf("k"), store.PutObject{Body: bytes.NewReader(body)}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.Run("put/"+name, func(b *testing.B) {
+			b.SetBytes(size)
+			for b.Loop() {
+				put(b)
+			}
+		})
+		b.Run("get/"+name, func(b *testing.B) {
+			put(b)
+			b.SetBytes(size)
+			for b.Loop() {
+				obj, err := s.Open(b.Context(), keyOf("k"), "")
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := obj.Read(b.Context(), io.Discard, 0, size); err != nil {
+					b.Fatal(err)
+				}
+				obj.Close()
 			}
 		})
 	}

@@ -249,6 +249,9 @@ func (s *Store) release() error {
 	if s.db != nil {
 		all = append(all, s.db.Close())
 	}
+	for _, st := range s.wstmt { // a connection's own statements keep its files open
+		all = append(all, st.Close())
+	}
 	if s.w != nil {
 		all = append(all, s.w.Close())
 	}

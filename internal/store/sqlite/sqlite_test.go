@@ -26,7 +26,11 @@ func open(t *testing.T, path string, opt sqlite.Options) *sqlite.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
 	return s
 }
 
@@ -181,8 +185,18 @@ func crashing(path string) {
 
 func TestStore_RefusesOnAFullDiskAndKeepsWhatStands(t *testing.T) {
 	t.Parallel()
+	for name, box := range map[string]*seal.Box{"clear": nil, "sealed": seal.New().Box("tables")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			refusesOnAFullDisk(t, box)
+		})
+	}
+}
+
+func refusesOnAFullDisk(t *testing.T, box *seal.Box) {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "tables.db")
-	s := open(t, path, sqlite.Options{MaxPages: 40})
+	s := open(t, path, sqlite.Options{MaxPages: 40, Seal: box})
 	if _, err := s.Create(t.Context(), "default", simple("t")); err != nil {
 		t.Fatal(err)
 	}
@@ -209,9 +223,31 @@ func TestStore_RefusesOnAFullDiskAndKeepsWhatStands(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, path, sqlite.Options{})
+	s = open(t, path, sqlite.Options{Seal: box})
 	if err := s.Write(t.Context(), "default", put(item("again", 1))); err != nil {
 		t.Error(err)
+	}
+}
+
+// What is written is in the one file after Close, and none is open.
+func TestClose_LeavesOneFile(t *testing.T) {
+	t.Parallel()
+	for name, box := range map[string]*seal.Box{"clear": nil, "sealed": seal.New().Box("tables")} {
+		dir := t.TempDir()
+		s := open(t, filepath.Join(dir, "tables.db"), sqlite.Options{Seal: box})
+		if _, err := s.Create(t.Context(), "default", simple("t")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Write(t.Context(), "default", put(item("a", 1))); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		left, err := filepath.Glob(filepath.Join(dir, "tables.db-*"))
+		if err != nil || len(left) > 0 {
+			t.Errorf("%s: %v %v", name, left, err)
+		}
 	}
 }
 

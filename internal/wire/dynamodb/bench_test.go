@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebb-run/ebb/internal/seal"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/store/sqlite"
 	"github.com/ebb-run/ebb/internal/wire/dynamodb"
@@ -19,10 +20,14 @@ import (
 	"github.com/ebb-run/ebb/internal/wire/wiretest"
 )
 
-// table serves one table with n items in it, in partitions of 100.
+// table serves one table with n items in it, in partitions of 100; EBB_BENCH_SEALED=1 seals it.
 func table(b *testing.B, n int) *wiretest.Endpoint {
 	b.Helper()
-	s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "tables.db"), sqlite.Options{})
+	var o sqlite.Options
+	if os.Getenv("EBB_BENCH_SEALED") != "" {
+		o.Seal = seal.New().Box("tables")
+	}
+	s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "tables.db"), o)
 	if err != nil {
 		b.Fatal(err)
 	}
