@@ -220,3 +220,27 @@ func TestStream_GivesWhatWasSealedOrAnError(t *testing.T) {
 		t.Errorf("none: %q %v", got, err)
 	}
 }
+
+// BenchmarkBox seals and opens what SQLite's files and objects' files are made of.
+func BenchmarkBox(b *testing.B) {
+	box := seal.New().Box("b")
+	for _, size := range []int{4 << 10, 64 << 10} {
+		buf := make([]byte, seal.NonceSize+size, size+seal.Overhead)
+		b.Run(fmt.Sprintf("seal/%d", size), func(b *testing.B) {
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				box.SealInPlace(buf, "place")
+			}
+		})
+		sealed := box.Seal(nil, buf[seal.NonceSize:], "place")
+		out := make([]byte, 0, size)
+		b.Run(fmt.Sprintf("open/%d", size), func(b *testing.B) {
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				if _, err := box.Open(out, sealed, "place"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
