@@ -294,15 +294,15 @@ func Load(src Sources) (*Config, error) {
 			faults = append(faults, fmt.Sprintf("%s: %v", place, err))
 		}
 	}
-	faults = append(faults, c.tlsFaults()...)
+	faults = append(faults, c.faults()...)
 	if len(faults) > 0 {
 		return nil, errs.New(errs.Invalid, "%s", strings.Join(faults, "; "))
 	}
 	return c, nil
 }
 
-// tlsFaults says what does not go together.
-func (c *Config) tlsFaults() (faults []string) {
+// faults says what does not go together.
+func (c *Config) faults() (faults []string) {
 	ways := 0
 	for _, given := range []bool{c.TLSCert != "" || c.TLSKey != "", c.TLSOwn, len(c.TLSDomains) > 0} {
 		if given {
@@ -314,6 +314,9 @@ func (c *Config) tlsFaults() (faults []string) {
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		faults = append(faults, "--tls-cert and --tls-key belong together")
+	}
+	if c.SealScratch != "" && c.SealKeyFile == "" {
+		faults = append(faults, "--seal-scratch is for --seal-key-file")
 	}
 	if len(c.TLSNames) > 0 && !c.TLSOwn {
 		faults = append(faults, "--tls-names is for --tls-self-signed")

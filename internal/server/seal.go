@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -30,7 +31,12 @@ func (s *Server) openSeal(k *seal.Key) error {
 	if s.working, err = scratch(s.o.Config.SealScratch, s.o.Config.Data, s.o.Env); err != nil {
 		return err
 	}
-	s.closing(func() error { return os.RemoveAll(s.working) })
+	s.closing(func() error {
+		if mountedBelow(s.working) {
+			return nil // what is mounted there is somebody else's; the next start takes the folder up again
+		}
+		return os.RemoveAll(s.working)
+	})
 	return nil
 }
 
@@ -70,9 +76,8 @@ func openSeal(dir string, k *seal.Key) (*seal.Sealer, error) {
 	path := filepath.Join(dir, sealFile)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if used := firstOf(dir, "nats", "tables.db", "objects", "artifacts", "logs", "events"); used != "" {
-			return nil, errs.New(errs.Failed, "%s is missing, which %s is sealed with", path, used).
-				WithHint("Put the file back from a backup: without it the key alone opens nothing. Nothing was changed.")
+		if anyOf(dir, "nats", "tables.db", "objects", "artifacts", "logs", "events") {
+			return nil, noSeal(path)
 		}
 		made := seal.New()
 		if err := writeWhole(dir, sealFile, string(made.Marker(k)), 0o600); err != nil {
@@ -90,14 +95,17 @@ func openSeal(dir string, k *seal.Key) (*seal.Sealer, error) {
 	return s, nil
 }
 
-// firstOf is the first of the names that is in a folder; "" where none is.
-func firstOf(dir string, names ...string) string {
-	for _, n := range names {
-		if _, err := os.Lstat(filepath.Join(dir, n)); err == nil {
-			return filepath.Join(dir, n)
-		}
-	}
-	return ""
+func noSeal(path string) error {
+	return errs.New(errs.Failed, "%s is missing, which the data directory is sealed with", path).
+		WithHint("Put the file back from a backup: without it the key alone opens nothing. Nothing was changed.")
+}
+
+// anyOf says whether one of the names is in a folder.
+func anyOf(dir string, names ...string) bool {
+	return slices.ContainsFunc(names, func(n string) bool {
+		_, err := os.Lstat(filepath.Join(dir, n))
+		return err == nil
+	})
 }
 
 func syncFolder(dir string) error {
@@ -120,8 +128,8 @@ func RotateSeal(dir string, old, next *seal.Key) error {
 		return err
 	}
 	defer func() { _ = l.Release() }()
-	if _, err := os.Lstat(filepath.Join(dir, sealFile)); err != nil {
-		return dataDirError(dir, err)
+	if !anyOf(dir, sealFile) {
+		return noSeal(filepath.Join(dir, sealFile))
 	}
 	s, err := openSeal(dir, old)
 	if err != nil {
