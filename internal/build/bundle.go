@@ -53,7 +53,7 @@ func (b *builder) bundleFunc(nf *nodeFunc) {
 		var files *artifact.Tree
 		files, err = b.scan(b.bundleDir(nf, out), nil)
 		if err == nil {
-			b.done(nf.fn, artifact.Merge(files, assets), nf.module+"."+nf.export)
+			b.done(nf.fn, artifact.Merge(files, lazySDK(assets, "node_modules")), nf.module+"."+nf.export)
 			b.supplyNode(nf.fn, b.unresolved(bd.Missing, c))
 			return
 		}

@@ -61,7 +61,7 @@ func (b *builder) supplyNode(f *app.Function, names []string) {
 			b.warnf(diag.Pos{}, "sdk-not-supplied", "", "%v", err)
 			return
 		}
-		tree = t.Under("nodejs/node_modules")
+		tree = lazySDK(t, "").Under("nodejs/node_modules")
 		b.trees["set:"+set.dir] = tree
 	}
 	built.Supplied = tree
