@@ -34,6 +34,7 @@ type Info struct {
 	Started time.Time `json:"started"`
 	Gateway string    `json:"gateway"`          // URL
 	Data    string    `json:"data"`             // data directory
+	Sealed  bool      `json:"sealed"`           // whether that is, by the operator's key
 	Tables  string    `json:"tables,omitempty"` // where tables are kept: a file, or host and database
 	Drivers []Check   `json:"drivers,omitempty"`
 	Caller  *Caller   `json:"caller,omitempty"` // who asks, where a key was used

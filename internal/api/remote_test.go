@@ -30,7 +30,7 @@ func (anyone) Authenticate(r *http.Request) (identity.Principal, error) {
 // served serves h with certificates of a new CA for the names.
 func served(t *testing.T, h http.Handler, names ...string) (url string, ca string, fingerprint string) {
 	t.Helper()
-	source, err := certs.OpenOwn(t.TempDir(), names)
+	source, err := certs.OpenOwn(t.TempDir(), names, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestClient_SaysThatPlainHTTPMeetsTLS(t *testing.T) {
 
 func TestRemoteClient_WillNotSpeakOldTLS(t *testing.T) {
 	t.Parallel()
-	source, err := certs.OpenOwn(t.TempDir(), []string{"127.0.0.1"})
+	source, err := certs.OpenOwn(t.TempDir(), []string{"127.0.0.1"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func (s *Store) collect(keep func(string) bool, before time.Time) (freed int64, 
 }
 
 func (s *Store) dropTrees(kept map[string]bool) error {
-	list, err := os.ReadDir(filepath.Join(s.dir, "trees"))
+	list, err := os.ReadDir(s.trees)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (s *Store) dropTrees(kept map[string]bool) error {
 		if busy {
 			continue
 		}
-		gone, err := os.MkdirTemp(filepath.Join(s.dir, "trees"), ".tmp-*")
+		gone, err := os.MkdirTemp(s.trees, ".tmp-*")
 		if err != nil {
 			return err
 		}

@@ -72,7 +72,7 @@ func (s *Store) materialise(ctx context.Context, digest string) error {
 	if err := s.intact(dir, m); err == nil {
 		return nil
 	}
-	tmp, err := os.MkdirTemp(filepath.Join(s.dir, "trees"), ".tmp-*")
+	tmp, err := os.MkdirTemp(s.trees, ".tmp-*")
 	if err != nil {
 		return spaceError(s.dir, err)
 	}
@@ -87,7 +87,7 @@ func (s *Store) materialise(ctx context.Context, digest string) error {
 		return nil
 	}
 	// A damaged tree stands there: move it away first.
-	old, err := os.MkdirTemp(filepath.Join(s.dir, "trees"), ".tmp-*")
+	old, err := os.MkdirTemp(s.trees, ".tmp-*")
 	if err != nil {
 		return spaceError(s.dir, err)
 	}
@@ -202,19 +202,32 @@ func (s *Store) executable(blob string) (string, error) {
 // copyBlob copies a file, without its bytes where the file system can share them. It does not sync: a copy that a loss of power has
 // spoiled is found when the next process first looks at it, and made again.
 func (s *Store) copyBlob(from, to string, mode fs.FileMode) error {
-	r, err := os.Open(from)
+	r, err := s.content(from)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
 	w, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
-		return spaceError(s.dir, err)
+		return spaceError(filepath.Dir(to), err)
 	}
-	if err = clone(w, r); err != nil {
+	if err = s.share(w, from); err != nil {
 		_, err = io.Copy(w, r)
 	}
-	return spaceError(s.dir, errors.Join(err, w.Chmod(mode), w.Close()))
+	return spaceError(filepath.Dir(to), errors.Join(err, w.Chmod(mode), w.Close()))
+}
+
+// share makes w a file of the same bytes as one that is not sealed.
+func (s *Store) share(w *os.File, from string) error {
+	if s.box != nil {
+		return errors.ErrUnsupported
+	}
+	r, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return clone(w, r)
 }
 
 // intact says whether the folder holds the Manifest's files with their contents and modes. Files beside them do not matter:

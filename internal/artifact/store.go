@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
 )
 
 const (
@@ -37,12 +38,16 @@ const (
 //	trees/<digest>/           unpacked; files are hard-linked to blobs where their mode protects these, and copies elsewhere
 //	pending/<sha>             verified content no Manifest has asked for yet; kept over a restart, so that an upload goes on where it was
 //
+// In a sealed one blobs and manifests are sealed, and trees are elsewhere, where they are not kept: all files of theirs are copies.
+//
 // One process uses a Store at a time. Its methods may be called concurrently.
 type Store struct {
 	// Limits bound what PutManifest accepts. Set before first use.
 	Limits Limits
 	dir    string
-	link   bool // modes keep guests from writing to files, so that trees may share them with blobs
+	trees  string    // folder of what is unpacked, which guests read
+	box    *seal.Box // what blobs and manifests are sealed by; nil for none
+	link   bool      // modes keep guests from writing to files, so that trees may share them with blobs
 
 	// promote serialises moving pending blobs and removing blobs; it is held over I/O and never while mu is held.
 	promote sync.Mutex
@@ -57,7 +62,19 @@ type Store struct {
 
 // OpenStore opens or makes the Store in dir. A Store of a newer format is refused and left untouched.
 func OpenStore(dir string) (*Store, error) {
-	s := &Store{dir: dir, Limits: DefaultLimits()}
+	return newStore(&Store{dir: dir, trees: filepath.Join(dir, "trees")})
+}
+
+// OpenSealed opens or makes a Store whose content is sealed by box, and that unpacks to the folder trees. A nil box seals nothing.
+func OpenSealed(dir, trees string, box *seal.Box) (*Store, error) {
+	if box == nil {
+		return OpenStore(dir)
+	}
+	return newStore(&Store{dir: dir, trees: trees, box: box})
+}
+
+func newStore(s *Store) (*Store, error) {
+	s.Limits = DefaultLimits()
 	s.mu.asked, s.mu.trees, s.mu.ready = map[string]time.Time{}, map[string]*materialising{}, map[string]bool{}
 	s.mu.whole = map[string]fileID{}
 	if err := s.open(); err != nil {
@@ -83,21 +100,24 @@ func (s *Store) open() error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	for _, d := range []string{"blobs", "manifests", "trees", "pending"} {
-		if err := os.MkdirAll(filepath.Join(s.dir, d), 0o755); err != nil {
-			return spaceError(s.dir, err)
+	in := func(name string) string { return filepath.Join(s.dir, name) }
+	for _, d := range []string{in("blobs"), in("manifests"), s.trees, in("pending")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return spaceError(d, err)
 		}
 	}
-	for _, pattern := range []string{"trees/.tmp-*", "manifests/.tmp-*", "blobs/*/.tmp-*", "pending/.tmp-*"} {
-		left, _ := filepath.Glob(filepath.Join(s.dir, pattern))
+	for _, pattern := range []string{filepath.Join(s.trees, ".tmp-*"), in("manifests/.tmp-*"), in("blobs/*/.tmp-*"), in("pending/.tmp-*")} {
+		left, _ := filepath.Glob(pattern)
 		for _, p := range left {
 			if err := os.RemoveAll(p); err != nil {
 				return err
 			}
 		}
 	}
-	if s.link, err = modesProtect(filepath.Join(s.dir, "trees")); err != nil {
-		return spaceError(s.dir, err)
+	if s.box == nil {
+		if s.link, err = modesProtect(s.trees); err != nil {
+			return spaceError(s.dir, err)
+		}
 	}
 	if data == nil {
 		return s.durable(format, []byte(storeHead+strconv.Itoa(storeFormat)+"\n"))
@@ -107,7 +127,7 @@ func (s *Store) open() error {
 
 func (s *Store) blob(sha string) string     { return filepath.Join(s.dir, "blobs", sha[:2], sha) }
 func (s *Store) pending(name string) string { return filepath.Join(s.dir, "pending", name) }
-func (s *Store) tree(digest string) string  { return filepath.Join(s.dir, "trees", digest) }
+func (s *Store) tree(digest string) string  { return filepath.Join(s.trees, digest) }
 func (s *Store) manifestFile(digest string) string {
 	return filepath.Join(s.dir, "manifests", digest+".json")
 }
@@ -186,7 +206,9 @@ func (s *Store) putBlob(sha string, size int64, r io.Reader) error {
 	}
 	defer os.Remove(tmp.Name()) // gone already when all went well
 	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(tmp, h), io.LimitReader(r, size+1))
+	w := s.box.Writer(tmp, sha)
+	n, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(r, size+1))
+	err = errors.Join(err, w.Close())
 	info, statErr := tmp.Stat()
 	if err = errors.Join(err, statErr, tmp.Chmod(0o444), tmp.Close()); err != nil {
 		return spaceError(s.dir, err)
@@ -262,7 +284,7 @@ func (s *Store) putManifest(digest string, m *Manifest) error {
 	if err != nil {
 		return err
 	}
-	return s.durable(s.manifestFile(digest), data)
+	return s.durable(s.manifestFile(digest), s.box.Seal(nil, data, digest))
 }
 
 // settle brings pending blobs to disk and then to their place. promote is held.
@@ -363,7 +385,11 @@ func (s *Store) Manifest(digest string) (*Manifest, error) {
 		return nil, fmt.Errorf("read artifact %s: %w", digest[:12], err)
 	}
 	var m Manifest
-	if err := json.Unmarshal(data, &m); err != nil || m.Digest() != digest {
+	data, err = s.box.Open(nil, data, digest)
+	if err == nil {
+		err = json.Unmarshal(data, &m)
+	}
+	if err != nil || m.Digest() != digest {
 		return nil, errs.New(errs.Internal, "the manifest of artifact %s is damaged", digest[:12]).
 			WithHint("Remove %s and deploy again.", s.manifestFile(digest))
 	}
@@ -385,7 +411,19 @@ func (s *Store) Open(sha string) (io.ReadCloser, error) {
 	if !ok {
 		return nil, errs.New(errs.Internal, "the content %s is damaged", sha[:12]).WithHint("Deploy again.")
 	}
-	return os.Open(s.blob(sha))
+	return s.content(s.blob(sha))
+}
+
+// content gives what a file of blobs or pending holds, opened where it is sealed.
+func (s *Store) content(file string) (io.ReadCloser, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{s.box.Reader(f, strings.TrimSuffix(filepath.Base(file), ".x")), f}, nil
 }
 
 // Put sends a Tree to the Store: what is missing, then the Manifest.

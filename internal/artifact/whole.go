@@ -1,9 +1,12 @@
 package artifact
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/ebb-run/ebb/internal/seal"
 )
 
 // modesProtect says whether a file's mode keeps this process, and so the guests of its user, from writing to it. It does
@@ -49,18 +52,32 @@ func (s *Store) whole(file string) (size int64, ok bool, err error) {
 	s.mu.Lock()
 	seen, known := s.mu.whole[name]
 	s.mu.Unlock()
+	size = s.box.PlainSize(info.Size())
 	if known && seen == id {
-		return info.Size(), true, nil
+		return size, true, nil
 	}
-	sum, _, err := hashFile(file)
+	sum, _, err := s.hash(file)
+	if errors.Is(err, seal.ErrOpen) {
+		return size, false, nil
+	}
 	if err != nil {
 		return 0, false, err
 	}
 	if sum != name[:len(sum)] {
-		return info.Size(), false, nil
+		return size, false, nil
 	}
 	s.remember(name, id)
-	return info.Size(), true, nil
+	return size, true, nil
+}
+
+// hash gives the digest of what a file of blobs or pending holds.
+func (s *Store) hash(file string) (sum string, size int64, err error) {
+	r, err := s.content(file)
+	if err != nil {
+		return "", 0, err
+	}
+	defer r.Close()
+	return hashOf(r)
 }
 
 func (s *Store) remember(name string, id fileID) {

@@ -3,6 +3,8 @@ package bus_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,14 +14,25 @@ import (
 	"github.com/ebb-run/ebb/internal/bus"
 	"github.com/ebb-run/ebb/internal/event"
 	"github.com/ebb-run/ebb/internal/invocation"
+	"github.com/ebb-run/ebb/internal/seal/sealtest"
 )
+
+// benchDir is the folder of a benchmark's store; EBB_BENCH_SEALED=1 seals it.
+func benchDir(b *testing.B) string {
+	b.Helper()
+	dir := b.TempDir()
+	if os.Getenv("EBB_BENCH_SEALED") != "" {
+		sealtest.Into(b, filepath.Join(dir, "seal"))
+	}
+	return dir
+}
 
 // BenchmarkPublish measures durable publishes of one event of about 256 bytes each.
 func BenchmarkPublish(b *testing.B) {
 	for _, parts := range []int{1, 4} {
 		for _, callers := range []int{1, 8, 64, 256} {
 			b.Run(fmt.Sprintf("partitions=%d/callers=%d", parts, callers), func(b *testing.B) {
-				w := start(b, b.TempDir(), bus.Options{Partitions: parts})
+				w := start(b, benchDir(b), bus.Options{Partitions: parts})
 				var n atomic.Int64
 				b.ResetTimer()
 				var wg sync.WaitGroup
@@ -47,7 +60,7 @@ func BenchmarkDeliver(b *testing.B) {
 	for _, batch := range []int{1, 10} {
 		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) {
 			r := &target{}
-			w := start(b, b.TempDir(), bus.Options{Deliver: r})
+			w := start(b, benchDir(b), bus.Options{Deliver: r})
 			if err := w.Subscribe(b.Context(), bus.Subscription{Name: "s", Batch: batch}); err != nil {
 				b.Fatal(err)
 			}
@@ -80,7 +93,7 @@ func BenchmarkDeliver(b *testing.B) {
 // BenchmarkLatency measures one event at a time, from the call of Publish to the start of Deliver.
 func BenchmarkLatency(b *testing.B) {
 	r := &target{}
-	w := start(b, b.TempDir(), bus.Options{Deliver: r})
+	w := start(b, benchDir(b), bus.Options{Deliver: r})
 	if err := w.Subscribe(b.Context(), bus.Subscription{Name: "s"}); err != nil {
 		b.Fatal(err)
 	}
@@ -111,7 +124,7 @@ func BenchmarkQueue(b *testing.B) {
 	for _, name := range []string{"q", "q.fifo"} {
 		for _, callers := range []int{1, 8, 32} {
 			b.Run(fmt.Sprintf("%s/callers=%d", name, callers), func(b *testing.B) {
-				w := start(b, b.TempDir(), bus.Options{})
+				w := start(b, benchDir(b), bus.Options{})
 				w.queue(b, bus.Queue{Name: name, FIFO: name != "q", Visibility: new(time.Hour)})
 				var sent, got atomic.Int64
 				b.ResetTimer()
@@ -150,7 +163,7 @@ func BenchmarkStream(b *testing.B) {
 	for _, callers := range []int{1, 64} {
 		for _, shards := range []int{1, 4} {
 			b.Run(fmt.Sprintf("callers=%d/shards=%d", callers, shards), func(b *testing.B) {
-				w := start(b, b.TempDir(), bus.Options{})
+				w := start(b, benchDir(b), bus.Options{})
 				w.stream(b, bus.Stream{Name: "s", Shards: shards})
 				var got atomic.Int64
 				done := make(chan struct{})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/event"
+	"github.com/ebb-run/ebb/internal/seal"
 )
 
 // Options say how to open a Bus.
@@ -37,6 +38,7 @@ type Options struct {
 	Deliver     Deliverer     // nil: nothing is delivered
 	Ended       Ended         // told of each delivery that ends; nil is not
 	Log         *slog.Logger  // nil drops it
+	Seal        *seal.Box     // what the index is sealed by; nil for none
 
 	// Passing is told of every passage of a Point, and may end the process there; nil in production.
 	Passing func(Point)

@@ -106,7 +106,7 @@ func start(t testing.TB, dir string, o bus.Options) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Dir, o.Alone = filepath.Join(dir, "index"), !*overCluster
+	o.Dir, o.Alone, o.Seal = filepath.Join(dir, "index"), !*overCluster, sealOf(dir).Box("events")
 	if *overCluster {
 		o.Replicas, o.Node, o.Partitions = 3, "node", max(o.Partitions, 1)
 	}

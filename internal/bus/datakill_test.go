@@ -73,7 +73,7 @@ func largeOptions(dir string) bus.Options {
 // publishLarge publishes events and sends messages, and prints what was acknowledged after it was. The queue is polled.
 func publishLarge(dir, round string) error {
 	ctx := context.Background()
-	conn, err := nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats")})
+	conn, err := nats.Open(ctx, kept(dir))
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func random(r *rand.Rand) *log {
 // folded folds a log from a block on, over a base.
 func (l *log) folded(t *testing.T, first int, b *base) *bench {
 	t.Helper()
-	x, err := openIndex(t.Context(), filepath.Join(t.TempDir(), "i.db"), "log", uint64(first), uint64(len(l.blocks)), b)
+	x, err := openIndex(t.Context(), filepath.Join(t.TempDir(), "i.db"), nil, "log", uint64(first), uint64(len(l.blocks)), b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	x, err := openIndex(t.Context(), filepath.Join(t.TempDir(), "i.db"), "log", 1, 0, nil)
+	x, err := openIndex(t.Context(), filepath.Join(t.TempDir(), "i.db"), nil, "log", 1, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

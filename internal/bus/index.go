@@ -13,6 +13,8 @@ import (
 	"modernc.org/sqlite" // the driver of database/sql, too
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
+	"github.com/ebb-run/ebb/internal/vfs"
 )
 
 // indexFormat rises with any change of the tables or of the fold: an index of another format is made again from the log.
@@ -48,6 +50,7 @@ CREATE TABLE schedule_log(tenant TEXT NOT NULL, name TEXT NOT NULL, gseq INTEGER
 
 // index is the fold of one Partition's log. Its writer is used by one goroutine; the reader by any.
 type index struct {
+	vfs   *vfs.VFS  // nil for a file that is not sealed
 	db    *sql.DB   // for reading
 	wdb   *sql.DB   // for writing
 	w     *sql.Conn // the only connection of wdb
@@ -58,11 +61,11 @@ type index struct {
 
 // openIndex opens the index in a file. One that belongs to another log, is of another format, is ahead of the log or cannot be read is
 // removed and made anew, empty.
-func openIndex(ctx context.Context, path, logID string, first, last uint64, base *base) (*index, error) {
+func openIndex(ctx context.Context, path string, box *seal.Box, logID string, first, last uint64, base *base) (*index, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of the event index: %w", err)
 	}
-	x, err := tryIndex(ctx, path, logID, first, last)
+	x, err := tryIndex(ctx, path, box, logID, first, last)
 	if err == nil {
 		return x, nil
 	}
@@ -76,7 +79,7 @@ func openIndex(ctx context.Context, path, logID string, first, last uint64, base
 	if err := removeIndex(path); err != nil {
 		return nil, err
 	}
-	if x, err = connect(ctx, path); err != nil {
+	if x, err = connect(ctx, path, box); err != nil {
 		return nil, fmt.Errorf("make event index %s: %w", path, err)
 	}
 	if err := x.create(ctx, logID, first, base); err != nil {
@@ -103,11 +106,11 @@ func damaged(err error) bool {
 
 var errUnusable = errors.New("the index does not belong to the log")
 
-func tryIndex(ctx context.Context, path, logID string, first, last uint64) (*index, error) {
+func tryIndex(ctx context.Context, path string, box *seal.Box, logID string, first, last uint64) (*index, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, err
 	}
-	x, err := connect(ctx, path)
+	x, err := connect(ctx, path, box)
 	if err != nil {
 		return nil, err
 	}
@@ -129,20 +132,27 @@ func tryIndex(ctx context.Context, path, logID string, first, last uint64) (*ind
 
 // connect opens the file. The write-ahead log without syncs keeps every transaction whole in a crash of ebb, and some earlier state whole in a
 // loss of power; either is folded on from.
-func connect(ctx context.Context, path string) (*index, error) {
-	dsn := func(mode string) string {
-		q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)", "cache_size(-16000)", "wal_autocheckpoint(4000)"}, "mode": {mode}}
-		return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
-	}
+func connect(ctx context.Context, path string, box *seal.Box) (*index, error) {
 	x := &index{stmts: map[string]*sql.Stmt{}}
 	var err error
+	if box != nil {
+		if x.vfs, err = vfs.New(box); err != nil {
+			return nil, err
+		}
+	}
+	dsn := func(mode string) string {
+		q := url.Values{"_pragma": {"busy_timeout(10000)", "temp_store(MEMORY)", "journal_mode(WAL)", "synchronous(NORMAL)", "cache_size(-16000)", "wal_autocheckpoint(4000)"}, "mode": {mode}}
+		if x.vfs != nil {
+			q.Set("vfs", x.vfs.Name())
+		}
+		return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
+	}
 	if x.wdb, err = sql.Open("sqlite", dsn("rwc")); err != nil {
-		return nil, err
+		return nil, errors.Join(err, x.vfs.Close())
 	}
 	x.wdb.SetMaxOpenConns(1)
 	if x.w, err = x.wdb.Conn(ctx); err != nil {
-		_ = x.wdb.Close()
-		return nil, err
+		return nil, errors.Join(err, x.wdb.Close(), x.vfs.Close())
 	}
 	if x.db, err = sql.Open("sqlite", dsn("ro")); err != nil {
 		_ = x.close()
@@ -218,7 +228,7 @@ func (x *index) close() error {
 	if x.db != nil {
 		err = errors.Join(err, x.db.Close())
 	}
-	return err
+	return errors.Join(err, x.vfs.Close())
 }
 
 // begin, commit and rollback bound a transaction of the writer.

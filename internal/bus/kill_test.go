@@ -19,6 +19,8 @@ import (
 
 	"github.com/ebb-run/ebb/internal/bus"
 	"github.com/ebb-run/ebb/internal/nats"
+	"github.com/ebb-run/ebb/internal/seal"
+	"github.com/ebb-run/ebb/internal/seal/sealtest"
 )
 
 // childDir in the environment makes the test binary the process that is killed; childRound makes its ids unique.
@@ -75,7 +77,7 @@ func (p *printer) Deliver(_ context.Context, batch []*bus.Delivery) []bus.Outcom
 // publishForever publishes from several goroutines and prints what was acknowledged after it was; some of it is published twice.
 func publishForever(dir, round string) error {
 	ctx := context.Background()
-	conn, err := nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats")})
+	conn, err := nats.Open(ctx, kept(dir))
 	if err != nil {
 		return err
 	}
@@ -123,8 +125,34 @@ func publishForever(dir, round string) error {
 
 var killSub = bus.Subscription{Name: "s", Ordered: true, Retry: bus.Retry{Attempts: 2, MinBackoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond}}
 
+// sealOf is what a test's folder is sealed by: what is in its folder "seal", or nothing.
+func sealOf(dir string) *seal.Sealer { return sealtest.Open(filepath.Join(dir, "seal")) }
+
+// kept is the embedded store of a test's folder.
+func kept(dir string) nats.Options {
+	return nats.Options{Dir: filepath.Join(dir, "nats"), Key: sealOf(dir).Key("nats")}
+}
+
+// bothWays runs a test in a folder that is in clear, and in one that is sealed.
+func bothWays(t *testing.T, f func(t *testing.T, dir string)) {
+	t.Parallel()
+	for _, name := range []string{"clear", "sealed"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			if name == "sealed" {
+				if *overCluster {
+					t.Skip("a cluster's servers seal what they keep themselves")
+				}
+				sealtest.Into(t, filepath.Join(dir, "seal"))
+			}
+			f(t, dir)
+		})
+	}
+}
+
 func killOptions(dir string, d bus.Deliverer) bus.Options {
-	return bus.Options{Dir: filepath.Join(dir, "index"), Alone: true, Deliver: d, Partitions: 3, DedupWindow: time.Hour}
+	return bus.Options{Dir: filepath.Join(dir, "index"), Alone: true, Deliver: d, Partitions: 3, DedupWindow: time.Hour, Seal: sealOf(dir).Box("events")}
 }
 
 // killOnce runs the child until it is killed, and collects what it says.
@@ -183,13 +211,14 @@ func killOnce(t *testing.T, dir string, round int, acked map[string]bool, got ma
 
 // Killed at any moment, nothing that was acknowledged is lost: each event ends as a success or a dead letter, was delivered, and has one delivery
 // although some were published twice. An index that is deleted comes out the same.
-func TestBus_LosesNothingToKill(t *testing.T) {
-	t.Parallel()
+func TestBus_LosesNothingToKill(t *testing.T) { bothWays(t, busLosesNothing) }
+
+func busLosesNothing(t *testing.T, dir string) {
+	t.Helper()
 	rounds := 25
 	if testing.Short() {
 		rounds = 4
 	}
-	dir := t.TempDir()
 	acked, got := map[string]bool{}, map[string]map[string]int{}
 	for i := range rounds {
 		if i%6 == 5 {

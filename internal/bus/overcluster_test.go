@@ -185,7 +185,7 @@ func stored(t testing.TB, dir string) nats.Options {
 	if *overCluster {
 		return nats.Options{URL: over(t, dir)}
 	}
-	return nats.Options{Dir: filepath.Join(dir, "nats")}
+	return kept(dir)
 }
 
 // embedded skips a test that does something to the files of the embedded store.

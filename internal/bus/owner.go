@@ -131,7 +131,7 @@ func (o *owner) open(ctx context.Context) error {
 		return err
 	}
 	// The time of its making tells a log from another one with the same name.
-	o.x, err = openIndex(ctx, o.path(), info.Created.UTC().Format(time.RFC3339Nano), info.State.FirstSeq, info.State.LastSeq, base)
+	o.x, err = openIndex(ctx, o.path(), o.b.opt.Seal, info.Created.UTC().Format(time.RFC3339Nano), info.State.FirstSeq, info.State.LastSeq, base)
 	if err != nil {
 		return indexError(err)
 	}

@@ -37,7 +37,7 @@ var killQueues = []bus.Queue{
 // useQueues sends, receives and deletes from several goroutines, and prints what was acknowledged after it was. What holds a "z" is never deleted.
 func useQueues(dir, round string) error {
 	ctx := context.Background()
-	conn, err := nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats")})
+	conn, err := nats.Open(ctx, kept(dir))
 	if err != nil {
 		return err
 	}
@@ -208,13 +208,14 @@ func stands(t *testing.T, w *world) (there map[string]int, dead int, _ error) {
 }
 
 // Killed at any moment, every acknowledged send ends as a deletion, as a dead letter, or is still there, once; and what was deleted does not come back.
-func TestQueue_LosesNothingToKill(t *testing.T) {
-	t.Parallel()
+func TestQueue_LosesNothingToKill(t *testing.T) { bothWays(t, queueLosesNothing) }
+
+func queueLosesNothing(t *testing.T, dir string) {
+	t.Helper()
 	rounds := 15
 	if testing.Short() {
 		rounds = 3
 	}
-	dir := t.TempDir()
 	y := &tally{map[string]bool{}, map[string]bool{}, map[string]int{}, map[string]int{}}
 	for i := range rounds {
 		if i%6 == 5 {

@@ -55,7 +55,7 @@ func fireForever(dir string) error {
 		return err
 	}
 	ctx := context.Background()
-	conn, err := nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats")})
+	conn, err := nats.Open(ctx, kept(dir))
 	if err != nil {
 		return err
 	}

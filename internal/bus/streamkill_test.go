@@ -53,7 +53,7 @@ func (c *teller) Consume(_ context.Context, b *invocation.Batch) invocation.Verd
 // useStreams puts records and consumes them, and prints what was acknowledged after it was.
 func useStreams(dir, round string) error {
 	ctx := context.Background()
-	conn, err := nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats")})
+	conn, err := nats.Open(ctx, kept(dir))
 	if err != nil {
 		return err
 	}
@@ -190,13 +190,14 @@ func (y *streamTally) round(t *testing.T, dir string, round int) {
 
 // Killed at any moment, every acknowledged record is in the stream, in the order of its key, and is consumed: none is lost or passed over, and within one life of the
 // process each comes once and in order.
-func TestStream_LosesNothingToKill(t *testing.T) {
-	t.Parallel()
+func TestStream_LosesNothingToKill(t *testing.T) { bothWays(t, streamLosesNothing) }
+
+func streamLosesNothing(t *testing.T, dir string) {
+	t.Helper()
 	rounds := 12
 	if testing.Short() {
 		rounds = 3
 	}
-	dir := t.TempDir()
 	y := &streamTally{put: map[string]bool{}, got: map[string]int{}, last: map[string]int{}}
 	for i := range rounds {
 		if i%5 == 4 {

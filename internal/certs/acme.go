@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
 )
 
 // ACMEOptions say how to get certificates by ACME (RFC 8555). Names are proved by the tls-alpn-01 challenge (RFC 8737): the ACME
@@ -26,6 +27,27 @@ type ACMEOptions struct {
 	RootsFile string   // PEM file of the CA of the ACME server's own certificate; empty means the machine's roots
 	Listen    net.Addr // of a listener that serves with this Source
 	Log       *slog.Logger
+	Seal      *seal.Box // what the files in Dir are sealed by; nil for none
+}
+
+// sealedStorage is certmagic's folder with sealed files.
+type sealedStorage struct {
+	*certmagic.FileStorage
+	box *seal.Box
+}
+
+// Store writes a file.
+func (s sealedStorage) Store(ctx context.Context, key string, value []byte) error {
+	return s.FileStorage.Store(ctx, key, s.box.Seal(nil, value, key))
+}
+
+// Load reads one.
+func (s sealedStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	data, err := s.FileStorage.Load(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return s.box.OpenFile(key, key, data)
 }
 
 // OpenACME serves certificates that an ACME server gives for public names. It returns at once; until the first certificate is there,
@@ -66,7 +88,7 @@ func OpenACME(o ACMEOptions) (*Source, error) {
 	cache := certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return conf, nil }, Logger: zap.NewNop(),
 	})
-	conf = certmagic.New(cache, certmagic.Config{Storage: &certmagic.FileStorage{Path: o.Dir}, Logger: zap.NewNop(), OnEvent: events(o.Log)})
+	conf = certmagic.New(cache, certmagic.Config{Storage: sealedStorage{&certmagic.FileStorage{Path: o.Dir}, o.Seal}, Logger: zap.NewNop(), OnEvent: events(o.Log)})
 	conf.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(conf, template)}
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := conf.ManageAsync(ctx, o.Domains); err != nil {

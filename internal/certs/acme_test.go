@@ -41,7 +41,7 @@ func startPebble(t *testing.T, port int) *pebble {
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Skipf("needs pebble, which cannot be installed: %v\n%s", err, out)
 	}
-	own, err := OpenOwn(t.TempDir(), []string{"127.0.0.1"})
+	own, err := OpenOwn(t.TempDir(), []string{"127.0.0.1"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
 )
 
 // maxLeaves bounds the certificates that are kept; guests choose their names.
@@ -31,16 +32,17 @@ type captured struct {
 	}
 }
 
-// OpenCaptured serves certificates for every name below the domains, of a CA in dir that can sign for no others; it is made where it is missing.
-func OpenCaptured(dir string, domains []string) (*Source, error) {
-	return openCaptured(dir, domains, time.Now)
+// OpenCaptured serves certificates for every name below the domains, of a CA in dir that can sign for no others; it is made where it is missing. Its
+// file is sealed by box; by none that is nil.
+func OpenCaptured(dir string, domains []string, box *seal.Box) (*Source, error) {
+	return openCaptured(dir, domains, box, time.Now)
 }
 
-func openCaptured(dir string, domains []string, now func() time.Time) (*Source, error) {
+func openCaptured(dir string, domains []string, box *seal.Box, now func() time.Time) (*Source, error) {
 	c := &captured{domains: domains, now: now}
 	c.mu.leaves = map[string]*tls.Certificate{}
 	var err error
-	if c.ca, c.key, err = loadCAFor(dir, domains, now()); err != nil {
+	if c.ca, c.key, err = loadCAFor(dir, domains, box, now()); err != nil {
 		return nil, fmt.Errorf("open the CA of captured names: %w", err)
 	}
 	if c.leafKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {

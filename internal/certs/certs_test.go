@@ -1,9 +1,12 @@
 package certs
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -16,7 +19,10 @@ import (
 
 	"encoding/pem"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
 )
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -47,7 +53,7 @@ func pool(c *x509.Certificate) *x509.CertPool {
 func TestOwn_ServesItsNamesAndKeepsItsCA(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "tls")
-	s, err := OpenOwn(dir, []string{"localhost", "127.0.0.1"})
+	s, err := OpenOwn(dir, []string{"localhost", "127.0.0.1"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,11 +69,11 @@ func TestOwn_ServesItsNamesAndKeepsItsCA(t *testing.T) {
 	if _, err := shake(t, s, &tls.Config{RootCAs: pool(s.CA()), ServerName: "localhost", MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
 		t.Error("TLS 1.1 is spoken")
 	}
-	again, err := OpenOwn(dir, []string{"localhost"})
+	again, err := OpenOwn(dir, []string{"localhost"}, nil)
 	if err != nil || Fingerprint(again.CA()) != Fingerprint(s.CA()) {
 		t.Errorf("a restart has another CA: %v", err)
 	}
-	other, err := OpenOwn(t.TempDir(), []string{"localhost"})
+	other, err := OpenOwn(t.TempDir(), []string{"localhost"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +88,7 @@ func TestOwn_ServesItsNamesAndKeepsItsCA(t *testing.T) {
 func TestOwn_RenewsBeforeTheEnd(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	s, err := openOwn(t.TempDir(), []string{"localhost"}, func() time.Time { return now })
+	s, err := openOwn(t.TempDir(), []string{"localhost"}, nil, func() time.Time { return now })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +106,7 @@ func TestOwn_RenewsBeforeTheEnd(t *testing.T) {
 func TestOwn_RefusesAKeyThatIsOpenOrDamaged(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if _, err := OpenOwn(dir, nil); err != nil {
+	if _, err := OpenOwn(dir, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, caFile)
@@ -114,7 +120,7 @@ func TestOwn_RefusesAKeyThatIsOpenOrDamaged(t *testing.T) {
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenOwn(dir, nil); errs.CodeOf(err) != errs.Forbidden || errs.HintOf(err) == "" {
+	if _, err := OpenOwn(dir, nil, nil); errs.CodeOf(err) != errs.Forbidden || errs.HintOf(err) == "" {
 		t.Errorf("readable by all: %v", err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
@@ -124,7 +130,7 @@ func TestOwn_RefusesAKeyThatIsOpenOrDamaged(t *testing.T) {
 		if err := os.WriteFile(path, data[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := OpenOwn(dir, nil); errs.CodeOf(err) != errs.Invalid || errs.HintOf(err) == "" {
+		if _, err := OpenOwn(dir, nil, nil); errs.CodeOf(err) != errs.Invalid || errs.HintOf(err) == "" {
 			t.Errorf("cut to %d: %v", n, err)
 		}
 	}
@@ -140,7 +146,7 @@ func TestOwn_TwoAtOnceAgreeOnOneCA(t *testing.T) {
 	prints := make([]string, 8)
 	for i := range prints {
 		wg.Go(func() {
-			s, err := OpenOwn(dir, nil)
+			s, err := OpenOwn(dir, nil, nil)
 			if err != nil {
 				t.Error(err)
 				return
@@ -157,7 +163,7 @@ func TestOwn_TwoAtOnceAgreeOnOneCA(t *testing.T) {
 // pair writes a certificate of a new CA, and its key.
 func pair(t *testing.T, dir string) (cert, key []byte) {
 	t.Helper()
-	s, err := OpenOwn(t.TempDir(), []string{"localhost"})
+	s, err := OpenOwn(t.TempDir(), []string{"localhost"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,5 +256,56 @@ func TestFiles_ThatAreWrongAtTheStartAreRefused(t *testing.T) {
 		if _, err := FromFiles(files[0], files[1], quiet); errs.CodeOf(err) != errs.Invalid || errs.HintOf(err) == "" {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestOpen_SealedKeysAreNotInClear(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	box := seal.New().Box("tls")
+	for name, open := range map[string]func(dir string, box *seal.Box) (*Source, error){
+		"own": func(dir string, box *seal.Box) (*Source, error) { return OpenOwn(dir, []string{"localhost"}, box) },
+		"captured": func(dir string, box *seal.Box) (*Source, error) {
+			return OpenCaptured(dir, []string{"example.com"}, box)
+		},
+	} {
+		dir := filepath.Join(dir, name)
+		s, err := open(dir, box)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(dir, caFile))
+		if err != nil || bytes.Contains(data, []byte("PRIVATE")) || bytes.Contains(data, []byte("CERTIFICATE")) {
+			t.Errorf("%s: in clear: %v", name, err)
+		}
+		again, err := open(dir, box)
+		if err != nil || !again.CA().Equal(s.CA()) {
+			t.Errorf("%s, again: %v", name, err)
+		}
+		for _, other := range []*seal.Box{nil, seal.New().Box("tls")} {
+			if _, err := open(dir, other); errs.CodeOf(err) != errs.Invalid || errs.HintOf(err) == "" {
+				t.Errorf("%s by another key: %v", name, err)
+			}
+		}
+	}
+	st := sealedStorage{&certmagic.FileStorage{Path: filepath.Join(dir, "acme")}, box}
+	if err := st.Store(t.Context(), "a/key", []byte("PRIVATE")); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "acme", "a", "key"))
+	if err != nil || bytes.Contains(data, []byte("PRIVATE")) {
+		t.Errorf("acme: in clear: %v", err)
+	}
+	if got, err := st.Load(t.Context(), "a/key"); err != nil || string(got) != "PRIVATE" {
+		t.Errorf("acme: %q %v", got, err)
+	}
+	if err := os.Rename(filepath.Join(dir, "acme", "a", "key"), filepath.Join(dir, "acme", "a", "other")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Load(t.Context(), "a/other"); !errors.Is(err, seal.ErrOpen) {
+		t.Errorf("acme, moved: %v", err)
+	}
+	if _, err := st.Load(t.Context(), "a/none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("acme, missing: %v", err)
 	}
 }

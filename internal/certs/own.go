@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
 )
 
 const (
@@ -40,13 +41,16 @@ type own struct {
 	}
 }
 
-// OpenOwn serves certificates of the CA in dir, which is made where it is missing, for the names and addresses.
-func OpenOwn(dir string, names []string) (*Source, error) { return openOwn(dir, names, time.Now) }
+// OpenOwn serves certificates of the CA in dir, which is made where it is missing, for the names and addresses. Its file is sealed by box;
+// by none that is nil.
+func OpenOwn(dir string, names []string, box *seal.Box) (*Source, error) {
+	return openOwn(dir, names, box, time.Now)
+}
 
-func openOwn(dir string, names []string, now func() time.Time) (*Source, error) {
+func openOwn(dir string, names []string, box *seal.Box, now func() time.Time) (*Source, error) {
 	o := &own{names: names, now: now}
 	var err error
-	if o.ca, o.key, err = loadCA(dir, now()); err != nil {
+	if o.ca, o.key, err = loadCAFor(dir, nil, box, now()); err != nil {
 		return nil, fmt.Errorf("open the CA: %w", err)
 	}
 	if _, err := o.get(nil); err != nil {
@@ -105,15 +109,11 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(b[:])
 }
 
-func loadCA(dir string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	return loadCAFor(dir, nil, now)
-}
-
 // loadCAFor loads the CA in dir, which is made where it is missing; names are the domains that it may sign for, nil for any.
-func loadCAFor(dir string, names []string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func loadCAFor(dir string, names []string, box *seal.Box, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	path := filepath.Join(dir, caFile)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := makeCA(dir, path, names, now); err != nil {
+		if err := makeCA(dir, path, names, box, now); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -130,6 +130,9 @@ func loadCAFor(dir string, names []string, now time.Time) (*x509.Certificate, *e
 	}
 	damaged := errs.New(errs.Invalid, "%s is damaged", path).
 		WithHint("Put back a backup, or delete it: ebb then makes a new CA, and who trusts the old one needs the new one or a new key.")
+	if data, err = box.Open(nil, data, caFile); err != nil {
+		return nil, nil, damaged
+	}
 	certBlock, rest := pem.Decode(data)
 	keyBlock, _ := pem.Decode(rest)
 	if certBlock == nil || keyBlock == nil {
@@ -147,7 +150,7 @@ func loadCAFor(dir string, names []string, now time.Time) (*x509.Certificate, *e
 	return ca, key, nil
 }
 
-func makeCA(dir, path string, names []string, now time.Time) error {
+func makeCA(dir, path string, names []string, box *seal.Box, now time.Time) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -181,7 +184,8 @@ func makeCA(dir, path string, names []string, now time.Time) error {
 		return err
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
-	err = errors.Join(pem.Encode(f, &pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.Encode(f, &pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}))
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})...)
+	_, err = f.Write(box.Seal(nil, text, caFile))
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}

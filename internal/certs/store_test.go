@@ -13,7 +13,7 @@ func TestTrustStore_HoldsEveryCertificateOnce(t *testing.T) {
 	t.Parallel()
 	var bundle []byte
 	for range 2 { // with one name
-		src, err := certs.OpenCaptured(t.TempDir(), []string{"amazonaws.com"})
+		src, err := certs.OpenCaptured(t.TempDir(), []string{"amazonaws.com"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -98,7 +98,11 @@ func (c *command) checks(ctx context.Context) ([]api.Check, error) {
 		if err != nil {
 			ch.Detail = err.Error()
 		} else {
-			ch.Detail = fmt.Sprintf("process %d, gateway %s, data in %s, tables in %s", info.PID, info.Gateway, info.Data, info.Tables)
+			how := "not sealed"
+			if info.Sealed {
+				how = "sealed by the operator's key"
+			}
+			ch.Detail = fmt.Sprintf("process %d, gateway %s, data in %s, %s, tables in %s", info.PID, info.Gateway, info.Data, how, info.Tables)
 		}
 		out = append(out, ch)
 	}

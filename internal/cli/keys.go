@@ -27,7 +27,7 @@ func (c *command) keys() *cobra.Command {
 			"Roles: read sees what is deployed, its logs and metrics; invoke calls functions, publishes events and sends messages; deploy does both, uploads, deploys, rolls back and\n" +
 			"removes; admin does everything, keys too.",
 	}
-	return group(cmd, c.keysCreate(), c.keysList(), c.keysRevoke(), c.keysRotate(), c.keysCA())
+	return group(cmd, c.keysCreate(), c.keysList(), c.keysRevoke(), c.keysRotate(), c.keysCA(), c.keysSealNew(), c.keysSealRotate())
 }
 
 func (c *command) keysCreate() *cobra.Command {

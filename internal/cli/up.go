@@ -220,7 +220,11 @@ func (u *upRun) serve(ctx context.Context, wg *sync.WaitGroup, s *server.Server,
 }
 
 func (u *upRun) deploy(ctx context.Context, a *app.App, w *watcher) (*api.Deployed, error) {
-	r, err := u.p.build(ctx, a, filepath.Join(u.cfg.Data, "build"))
+	work := filepath.Join(u.cfg.Data, "build")
+	if u.cfg.SealKeyFile != "" {
+		work = u.p.work() // in clear, as the project beside it is
+	}
+	r, err := u.p.build(ctx, a, work)
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,8 @@ type Config struct {
 	PlainHTTP        bool          // the gateway speaks HTTP without TLS also beyond loopback
 	ACME             ACME          // how TLSDomains are got
 	Data             string        // data directory
+	SealKeyFile      string        // file with the key that seals it; empty for none
+	SealScratch      string        // folder of what is in clear while functions run; empty for one in memory
 	NATS             string        // URL of an external NATS cluster; empty means embedded
 	NATSReplicas     int           // copies that it keeps
 	Tables           string        // URL of the PostgreSQL database of tables, which may hold a password; empty means embedded
@@ -135,6 +137,8 @@ func Settings() []Setting {
 		str("acme-ca", "", "PEM file: the CA of a private ACME server's own certificate", func(c *Config) *string { return &c.ACME.CA }),
 		flag("plain-http", "serve the gateway without TLS, also beyond loopback, for a proxy in front that has TLS", func(c *Config) *bool { return &c.PlainHTTP }),
 		str("data", "", "data directory (default: .ebb in the project for up, the user's data folder for serve)", func(c *Config) *string { return &c.Data }),
+		str("seal-key-file", "", "file with the key that seals a new data directory, and opens it from then on; see the command keys seal-new", func(c *Config) *string { return &c.SealKeyFile }),
+		str("seal-scratch", "", "folder in memory or on an encrypted disk for what functions need in clear while they run (default: one in /dev/shm or XDG_RUNTIME_DIR)", func(c *Config) *string { return &c.SealScratch }),
 		str("nats", "", "URL of an external NATS cluster (default: embedded)", func(c *Config) *string { return &c.NATS }),
 		num("nats-replicas", "3", "copies that an external NATS cluster is to keep of everything; 1 for a single server", func(c *Config) *int { return &c.NATSReplicas }),
 		str("tables", "", "URL of the PostgreSQL database that keeps tables, postgres://USER@HOST/DATABASE, without a password on the command line (default: a file of the data directory)", func(c *Config) *string { return &c.Tables }),
@@ -316,7 +320,7 @@ func Load(src Sources) (*Config, error) {
 			faults = append(faults, fmt.Sprintf("%s: %v", place, err))
 		}
 	}
-	faults = append(faults, c.tlsFaults()...)
+	faults = append(faults, c.faults()...)
 	faults = append(faults, c.tablesFaults(src.Flags["tables"])...)
 	if len(faults) > 0 {
 		return nil, errs.New(errs.Invalid, "%s", strings.Join(faults, "; "))
@@ -324,8 +328,8 @@ func Load(src Sources) (*Config, error) {
 	return c, nil
 }
 
-// tlsFaults says what does not go together.
-func (c *Config) tlsFaults() (faults []string) {
+// faults says what does not go together.
+func (c *Config) faults() (faults []string) {
 	ways := 0
 	for _, given := range []bool{c.TLSCert != "" || c.TLSKey != "", c.TLSOwn, len(c.TLSDomains) > 0} {
 		if given {
@@ -337,6 +341,9 @@ func (c *Config) tlsFaults() (faults []string) {
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		faults = append(faults, "--tls-cert and --tls-key belong together")
+	}
+	if c.SealScratch != "" && c.SealKeyFile == "" {
+		faults = append(faults, "--seal-scratch is for --seal-key-file")
 	}
 	if len(c.TLSNames) > 0 && !c.TLSOwn {
 		faults = append(faults, "--tls-names is for --tls-self-signed")

@@ -81,6 +81,7 @@ func TestLoad_CertificatesComeFromOnePlace(t *testing.T) {
 		"no cert":         {map[string]string{"tls-key": "a"}, "belong together", true},
 		"two":             {map[string]string{"tls-domain": "a", "tls-self-signed": "true"}, "from one place", true},
 		"names of others": {map[string]string{"tls-cert": "a", "tls-key": "b", "tls-names": "x"}, "--tls-names is for", true},
+		"scratch alone":   {map[string]string{"seal-scratch": "/x"}, "--seal-scratch is for", true},
 		"not yes or no":   {map[string]string{"plain-http": "perhaps"}, "flag --plain-http", true},
 	} {
 		c, err := config.Load(config.Sources{Flags: row.flags})

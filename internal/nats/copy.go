@@ -85,9 +85,9 @@ func (c *Conn) Copy(ctx context.Context, to string) error {
 // settlePause is between two attempts: longer than the clock of a file system is coarse.
 const settlePause = 10 * time.Millisecond
 
-// Check reads the files of a store that nobody has open, such as a copy, and returns an error when they are damaged.
+// Check reads the files of a store that is not sealed and that nobody has open, such as a copy, and returns an error when they are damaged.
 func Check(ctx context.Context, dir string) error {
-	_, err := inspect(ctx, dir)
+	_, err := inspect(ctx, dir, "")
 	return err
 }
 

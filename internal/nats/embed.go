@@ -51,7 +51,7 @@ func (c *Conn) embed(ctx context.Context, o Options) error {
 	if err := checkRoom(dir, room); err != nil {
 		return err
 	}
-	found, err := inspect(ctx, dir)
+	found, err := inspect(ctx, dir, serverKey(o.Key))
 	if err != nil {
 		return err
 	}
@@ -82,6 +82,8 @@ func (c *Conn) start(ctx context.Context, o Options, log *serverLog) error {
 		NoSigs:                 true,
 		DisableJetStreamBanner: true,
 		MaxTracedMsgLen:        1,
+		JetStreamKey:           serverKey(o.Key),
+		JetStreamCipher:        natsserver.ChaCha,
 	})
 	if err != nil {
 		return fmt.Errorf("make embedded nats server: %w", err)

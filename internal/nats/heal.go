@@ -85,7 +85,7 @@ func (c *Conn) heal(ctx context.Context, o Options) *serverLog {
 			continue
 		}
 		log := newServerLog(o.Log)
-		found, err := inspect(ctx, c.dir)
+		found, err := inspect(ctx, c.dir, serverKey(o.Key))
 		if err == nil {
 			err = c.start(ctx, o, log)
 		}

@@ -38,7 +38,7 @@ const (
 const scanBudget = 256 << 20
 
 // inspect returns the names of the streams in the folder, or why it is damaged.
-func inspect(ctx context.Context, dir string) ([]string, error) {
+func inspect(ctx context.Context, dir, key string) ([]string, error) {
 	root := filepath.Join(dir, serverDir)
 	accounts, err := os.ReadDir(root)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -71,7 +71,7 @@ func inspect(ctx context.Context, dir string) ([]string, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("read store %s: %w", dir, err)
 		}
-		torn, err := inspectStream(s, &budget)
+		torn, err := inspectStream(s, blockCipher{key, filepath.Base(filepath.Dir(filepath.Dir(s))), filepath.Base(s)}, &budget)
 		if err != nil {
 			var d damage
 			if errors.As(err, &d) {
@@ -99,7 +99,7 @@ type damage string
 func (d damage) Error() string { return string(d) }
 
 // inspectStream tells whether the stream's making was cut short (it then holds nothing), or how it is damaged.
-func inspectStream(dir string, budget *int64) (torn bool, err error) {
+func inspectStream(dir string, c blockCipher, budget *int64) (torn bool, err error) {
 	blocks, err := blockFiles(filepath.Join(dir, "msgs"))
 	if err != nil {
 		return false, err
@@ -130,7 +130,7 @@ func inspectStream(dir string, budget *int64) (torn bool, err error) {
 		if *budget -= b.size; *budget < 0 {
 			return false, nil
 		}
-		if err := inspectBlock(b, filepath.Base(dir), i == len(blocks)-1); err != nil {
+		if err := inspectBlock(b, c, i == len(blocks)-1); err != nil {
 			return false, err
 		}
 	}
@@ -180,22 +180,26 @@ func blockNumber(name string) (int, bool) {
 
 // inspectBlock checks every record's length and hash. In the last block the end may be torn: one record that was being
 // written, or zeros that a file system leaves after power loss.
-func inspectBlock(b block, stream string, last bool) error {
+func inspectBlock(b block, c blockCipher, last bool) error {
 	data, err := os.ReadFile(b.path)
 	if err != nil {
+		return err
+	}
+	zeros := len(data) - len(bytes.TrimRight(data, "\x00")) // at the end, before they are deciphered
+	if err := c.open(data, b); err != nil {
 		return err
 	}
 	if bytes.HasPrefix(data, []byte("cmp")) {
 		return nil // compressed as a whole; the server does not cut such blocks
 	}
-	h, err := newHash(fmt.Sprintf("%s-%d", stream, b.num))
+	h, err := newHash(fmt.Sprintf("%s-%d", c.stream, b.num))
 	if err != nil {
 		return err
 	}
 	for at := 0; at < len(data); {
 		n := record(data[at:])
 		if n == 0 || !whole(h, data[at:at+n]) {
-			if last && tornEnd(h, data[at:], n) {
+			if last && (len(data)-at <= zeros || tornEnd(h, data[at:], n)) {
 				return nil
 			}
 			return damage(fmt.Sprintf("%s is damaged at byte %d of %d", b.path, at, len(data)))

@@ -41,6 +41,7 @@ type Options struct {
 	Dir      string       // folder of the embedded store; made when missing
 	URL      string       // servers to connect to instead, "nats://host:4222,…"; empty means embedded
 	Name     string       // of this Node, for the server's own reports
+	Key      []byte       // what seals the embedded store's files; nil for none. Another one than it was made with is refused
 	MaxStore int64        // bytes the embedded store may hold; 0 means three quarters of the free disk
 	Log      *slog.Logger // takes warnings and errors of server and client; nil drops them
 }

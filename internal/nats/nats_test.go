@@ -1,6 +1,7 @@
 package nats_test
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"os"
@@ -19,7 +20,23 @@ import (
 
 func open(t *testing.T, dir string) *nats.Conn {
 	t.Helper()
-	c, err := nats.Open(t.Context(), nats.Options{Dir: dir})
+	return openBy(t, dir, nil)
+}
+
+// bothWays runs a test over a store in clear and over one that is sealed.
+func bothWays(t *testing.T, f func(t *testing.T, key []byte)) {
+	t.Parallel()
+	for name, key := range map[string][]byte{"clear": nil, "sealed": bytes.Repeat([]byte{7}, 32)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, key)
+		})
+	}
+}
+
+func openBy(t *testing.T, dir string, key []byte) *nats.Conn {
+	t.Helper()
+	c, err := nats.Open(t.Context(), nats.Options{Dir: dir, Key: key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +47,12 @@ func open(t *testing.T, dir string) *nats.Conn {
 // fill makes a store with some records in a bucket and closes it.
 func fill(t *testing.T, dir string) {
 	t.Helper()
-	c := open(t, dir)
+	fillBy(t, dir, nil)
+}
+
+func fillBy(t *testing.T, dir string, key []byte) {
+	t.Helper()
+	c := openBy(t, dir, key)
 	kv, err := c.JetStream().CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "b"})
 	if err != nil {
 		t.Fatal(err)
@@ -133,8 +155,10 @@ func edit(t *testing.T, path string, f func([]byte) []byte) {
 	}
 }
 
-func TestOpen_RefusesADamagedStoreUntouched(t *testing.T) {
-	t.Parallel()
+func TestOpen_RefusesADamagedStoreUntouched(t *testing.T) { bothWays(t, refusesADamagedStore) }
+
+func refusesADamagedStore(t *testing.T, key []byte) {
+	t.Helper()
 	const stream = "jetstream/$G/streams/KV_b/"
 	garbage := func(b []byte) []byte {
 		for i := range b {
@@ -142,11 +166,12 @@ func TestOpen_RefusesADamagedStoreUntouched(t *testing.T) {
 		}
 		return b
 	}
-	for name, c := range map[string]struct {
+	type harm struct {
 		damage func(t *testing.T, dir string)
 		code   errs.Code
 		say    string
-	}{
+	}
+	harms := map[string]harm{
 		"meta is garbage": {func(t *testing.T, d string) { edit(t, d+stream+"meta.inf", garbage) }, errs.Failed, "meta.inf"},
 		"meta is empty": {func(t *testing.T, d string) {
 			edit(t, d+stream+"meta.inf", func([]byte) []byte { return nil })
@@ -172,14 +197,24 @@ func TestOpen_RefusesADamagedStoreUntouched(t *testing.T) {
 		"version is newer": {func(t *testing.T, d string) {
 			edit(t, d+"format", func([]byte) []byte { return []byte("ebb-nats 2\n") })
 		}, errs.Unsupported, "format 2"},
-	} {
+	}
+	if key != nil {
+		harms["block's key is gone"] = harm{func(t *testing.T, d string) { _ = os.Remove(d + stream + "msgs/1.key") }, errs.Failed, "1.key"}
+		harms["block's key is damaged"] = harm{func(t *testing.T, d string) {
+			edit(t, d+stream+"msgs/1.key", func(b []byte) []byte { b[30] ^= 1; return b })
+		}, errs.Failed, "1.key"}
+		harms["block's key is cut"] = harm{func(t *testing.T, d string) {
+			edit(t, d+stream+"msgs/1.key", func(b []byte) []byte { return b[:10] })
+		}, errs.Failed, "1.key"}
+	}
+	for name, c := range harms {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			fill(t, dir)
+			fillBy(t, dir, key)
 			c.damage(t, dir+"/")
 			before := tree(t, dir)
-			conn, err := nats.Open(t.Context(), nats.Options{Dir: dir})
+			conn, err := nats.Open(t.Context(), nats.Options{Dir: dir, Key: key})
 			if err == nil {
 				_ = conn.Close()
 				t.Fatal("opened")
@@ -205,10 +240,12 @@ func TestOpen_RefusesADamagedStoreUntouched(t *testing.T) {
 
 // One changed byte anywhere in the store: either Open refuses, or everything is there. The last record is the exception: changed,
 // it cannot be told from one that a crash tore.
-func TestOpen_NeverLosesARecordSilently(t *testing.T) {
-	t.Parallel()
+func TestOpen_NeverLosesARecordSilently(t *testing.T) { bothWays(t, neverLosesARecord) }
+
+func neverLosesARecord(t *testing.T, key []byte) {
+	t.Helper()
 	golden := t.TempDir()
-	fill(t, golden)
+	fillBy(t, golden, key)
 	files := tree(t, golden)
 	var names []string
 	for n := range files {
@@ -230,7 +267,7 @@ func TestOpen_NeverLosesARecordSilently(t *testing.T) {
 		i, bit := r.IntN(len(files[name])), byte(1)<<r.IntN(8)
 		path := filepath.Join(dir, strings.TrimPrefix(name, golden))
 		edit(t, path, func(b []byte) []byte { b[i] ^= bit; return b })
-		c, err := nats.Open(t.Context(), nats.Options{Dir: dir})
+		c, err := nats.Open(t.Context(), nats.Options{Dir: dir, Key: key})
 		if err != nil {
 			refused++
 			continue
@@ -253,22 +290,26 @@ func TestOpen_NeverLosesARecordSilently(t *testing.T) {
 	}
 }
 
-func TestOpen_DropsATornLastRecord(t *testing.T) {
-	t.Parallel()
+func TestOpen_DropsATornLastRecord(t *testing.T) { bothWays(t, dropsATornLastRecord) }
+
+func dropsATornLastRecord(t *testing.T, key []byte) {
+	t.Helper()
+	const last = 541 // bytes of the last record
 	for name, tear := range map[string]func([]byte) []byte{
-		"half a record":   func(b []byte) []byte { return append(b, b[:40]...) },
-		"part of a head":  func(b []byte) []byte { return append(b, b[:10]...) },
-		"zeros":           func(b []byte) []byte { return append(b, make([]byte, 500)...) },
-		"last hash wrong": func(b []byte) []byte { b[len(b)-1] ^= 1; return b },
+		"half a record":      func(b []byte) []byte { return b[:len(b)-last+40] },
+		"part of a head":     func(b []byte) []byte { return b[:len(b)-last+10] },
+		"zeros":              func(b []byte) []byte { return append(b, make([]byte, 500)...) },
+		"zeros for a record": func(b []byte) []byte { return append(b[:len(b)-last], make([]byte, last)...) },
+		"last hash wrong":    func(b []byte) []byte { b[len(b)-1] ^= 1; return b },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			fill(t, dir)
+			fillBy(t, dir, key)
 			msgs := dir + "/jetstream/$G/streams/KV_b/msgs/"
 			edit(t, msgs+"1.blk", tear)
 			_ = os.Remove(msgs + "index.db") // is not there after kill -9
-			c := open(t, dir)
+			c := openBy(t, dir, key)
 			kv, err := c.JetStream().KeyValue(t.Context(), "b")
 			if err != nil {
 				t.Fatal(err)
@@ -346,5 +387,43 @@ func TestOpen_SaysWhereNobodyListensAndHidesThePassword(t *testing.T) {
 	}
 	if strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "127.0.0.1:1") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestOpen_WritesNothingInClearWithAKey(t *testing.T) {
+	t.Parallel()
+	key := bytes.Repeat([]byte{9}, 32)
+	for name, key := range map[string][]byte{"clear": nil, "sealed": key} {
+		dir := t.TempDir()
+		fillBy(t, dir, key)
+		found := false
+		for _, data := range tree(t, dir) {
+			found = found || strings.Contains(data, "threethree") || strings.Contains(data, "$KV.b.three")
+		}
+		if found != (key == nil) {
+			t.Errorf("%s: records in clear: %v", name, found)
+		}
+	}
+}
+
+func TestOpen_RefusesAnotherKeyUntouched(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	fillBy(t, dir, bytes.Repeat([]byte{9}, 32))
+	before := tree(t, dir)
+	for _, key := range [][]byte{nil, bytes.Repeat([]byte{8}, 32)} {
+		c, err := nats.Open(t.Context(), nats.Options{Dir: dir, Key: key})
+		if err == nil {
+			_ = c.Close()
+			t.Fatalf("opened with key %v", key)
+		}
+		if errs.CodeOf(err) != errs.Failed || errs.HintOf(err) == "" {
+			t.Errorf("key %v: %v", key, err)
+		}
+	}
+	for path, data := range tree(t, dir) {
+		if before[path] != data {
+			t.Errorf("%s was changed", path)
+		}
 	}
 }

@@ -106,6 +106,10 @@ func (s *Server) mayBackUp() (seen, error) {
 		return nil, errs.New(errs.Unsupported, "events, queues and deployments are in the NATS servers of --nats, and not in this data directory").
 			WithHint("Back up the streams there with `nats account backup`, and keep seal.key of a data directory with that: it opens them. `ebb data export` writes tables and buckets.")
 	}
+	if s.seal != nil {
+		return nil, errs.New(errs.Unsupported, "a sealed data directory cannot be backed up while it serves").
+			WithHint("Stop the server and copy the directory: the copy is sealed by the same key, which is to be kept elsewhere. `ebb data export` writes tables and buckets.")
+	}
 	tables, ok := s.tableStore.(seen)
 	if !ok {
 		return nil, errs.New(errs.Unsupported, "the tables are in the database of --%s, and not in this data directory", config.TablesSetting).

@@ -42,7 +42,7 @@ func bucketID(name string) store.BucketID { return store.BucketID{Tenant: tenant
 
 // openObjects opens what buckets are kept in.
 func (s *Server) openObjects(ctx context.Context) error {
-	o, err := fs.Open(ctx, filepath.Join(s.o.Config.Data, objectsFolder), fs.Options{Logger: s.o.Log})
+	o, err := fs.Open(ctx, filepath.Join(s.o.Config.Data, objectsFolder), fs.Options{Logger: s.o.Log, Seal: s.seal.Box("objects")})
 	if err != nil {
 		return err
 	}

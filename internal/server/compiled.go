@@ -18,12 +18,12 @@ const compiledFolder = "compiled"
 // compiled is the folder for what a Unit's runtime compiles of its code. Whatever could make it another one is in its name.
 func (s *Server) compiled(code, version string, g *guest.Unit, others ...string) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d %q", version, g.Interpreter, g.Handler, g.MemoryMB, others))
-	return filepath.Join(s.o.Config.Data, compiledFolder, code, hex.EncodeToString(sum[:8]))
+	return filepath.Join(s.working, compiledFolder, code, hex.EncodeToString(sum[:8]))
 }
 
 // collectCompiled removes what was compiled of Artifacts that nothing needs.
 func (s *Server) collectCompiled(needed func(digest string) bool) error {
-	dir := filepath.Join(s.o.Config.Data, compiledFolder)
+	dir := filepath.Join(s.working, compiledFolder)
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list compiled code: %w", err)

@@ -15,8 +15,11 @@ import (
 	"github.com/ebb-run/ebb/internal/errs"
 )
 
-// dataFormat is the version of the data directory's layout.
-const dataFormat = "1"
+// dataFormat is the version of the data directory's layout; one whose content is sealed has another, which an ebb without seals refuses.
+const (
+	dataFormat   = "1"
+	sealedFormat = "1 sealed"
+)
 
 // RunFile says how to reach the Node that uses a data directory. It is there only while the Node runs.
 type RunFile struct {
@@ -52,8 +55,13 @@ func ReadRunFile(dir string) (*RunFile, error) {
 	return &r, nil
 }
 
-// makeDataDir makes the folder, keeps it out of git, and refuses one of a newer format.
-func makeDataDir(dir string) error {
+// makeDataDir makes the folder, keeps it out of git, and refuses one of a newer format, or one that is sealed where it shall not be, or not
+// where it shall.
+func makeDataDir(dir string, sealed bool) error {
+	format := dataFormat
+	if sealed {
+		format = sealedFormat
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return errs.New(errs.Invalid, "create data directory: %w", err).WithHint("Choose another with --data DIR.")
 	}
@@ -67,10 +75,16 @@ func makeDataDir(dir string) error {
 		if err := MakeOwnFolder(dir); err != nil {
 			return err
 		}
-		return dataDirError(dir, writeWhole(dir, "FORMAT", dataFormat+"\n", 0o644))
+		return dataDirError(dir, writeWhole(dir, "FORMAT", format+"\n", 0o644))
 	case err != nil:
 		return dataDirError(dir, err)
-	case string(data) != dataFormat+"\n":
+	case string(data) == sealedFormat+"\n" && !sealed:
+		return errs.New(errs.Invalid, "the data directory %s is sealed", dir).
+			WithHint("Give the file with the key that it was sealed with: --seal-key-file FILE. Nothing in it was changed.")
+	case string(data) == dataFormat+"\n" && sealed:
+		return errs.New(errs.Invalid, "the data directory %s was made without a seal", dir).
+			WithHint("A data directory is sealed from its beginning or not at all: give a new one with --data DIR and deploy there, or start without --seal-key-file. Nothing in it was changed.")
+	case string(data) != format+"\n":
 		return errs.New(errs.Unsupported, "the data directory %s has format %.20q, this ebb reads %s", dir, data, dataFormat).
 			WithHint("Use the ebb that wrote it, or another directory with --data DIR. Nothing in it was changed.")
 	}

@@ -76,7 +76,7 @@ func (s *Server) openCerts() (*certs.Source, error) {
 	dir := filepath.Join(cfg.Data, "tls")
 	switch {
 	case cfg.TLSOwn:
-		return certs.OpenOwn(dir, ownNames(cfg))
+		return certs.OpenOwn(dir, ownNames(cfg), s.seal.Box("tls"))
 	case cfg.TLSCert != "":
 		return certs.FromFiles(cfg.TLSCert, cfg.TLSKey, s.o.Log)
 	}
@@ -87,7 +87,7 @@ func (s *Server) openCerts() (*certs.Source, error) {
 	}
 	return certs.OpenACME(certs.ACMEOptions{
 		Dir: filepath.Join(dir, "acme"), Domains: cfg.TLSDomains, Email: cfg.ACME.Email, Directory: cfg.ACME.URL, RootsFile: cfg.ACME.CA,
-		Listen: proof.Addr(), Log: s.o.Log,
+		Listen: proof.Addr(), Log: s.o.Log, Seal: s.seal.Box("acme"),
 	})
 }
 

@@ -58,7 +58,7 @@ type events struct {
 // openEvents opens the event log. Nothing is delivered before Run.
 func (s *Server) openEvents(ctx context.Context) error {
 	o := bus.Options{
-		Dir: filepath.Join(s.o.Config.Data, "events"), Alone: s.o.Config.NATS == "", Log: s.o.Log, Deliver: deliverer{s},
+		Dir: filepath.Join(s.o.Config.Data, "events"), Alone: s.o.Config.NATS == "", Log: s.o.Log, Seal: s.seal.Box("events"), Deliver: deliverer{s},
 		Limits:  event.Limits{Event: 2 * s.maxEvent()}, // what ebb itself publishes holds what came from outside, and an answer
 		MaxData: s.maxEvent(), Compile: rule.Compile, Index: rule.NewIndex, Ended: s.ended, Passing: s.o.Passing,
 	}

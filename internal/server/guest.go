@@ -75,7 +75,7 @@ func region(a *app.App) string {
 
 // Info describes the Node.
 func (s *Server) Info() api.Info {
-	return api.Info{Version: s.o.Version, PID: os.Getpid(), Started: s.started, Gateway: s.GatewayURL(), Data: s.o.Config.Data, Tables: s.tablesIn, Drivers: s.checks}
+	return api.Info{Version: s.o.Version, PID: os.Getpid(), Started: s.started, Gateway: s.GatewayURL(), Data: s.o.Config.Data, Sealed: s.seal != nil, Tables: s.tablesIn, Drivers: s.checks}
 }
 
 // Ready says whether calls will succeed: it serves, and what Instances are started from can be read.

@@ -21,7 +21,7 @@ func (s *Server) openDrivers(ctx context.Context, out sandbox.Egress) error {
 		return err
 	}
 	set, err := all.Drivers(all.Options{
-		Dir: filepath.Join(s.o.Config.Data, "run"), Plain: s.o.Config.Isolation == "none", Egress: out, Log: s.o.Log,
+		Dir: filepath.Join(s.working, "run"), Plain: s.o.Config.Isolation == "none", Egress: out, Log: s.o.Log,
 		Ready: s.readyBytes(), Runtime: s.o.Config.OCIRuntime, Path: path, CA: ca, Roots: roots, Store: store,
 	})
 	if err != nil {

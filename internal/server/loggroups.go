@@ -19,11 +19,11 @@ const ofFunctions = "/aws/lambda/"
 // openLogs opens what Functions write, and what clients put into log groups: that is told to be durable when it is acknowledged.
 func (s *Server) openLogs(output, events string) (err error) {
 	most := int64(s.o.Config.LogMaxMB) << 20
-	if s.logs, err = telemetry.OpenLogs(output, telemetry.LogOptions{MaxBytes: most}); err != nil {
+	if s.logs, err = telemetry.OpenLogs(output, telemetry.LogOptions{MaxBytes: most, Seal: s.seal.Box("logs")}); err != nil {
 		return err
 	}
 	s.closing(s.logs.Close)
-	if s.logEvents, err = telemetry.OpenLogs(events, telemetry.LogOptions{MaxBytes: most, Durable: true, Log: s.o.Log}); err != nil {
+	if s.logEvents, err = telemetry.OpenLogs(events, telemetry.LogOptions{MaxBytes: most, Durable: true, Seal: s.seal.Box("logevents"), Log: s.o.Log}); err != nil {
 		return err
 	}
 	s.closing(s.logEvents.Close)

@@ -80,7 +80,7 @@ func TestPassage_FunctionsReachWhatIsNamed(t *testing.T) {
 	if ok, why := isolatedHere(t); !ok {
 		t.Skipf("functions reach AWS's names only in a sandbox with a network of its own: %s", why)
 	}
-	src, err := certs.OpenCaptured(t.TempDir(), []string{"amazonaws.com"})
+	src, err := certs.OpenCaptured(t.TempDir(), []string{"amazonaws.com"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

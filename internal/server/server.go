@@ -42,6 +42,7 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/sandbox/all"
 	"github.com/ebb-run/ebb/internal/sandbox/process"
+	"github.com/ebb-run/ebb/internal/seal"
 	"github.com/ebb-run/ebb/internal/state"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/store/fs"
@@ -74,6 +75,8 @@ type Server struct {
 	o          Options
 	started    time.Time
 	lock       *dataLock
+	seal       *seal.Sealer // nil where the data directory is not sealed
+	working    string       // folder of what is in clear while functions run; the data directory where that is not sealed
 	token      identity.Token
 	nats       *nats.Conn
 	state      *state.Store
@@ -135,7 +138,11 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 		}
 	}()
 	dir := o.Config.Data
-	if err := makeDataDir(dir); err != nil {
+	sealKey, err := s.readSealKey()
+	if err != nil {
+		return nil, err
+	}
+	if err := makeDataDir(dir, sealKey != nil); err != nil {
 		return nil, err
 	}
 	// Before anything is touched: nobody else may be using this directory.
@@ -145,6 +152,9 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	s.closing(s.lock.Release)
 	if err := os.RemoveAll(filepath.Join(dir, backupFolder)); err != nil { // of a Node that was killed
 		return nil, dataDirError(dir, err)
+	}
+	if err := s.openSeal(sealKey); err != nil {
+		return nil, err
 	}
 	if s.token, err = identity.EnsureToken(filepath.Join(dir, "token")); err != nil {
 		return nil, err
@@ -181,11 +191,15 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 func (s *Server) openStores(ctx context.Context) (err error) {
 	dir := s.o.Config.Data
 	keyFile := filepath.Join(dir, "seal.key")
-	if err := keyThere(keyFile, filepath.Join(dir, "nats")); err != nil {
-		return err
-	}
-	if s.key, err = state.LoadKey(keyFile); err != nil {
-		return err
+	if s.seal == nil {
+		if err := keyThere(keyFile, filepath.Join(dir, "nats")); err != nil {
+			return err
+		}
+		if s.key, err = state.LoadKey(keyFile); err != nil {
+			return err
+		}
+	} else {
+		keyFile, s.key = filepath.Join(dir, sealFile), s.seal.Key("state")
 	}
 	if err := s.openTables(ctx); err != nil {
 		return err
@@ -197,7 +211,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if err := s.checkShared(ctx); err != nil {
 		return err
 	}
-	if s.nats, err = nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats"), URL: s.o.Config.NATS, Name: "ebb", Log: s.o.Log}); err != nil {
+	if s.nats, err = nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats"), URL: s.o.Config.NATS, Name: "ebb", Key: s.seal.Key("nats"), Log: s.o.Log}); err != nil {
 		return err
 	}
 	s.closing(s.nats.Close)
@@ -207,7 +221,7 @@ func (s *Server) openStores(ctx context.Context) (err error) {
 	if err := s.openAudit(ctx); err != nil {
 		return s.oneCopy(err)
 	}
-	if s.artifacts, err = artifact.OpenStore(filepath.Join(dir, artifactsFolder)); err != nil {
+	if s.artifacts, err = artifact.OpenSealed(filepath.Join(dir, artifactsFolder), filepath.Join(s.working, "trees"), s.seal.Box("artifacts")); err != nil {
 		return err
 	}
 	s.closing(s.trash.close)

@@ -31,7 +31,7 @@ func (s *Server) openTables(ctx context.Context) error {
 		return err
 	}
 	if dsn == "" {
-		t, err := sqlite.Open(ctx, filepath.Join(s.o.Config.Data, tablesFile), sqlite.Options{})
+		t, err := sqlite.Open(ctx, filepath.Join(s.o.Config.Data, tablesFile), sqlite.Options{Seal: s.seal.Box("tables")})
 		if err != nil {
 			return err
 		}

@@ -77,7 +77,7 @@ func (s *Server) openWires() (err error) {
 	w := &s.wires
 	w.s, w.line, w.plain = s, newLine(), newLine()
 	w.keys = identity.NewAWSKeys(s.key)
-	if w.certs, err = certs.OpenCaptured(filepath.Join(s.o.Config.Data, "aws"), capturedDomains); err != nil {
+	if w.certs, err = certs.OpenCaptured(filepath.Join(s.o.Config.Data, "aws"), capturedDomains, s.seal.Box("aws")); err != nil {
 		return err
 	}
 	s.closing(w.close)

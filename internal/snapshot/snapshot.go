@@ -34,9 +34,12 @@ type Snapshot struct {
 	shut error
 }
 
-// Open begins to see the database at path.
-func Open(ctx context.Context, path string) (*Snapshot, error) {
+// Open begins to see the database at path, by the VFS with that name: empty for SQLite's own.
+func Open(ctx context.Context, path, vfs string) (*Snapshot, error) {
 	q := url.Values{"_pragma": {"busy_timeout(10000)", "cache_size(-4000)"}, "mode": {"ro"}}
+	if vfs != "" {
+		q.Set("vfs", vfs)
+	}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("see %s as it is: %w", path, err)

@@ -43,7 +43,7 @@ func TestCopy_HoldsTheMomentOfOpenWhateverIsWrittenMeanwhile(t *testing.T) {
 	db := open(t, filepath.Join(dir, "a.db"))
 	exec(t, db, "CREATE TABLE t(n INTEGER, pad BLOB)")
 	exec(t, db, "INSERT INTO t WITH RECURSIVE c(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM c WHERE n < 2999) SELECT n, randomblob(2000) FROM c")
-	s, err := snapshot.Open(t.Context(), filepath.Join(dir, "a.db"))
+	s, err := snapshot.Open(t.Context(), filepath.Join(dir, "a.db"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestCopy_LeavesNoFileWhenItIsGivenUp(t *testing.T) {
 	dir := t.TempDir()
 	db := open(t, filepath.Join(dir, "a.db"))
 	exec(t, db, "CREATE TABLE t(n INTEGER)")
-	s, err := snapshot.Open(t.Context(), filepath.Join(dir, "a.db"))
+	s, err := snapshot.Open(t.Context(), filepath.Join(dir, "a.db"), "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/nats"
+	"github.com/ebb-run/ebb/internal/seal/sealtest"
 	"github.com/ebb-run/ebb/internal/state"
 )
 
@@ -34,7 +36,7 @@ func TestMain(m *testing.M) {
 // deployForever puts Deployments and flips the Pointer, and prints what was acknowledged after it was.
 func deployForever(dir string) error {
 	ctx := context.Background()
-	c, err := nats.Open(ctx, nats.Options{Dir: dir})
+	c, err := nats.Open(ctx, nats.Options{Dir: filepath.Join(dir, "nats"), Key: sealtest.Open(filepath.Join(dir, "seal")).Key("nats")})
 	if err != nil {
 		return err
 	}
@@ -61,11 +63,24 @@ func deployForever(dir string) error {
 
 func TestStore_KeepsWhatWasAcknowledgedOverKill9(t *testing.T) {
 	t.Parallel()
+	for _, name := range []string{"clear", "sealed"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			if name == "sealed" {
+				sealtest.Into(t, filepath.Join(dir, "seal"))
+			}
+			keepsOverKill9(t, dir)
+		})
+	}
+}
+
+func keepsOverKill9(t *testing.T, dir string) {
+	t.Helper()
 	rounds := 25
 	if testing.Short() {
 		rounds = 5
 	}
-	dir := t.TempDir()
 	var acked []string
 	current := "" // the last that was acknowledged, or found after a restart
 	for round := range rounds {
@@ -111,7 +126,7 @@ func TestStore_KeepsWhatWasAcknowledgedOverKill9(t *testing.T) {
 // verify opens the store as the next process would, and returns what is current.
 func verify(t *testing.T, dir string, acked []string, current, started string) string {
 	t.Helper()
-	c, err := nats.Open(t.Context(), nats.Options{Dir: dir})
+	c, err := nats.Open(t.Context(), nats.Options{Dir: filepath.Join(dir, "nats"), Key: sealtest.Open(filepath.Join(dir, "seal")).Key("nats")})
 	if err != nil {
 		t.Fatal(err)
 	}

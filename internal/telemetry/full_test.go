@@ -111,11 +111,11 @@ func TestWrite_DoesNotWaitForAHangingDisk(t *testing.T) {
 }
 
 func FuzzSplit(f *testing.F) {
-	f.Add(appendFrame(nil, &Record{Function: "f", Text: "x"}, "x")[frameHead:])
+	f.Add(appendFrame(nil, nil, &Record{Function: "f", Text: "x"}, "x")[frameHead:])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if v, ok := split(data); ok {
 			r := v.record()
-			again, ok := split(appendFrame(nil, &r, r.Text)[frameHead:])
+			again, ok := split(appendFrame(nil, nil, &r, r.Text)[frameHead:])
 			if !ok && len(r.Text) < maxText {
 				t.Error("does not read back")
 			}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
 )
 
 // LogOptions say how logs are kept.
@@ -23,6 +24,7 @@ type LogOptions struct {
 	SegmentBytes int64        // of one; 0 means a sixteenth of MaxBytes
 	Durable      bool         // what Put took survives the machine too: segments are synced before the next one begins
 	Log          *slog.Logger // takes warnings; nil drops them
+	Seal         *seal.Box    // what records are sealed by; nil for none
 }
 
 const (
@@ -226,12 +228,12 @@ func (l *Logs) Write(rs ...Record) {
 	for i := range rs {
 		r := &rs[i]
 		if len(r.Text) <= maxText {
-			l.mu.buf = appendFrame(l.mu.buf, r, r.Text)
+			l.mu.buf = appendFrame(l.mu.buf, l.o.Seal, r, r.Text)
 			l.mu.count++
 			continue
 		}
 		pieces(r.Text, func(text string) {
-			l.mu.buf = appendFrame(l.mu.buf, r, text)
+			l.mu.buf = appendFrame(l.mu.buf, l.o.Seal, r, text)
 			l.mu.count++
 		})
 	}

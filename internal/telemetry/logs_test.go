@@ -2,8 +2,10 @@ package telemetry_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
 	"github.com/ebb-run/ebb/internal/telemetry"
 )
 
@@ -204,6 +207,16 @@ func TestLogs_StayInBoundsAndKeepTheNewest(t *testing.T) {
 
 func TestOpenLogs_SkipsATornTail(t *testing.T) {
 	t.Parallel()
+	for name, box := range map[string]*seal.Box{"clear": nil, "sealed": seal.New().Box("logs")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			skipsATornTail(t, telemetry.LogOptions{Seal: box})
+		})
+	}
+}
+
+func skipsATornTail(t *testing.T, o telemetry.LogOptions) {
+	t.Helper()
 	for name, tear := range map[string]func(b []byte) []byte{
 		"half a record":     func(b []byte) []byte { return b[:len(b)-7] },
 		"part of a head":    func(b []byte) []byte { return append(b, 40, 0, 0) },
@@ -217,7 +230,7 @@ func TestOpenLogs_SkipsATornTail(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			l := openLogs(t, dir, telemetry.LogOptions{})
+			l := openLogs(t, dir, o)
 			l.Write(line("1", "one"), line("2", "two"), line("3", "three"))
 			if err := l.Close(); err != nil {
 				t.Fatal(err)
@@ -231,11 +244,11 @@ func TestOpenLogs_SkipsATornTail(t *testing.T) {
 			if err := os.WriteFile(path, torn, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			l = openLogs(t, dir, telemetry.LogOptions{})
+			l = openLogs(t, dir, o)
 			l.Write(line("4", "four"))
 			want := []string{"one", "two", "three", "four"}
 			switch {
-			case len(torn) < 20:
+			case len(torn) < 20: // not even the head
 				want = want[3:]
 			case len(torn) <= len(data):
 				want = []string{"one", "two", "four"}
@@ -245,7 +258,7 @@ func TestOpenLogs_SkipsATornTail(t *testing.T) {
 					t.Errorf("got %q, want %q", got, want)
 				}
 				_ = l.Close()
-				l = openLogs(t, dir, telemetry.LogOptions{})
+				l = openLogs(t, dir, o)
 			}
 		})
 	}
@@ -524,5 +537,46 @@ func TestLogs_PutTellsWhatIsNotKept(t *testing.T) {
 	}
 	if err := l.Put(telemetry.Record{Text: "x"}); errs.CodeOf(err) != errs.Unavailable {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestLogs_SealedAreReadByTheirKeyAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	box := seal.New().Box("logs")
+	l := openLogs(t, dir, telemetry.LogOptions{Seal: box})
+	long := strings.Repeat("canary ", 100_000) // several records
+	l.Write(line("1", "canary"), line("2", long), line("3", "canary"))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "0000000000000001.log")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(data), "canary") || strings.Contains(string(data), "shop") {
+		t.Error("a record is in clear")
+	}
+	got := strings.Join(texts(read(t, openLogs(t, dir, telemetry.LogOptions{Seal: box}), telemetry.Query{})), "")
+	if got != "canary"+long+"canary" {
+		t.Errorf("%d bytes are read", len(got))
+	}
+	for name, other := range map[string]*seal.Box{"none": nil, "another": seal.New().Box("logs")} {
+		if got := read(t, openLogs(t, dir, telemetry.LogOptions{Seal: other}), telemetry.Query{}); len(got) > 0 {
+			t.Errorf("%s key: %d records", name, len(got))
+		}
+	}
+	// Whoever changes a record can make its checksum right, and not its seal.
+	frame := data[len("ebb-logs 1\n"):]
+	n := binary.LittleEndian.Uint32(frame)
+	payload := frame[8 : 8+n]
+	payload[len(payload)-1] ^= 1
+	binary.LittleEndian.PutUint32(frame[4:], crc32.Checksum(payload, crc32.MakeTable(crc32.Castagnoli)))
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, openLogs(t, dir, telemetry.LogOptions{Seal: box}), telemetry.Query{}); len(got) > 0 {
+		t.Errorf("after a change: %d records", len(got))
 	}
 }

@@ -170,6 +170,12 @@ func (l *Logs) segment(ctx context.Context, q *Query, s segment, from int64, f f
 		if n++; n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if l.o.Seal != nil {
+			var err error
+			if payload, err = l.o.Seal.OpenInPlace(payload, sealPlace); err != nil {
+				return errDamaged
+			}
+		}
 		v, ok := split(payload)
 		if !ok {
 			return errDamaged

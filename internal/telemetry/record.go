@@ -4,7 +4,10 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"math"
+	"slices"
 	"time"
+
+	"github.com/ebb-run/ebb/internal/seal"
 )
 
 // Kind says what wrote a Record.
@@ -34,7 +37,8 @@ type Record struct {
 }
 
 // A segment file is segmentHead, then frames: length u32 and CRC-32C u32 of the payload (little endian), and the payload: time
-// as nanoseconds since 1970 (8 bytes), then the strings in the order of Record, each with its length as a uvarint.
+// as nanoseconds since 1970 (8 bytes), then the strings in the order of Record, each with its length as a uvarint. Where there is a key, the
+// payload is sealed.
 
 // segmentHead names the format and its version.
 const segmentHead = "ebb-logs 1\n"
@@ -48,16 +52,21 @@ const (
 	// maxName bounds the other fields; what is longer is cut.
 	maxName = 1 << 10
 	// maxFrame bounds what a frame's length can say.
-	maxFrame = maxText + 8*maxName
+	maxFrame = maxText + 8*maxName + seal.Overhead
+	// sealPlace binds sealed payloads to logs; where in them they are is not known when they are sealed.
+	sealPlace = "log"
 )
 
 // castagnoli is never written.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // appendFrame adds the Record's frame to buf.
-func appendFrame(buf []byte, r *Record, text string) []byte {
+func appendFrame(buf []byte, box *seal.Box, r *Record, text string) []byte {
 	at := len(buf)
 	buf = append(buf, make([]byte, frameHead)...)
+	if box != nil {
+		buf = append(buf, make([]byte, seal.NonceSize)...)
+	}
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(nanos(r.Time)))
 	for _, s := range [...]string{r.Tenant, r.App, r.Stage, r.Function, r.Instance, r.Invocation, r.Kind} {
 		s = s[:min(len(s), maxName)]
@@ -66,6 +75,11 @@ func appendFrame(buf []byte, r *Record, text string) []byte {
 	}
 	buf = binary.AppendUvarint(buf, uint64(len(text)))
 	buf = append(buf, text...)
+	if box != nil {
+		buf = slices.Grow(buf, seal.TagSize)
+		sealed := box.SealInPlace(buf[at+frameHead:], sealPlace)
+		buf = buf[:at+frameHead+len(sealed)]
+	}
 	payload := buf[at+frameHead:]
 	binary.LittleEndian.PutUint32(buf[at:], uint32(len(payload)))
 	binary.LittleEndian.PutUint32(buf[at+4:], crc32.Checksum(payload, castagnoli))

@@ -30,7 +30,7 @@ const Database = "objects.db"
 // Snapshot sees what is stored as it is now, until the caller closes it.
 func (s *Store) Snapshot(ctx context.Context) (*Snapshot, error) {
 	s.keepFiles(1) // before the look into the database: no file that it names may go
-	seen, err := snapshot.Open(ctx, filepath.Join(s.dir, Database))
+	seen, err := snapshot.Open(ctx, filepath.Join(s.dir, Database), s.vfs.Name())
 	if err != nil {
 		s.keepFiles(-1)
 		return nil, err

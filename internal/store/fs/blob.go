@@ -19,9 +19,8 @@ import (
 )
 
 const (
-	frame      = 64 << 10 // bytes on disk of a block: its checksum and its data
+	frame      = 64 << 10 // bytes on disk of a block: see frames
 	check      = 4        // bytes of the checksum
-	block      = frame - check
 	inlineMost = 16 << 10 // bytes of data that are kept in the database
 	perFolder  = 4096     // files in one folder
 	reserve    = 1024     // blob numbers taken at a time
@@ -110,7 +109,7 @@ func (s *Store) take(ctx context.Context, r io.Reader, most int64, algorithms ..
 	buf := s.free.Get().(*[frame]byte)
 	defer s.free.Put(buf)
 	counter := newCounter(algorithms...)
-	n, end, err := fill(r, buf[check:])
+	n, end, err := fill(r, s.frames.data(buf))
 	if err != nil {
 		return nil, err
 	}
@@ -148,15 +147,15 @@ func fill(r io.Reader, buf []byte) (n int, end bool, err error) {
 
 func (s *Store) inline(ctx context.Context, buf *[frame]byte, n int, counter *counter) (*blob, error) {
 	b := &blob{size: int64(n), whole: n == 0}
-	counter.Write(buf[check : check+n])
+	data := s.frames.data(buf)[:n]
+	counter.Write(data)
 	if n > 0 {
 		id, err := s.newID(ctx)
 		if err != nil {
 			return nil, err
 		}
 		b.id = id
-		binary.BigEndian.PutUint32(buf[:], sum(id, 0, buf[check:check+n]))
-		b.inline = append([]byte(nil), buf[:check+n]...)
+		b.inline = append(binary.BigEndian.AppendUint32(make([]byte, 0, check+n), sum(id, 0, data)), data...)
 	}
 	b.sums, b.last = counter.sums(), counter.last()
 	return b, nil
@@ -177,13 +176,12 @@ func (s *Store) writeFile(ctx context.Context, b *blob, buf *[frame]byte, n int,
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	for index := int64(0); n > 0; index++ {
-		data := buf[check : check+n]
+		data := s.frames.data(buf)[:n]
 		if b.size += int64(n); b.size > most {
 			return store.ErrObjectTooLarge
 		}
 		counter.Write(data)
-		binary.BigEndian.PutUint32(buf[:], sum(b.id, index, data))
-		if _, err := f.Write(buf[:check+n]); err != nil {
+		if _, err := f.Write(s.frames.finish(buf, n, b.id, index)); err != nil {
 			return err
 		}
 		if end {
@@ -193,7 +191,7 @@ func (s *Store) writeFile(ctx context.Context, b *blob, buf *[frame]byte, n int,
 			return err
 		}
 		var err error
-		if n, end, err = fill(r, buf[check:]); err != nil {
+		if n, end, err = fill(r, s.frames.data(buf)); err != nil {
 			return err
 		}
 	}

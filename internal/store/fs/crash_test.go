@@ -19,12 +19,16 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ebb-run/ebb/internal/seal/sealtest"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/store/fs"
 )
 
 // child in the environment makes the test binary the process that is killed: its value is the folder, a colon and the round.
 const child = "EBB_STORE_KILL"
+
+// sealEnv names the folder of the seal of that process's store; empty for none.
+const sealEnv = "EBB_STORE_SEAL"
 
 func TestMain(m *testing.M) {
 	if spec, ok := os.LookupEnv(child); ok {
@@ -50,7 +54,7 @@ func content(name string, n int) string {
 // work puts, replaces, copies, deletes and uploads until it is killed, and says what was acknowledged after it was.
 func work(dir, round string) error {
 	ctx := context.Background()
-	s, err := fs.Open(ctx, dir, fs.Options{})
+	s, err := fs.Open(ctx, dir, fs.Options{Seal: sealtest.Open(os.Getenv(sealEnv)).Box("objects")})
 	if err != nil {
 		return err
 	}
@@ -122,6 +126,16 @@ func (o *told) read(r io.Reader, enough int64, kill func()) {
 
 func TestStore_LosesNothingWhenKilled(t *testing.T) {
 	t.Parallel()
+	for name, seals := range map[string]string{"clear": "", "sealed": sealtest.Make(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			losesNothingWhenKilled(t, seals)
+		})
+	}
+}
+
+func losesNothingWhenKilled(t *testing.T, seals string) {
+	t.Helper()
 	dir := t.TempDir()
 	all := told{map[string]string{}, map[string]string{}, map[string]string{}}
 	rounds := 6
@@ -130,7 +144,7 @@ func TestStore_LosesNothingWhenKilled(t *testing.T) {
 	}
 	for round := range rounds {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s:%d", child, dir, round))
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s:%d", child, dir, round), sealEnv+"="+seals)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -141,15 +155,15 @@ func TestStore_LosesNothingWhenKilled(t *testing.T) {
 		}
 		all.read(out, 50+rand.Int64N(300), func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
 		_ = cmd.Wait()
-		verify(t, dir, all)
+		verify(t, dir, seals, all)
 	}
 	t.Logf("%d acknowledged puts and %d deletions, none lost", len(all.put), len(all.deleted))
 }
 
 // verify opens the folder and holds it to what was said.
-func verify(t *testing.T, dir string, all told) {
+func verify(t *testing.T, dir, seals string, all told) {
 	t.Helper()
-	s, err := fs.Open(t.Context(), dir, fs.Options{})
+	s, err := fs.Open(t.Context(), dir, fs.Options{Seal: sealtest.Open(seals).Box("objects")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +222,7 @@ func verify(t *testing.T, dir string, all told) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = fs.Open(t.Context(), dir, fs.Options{}); err != nil { // the trash is empty when the remover has ended
+	if s, err = fs.Open(t.Context(), dir, fs.Options{Seal: sealtest.Open(seals).Box("objects")}); err != nil { // the trash is empty when the remover has ended
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return files(t, dir) == needed }, func() string { return fmt.Sprintf("%d files, %d needed", files(t, dir), needed) })

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/store/fs"
 )
@@ -52,6 +53,16 @@ func bucketIn(t *testing.T, s *fs.Store) {
 
 func TestStore_GivesNoDamagedData(t *testing.T) {
 	t.Parallel()
+	for name, box := range map[string]*seal.Box{"clear": nil, "sealed": seal.New().Box("objects")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			givesNoDamagedData(t, box)
+		})
+	}
+}
+
+func givesNoDamagedData(t *testing.T, box *seal.Box) {
+	t.Helper()
 	const size = 200_000
 	for name, harm := range map[string]func(data []byte) []byte{
 		"a bit in the last block": func(b []byte) []byte { b[len(b)-1] ^= 1; return b },
@@ -69,7 +80,7 @@ func TestStore_GivesNoDamagedData(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			s := open(t, dir, fs.Options{})
+			s := open(t, dir, fs.Options{Seal: box})
 			bucketIn(t, s)
 			if _, err := s.Put(t.Context(), keyOf("k"), store.PutObject{Body: strings.NewReader(strings.Repeat("0123456789", size/10))}); err != nil {
 				t.Fatal(err)

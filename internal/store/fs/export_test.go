@@ -2,14 +2,13 @@ package fs
 
 import (
 	"database/sql"
-	"path/filepath"
 	"testing"
 )
 
 // SetFormat makes the database in a folder one of another format.
 func SetFormat(t *testing.T, dir string, n int) {
 	t.Helper()
-	db, err := sql.Open("sqlite", dsn(filepath.Join(dir, "objects.db"), "rw", "FULL"))
+	db, err := sql.Open("sqlite", (&Store{dir: dir}).dsn("rw", "FULL"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,9 @@ import (
 	"modernc.org/sqlite" // the driver of database/sql, too
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
 	"github.com/ebb-run/ebb/internal/store"
+	"github.com/ebb-run/ebb/internal/vfs"
 )
 
 // format is the version of the database and of the files. It rises with any change of either.
@@ -43,23 +45,26 @@ CREATE TABLE changes(seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, bucket TEXT 
 type Options struct {
 	Logger *slog.Logger     // nil for none
 	Now    func() time.Time // nil for the clock
+	Seal   *seal.Box        // what files and the database are sealed by; nil for none
 	// Passing, in tests, is told of the steps on the way of what is written.
 	Passing func(step string)
 }
 
 // Store keeps objects in a folder. It implements [store.Objects].
 type Store struct {
-	dir   string
-	opts  Options
-	db    *sql.DB  // for reading
-	stmts sync.Map // by their text, of db
-	w     *writer
-	wg    sync.WaitGroup
-	stop  context.CancelFunc
-	done  context.Context // ends when the Store closes
-	free  sync.Pool       // of frame buffers
-	once  sync.Once
-	shut  error
+	dir    string
+	opts   Options
+	vfs    *vfs.VFS // nil for a database that is not sealed
+	frames frames
+	db     *sql.DB  // for reading
+	stmts  sync.Map // by their text, of db
+	w      *writer
+	wg     sync.WaitGroup
+	stop   context.CancelFunc
+	done   context.Context // ends when the Store closes
+	free   sync.Pool       // of frame buffers
+	once   sync.Once
+	shut   error
 
 	// gate is held for reading from the look into the database until the files found there are pinned, and by the remover of files while it asks
 	// for pins: a file that a reader has found cannot go before it is opened.
@@ -91,23 +96,29 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of objects: %w", err)
 	}
-	s := &Store{dir: dir, opts: o, sweep: make(chan struct{}, 1)}
+	s := &Store{dir: dir, opts: o, frames: frames{o.Seal}, sweep: make(chan struct{}, 1)}
 	s.mu.pins, s.mu.doomed, s.mu.pending, s.mu.changed = map[int64]int{}, map[int64]struct{}{}, map[int64]struct{}{}, make(chan struct{})
 	s.free.New = func() any { return new([frame]byte) }
-	w, err := openWriter(ctx, dsn(filepath.Join(dir, Database), "rwc", "FULL"))
+	if o.Seal != nil {
+		var err error
+		if s.vfs, err = vfs.New(o.Seal); err != nil {
+			return nil, fmt.Errorf("open objects: %w", err)
+		}
+	}
+	w, err := openWriter(ctx, s.dsn("rwc", "FULL"))
 	if err != nil {
-		return nil, fmt.Errorf("open objects: %w", err)
+		return nil, fmt.Errorf("open objects: %w", errors.Join(err, s.vfs.Close()))
 	}
 	s.w = w
 	if err := s.begin(ctx); err != nil {
-		return nil, errors.Join(err, w.close())
+		return nil, errors.Join(err, w.close(), s.vfs.Close())
 	}
 	return s, nil
 }
 
 func (s *Store) begin(ctx context.Context) error {
 	var err error
-	if s.db, err = sql.Open("sqlite", dsn(filepath.Join(s.dir, Database), "ro", "NORMAL")); err != nil {
+	if s.db, err = sql.Open("sqlite", s.dsn("ro", "NORMAL")); err != nil {
 		return fmt.Errorf("open objects: %w", err)
 	}
 	s.db.SetMaxOpenConns(8)
@@ -129,14 +140,17 @@ func (s *Store) Close() error {
 	s.once.Do(func() {
 		s.stop()
 		s.wg.Wait()
-		s.shut = errors.Join(s.db.Close(), s.w.close())
+		s.shut = errors.Join(s.db.Close(), s.w.close(), s.vfs.Close())
 	})
 	return s.shut
 }
 
-func dsn(path, mode, sync string) string {
-	q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(" + sync + ")", "cache_size(-8000)", "wal_autocheckpoint(2000)"}, "mode": {mode}}
-	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
+func (s *Store) dsn(mode, sync string) string {
+	q := url.Values{"_pragma": {"busy_timeout(10000)", "temp_store(MEMORY)", "journal_mode(WAL)", "synchronous(" + sync + ")", "cache_size(-8000)", "wal_autocheckpoint(2000)"}, "mode": {mode}}
+	if s.vfs != nil {
+		q.Set("vfs", s.vfs.Name())
+	}
+	return (&url.URL{Scheme: "file", Path: filepath.Join(s.dir, Database), RawQuery: q.Encode()}).String()
 }
 
 // full makes of an error that the disk is full one that says so.

@@ -7,18 +7,29 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ebb-run/ebb/internal/seal"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/store/fs"
 )
 
 func TestStore_AFullDiskIsSaidAndLosesNothing(t *testing.T) {
 	t.Parallel()
+	for name, box := range map[string]*seal.Box{"clear": nil, "sealed": seal.New().Box("objects")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fullDiskLosesNothing(t, box)
+		})
+	}
+}
+
+func fullDiskLosesNothing(t *testing.T, box *seal.Box) {
+	t.Helper()
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
 		t.Skipf("cannot mount a file system here: %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
-	s := open(t, dir, fs.Options{})
+	s := open(t, dir, fs.Options{Seal: box})
 	bucketIn(t, s)
 	for _, size := range []int{300_000, 9_000} {
 		data, acked := strings.Repeat("x", size), 0

@@ -66,16 +66,16 @@ func (s *Store) readFile(ctx context.Context, w io.Writer, p piece) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		index := p.offset / block
+		index := p.offset / s.frames.block()
 		n, err := f.ReadAt(buf[:], index*frame)
 		if err != nil && err != io.EOF {
 			return fmt.Errorf("read object: %w", err)
 		}
-		data, err := verified(buf[:n], p.blob, index)
+		data, err := s.frames.open(buf[:n], p.blob, index)
 		if err != nil {
 			return err
 		}
-		from := p.offset - index*block
+		from := p.offset - index*s.frames.block()
 		if from >= int64(len(data)) {
 			return damaged(p.blob, index)
 		}

@@ -16,5 +16,5 @@ func (s *Store) Hold() (release func()) {
 
 // Snapshot sees the file as it is now, until the caller closes it.
 func (s *Store) Snapshot(ctx context.Context) (*snapshot.Snapshot, error) {
-	return snapshot.Open(ctx, s.path)
+	return snapshot.Open(ctx, s.path, s.vfs.Name())
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,7 +19,9 @@ import (
 	"modernc.org/sqlite"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
 	"github.com/ebb-run/ebb/internal/store"
+	"github.com/ebb-run/ebb/internal/vfs"
 )
 
 // The file says what it is in its header: "PRAGMA application_id" and "PRAGMA user_version".
@@ -42,6 +43,7 @@ INSERT INTO meta(k, v) VALUES('id', 0), ('seq', 0);
 type Options struct {
 	Now      func() time.Time // nil is time.Now
 	MaxPages int              // of the file; 0 is no limit. A write beyond is refused as on a full disk.
+	Seal     *seal.Box        // what the file is sealed by; nil for none
 }
 
 // Store is a store.Tables in one file.
@@ -49,6 +51,7 @@ type Store struct {
 	path string
 	opt  Options
 	lock *os.File
+	vfs  *vfs.VFS  // nil for a file that is not sealed
 	db   *sql.DB   // for reading
 	wdb  *sql.DB   // for writing
 	w    *sql.Conn // the only connection of wdb, used by the writer
@@ -131,18 +134,17 @@ func (s *Store) acquire() error {
 	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return errs.New(errs.Conflict, "another process has the file open").WithHint("Stop the other ebb that uses this data directory.")
 	}
-	f, err := os.Open(s.path)
-	if errors.Is(err, os.ErrNotExist) {
+	head, err := vfs.Head(s.path, s.opt.Seal, 100)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, seal.ErrOpen):
+		return errs.New(errs.Failed, "the beginning of the file: %w", err).WithHint("Give the key that it was sealed with, or restore this file from a backup.")
+	case err != nil:
 		return err
-	}
-	defer f.Close()
-	head := make([]byte, 100)
-	if n, err := io.ReadFull(f, head); n == 0 {
+	case len(head) == 0:
 		return nil // made, and not written to yet
-	} else if err != nil {
+	case len(head) < 100:
 		return errs.New(errs.Unsupported, "the file is not a database of tables")
 	}
 	if string(head[:15]) != "SQLite format 3" || binary.BigEndian.Uint32(head[68:]) != application {
@@ -156,12 +158,21 @@ func (s *Store) acquire() error {
 
 func (s *Store) connect(ctx context.Context) error {
 	dsn := func(mode string, pragmas ...string) string {
-		q := url.Values{"_pragma": append([]string{"busy_timeout(10000)"}, pragmas...), "mode": {mode}}
+		q := url.Values{"_pragma": append([]string{"busy_timeout(10000)", "temp_store(MEMORY)"}, pragmas...), "mode": {mode}}
+		if s.vfs != nil {
+			q.Set("vfs", s.vfs.Name())
+		}
 		return (&url.URL{Scheme: "file", Path: s.path, RawQuery: q.Encode()}).String()
+	}
+	if s.opt.Seal != nil {
+		var err error
+		if s.vfs, err = vfs.New(s.opt.Seal); err != nil {
+			return err
+		}
 	}
 	info, err := os.Stat(s.path)
 	fresh := err != nil || info.Size() == 0
-	writer := []string{"page_size(8192)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-24000)", "wal_autocheckpoint(2000)", "temp_store(MEMORY)"}
+	writer := []string{"page_size(8192)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-24000)", "wal_autocheckpoint(2000)"}
 	if s.opt.MaxPages > 0 {
 		writer = append(writer, fmt.Sprintf("max_page_count(%d)", s.opt.MaxPages))
 	}
@@ -240,12 +251,16 @@ func (s *Store) release() error {
 	if s.db != nil {
 		all = append(all, s.db.Close())
 	}
+	for _, st := range s.wstmt { // a connection's own statements keep its files open
+		all = append(all, st.Close())
+	}
 	if s.w != nil {
 		all = append(all, s.w.Close())
 	}
 	if s.wdb != nil {
 		all = append(all, s.wdb.Close())
 	}
+	all = append(all, s.vfs.Close())
 	if s.lock != nil {
 		// A program that is being started has the file too until it is executed: closing alone would leave it locked.
 		_ = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN)

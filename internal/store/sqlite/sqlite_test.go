@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/seal"
+	"github.com/ebb-run/ebb/internal/seal/sealtest"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/store/sqlite"
 	"github.com/ebb-run/ebb/internal/store/storetest"
@@ -24,7 +26,11 @@ func open(t *testing.T, path string, opt sqlite.Options) *sqlite.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
 	return s
 }
 
@@ -33,6 +39,27 @@ func TestStore_KeepsTheContract(t *testing.T) {
 	storetest.Tables(t, func(t *testing.T) store.Tables {
 		return open(t, filepath.Join(t.TempDir(), "tables.db"), sqlite.Options{})
 	})
+}
+
+func TestStore_KeepsTheContractSealed(t *testing.T) {
+	t.Parallel()
+	storetest.Tables(t, func(t *testing.T) store.Tables {
+		return open(t, filepath.Join(t.TempDir(), "tables.db"), sqlite.Options{Seal: seal.New().Box("tables")})
+	})
+}
+
+func TestOpen_RefusesAnotherKey(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "tables.db")
+	s := open(t, path, sqlite.Options{Seal: seal.New().Box("tables")})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, box := range []*seal.Box{nil, seal.New().Box("tables")} {
+		if _, err := sqlite.Open(t.Context(), path, sqlite.Options{Seal: box}); err == nil || errs.HintOf(err) == "" {
+			t.Errorf("%v: %v", box, err)
+		}
+	}
 }
 
 func simple(name string) store.Table {
@@ -48,7 +75,10 @@ func item(h string, n int) store.Item {
 	return store.Item{"h": store.Text(h), "n": store.Num(strconv.Itoa(n))}
 }
 
-const crashEnv = "EBB_TEST_TABLES_CRASH"
+const (
+	crashEnv = "EBB_TEST_TABLES_CRASH"
+	sealEnv  = "EBB_TEST_TABLES_SEAL" // empty for a file that is not sealed
+)
 
 // A child writes with many callers, says what was acknowledged, and is killed in the middle, three times over.
 func TestStore_LosesNothingAcknowledgedInAKill(t *testing.T) {
@@ -57,14 +87,24 @@ func TestStore_LosesNothingAcknowledgedInAKill(t *testing.T) {
 		return
 	}
 	t.Parallel()
+	for name, seals := range map[string]string{"clear": "", "sealed": sealtest.Make(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			losesNothing(t, seals)
+		})
+	}
+}
+
+func losesNothing(t *testing.T, seals string) {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "tables.db")
 	acked := map[string]bool{}
 	for round := range 3 {
-		for _, id := range crash(t, path, round) {
+		for _, id := range crash(t, path, seals, round) {
 			acked[id] = true
 		}
 	}
-	s := open(t, path, sqlite.Options{})
+	s := open(t, path, sqlite.Options{Seal: sealtest.Open(seals).Box("tables")})
 	lost := 0
 	for id := range acked {
 		got, err := s.Get(t.Context(), "default", []store.Lookup{{Table: "t", Key: store.Item{"h": store.Text(id)}}})
@@ -92,10 +132,10 @@ func TestStore_LosesNothingAcknowledgedInAKill(t *testing.T) {
 	t.Logf("%d acknowledged, %d there", len(acked), rows)
 }
 
-func crash(t *testing.T, path string, round int) (acked []string) {
+func crash(t *testing.T, path, seals string, round int) (acked []string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStore_LosesNothingAcknowledgedInAKill$")
-	cmd.Env = append(os.Environ(), crashEnv+"="+path, "EBB_TEST_ROUND="+strconv.Itoa(round))
+	cmd.Env = append(os.Environ(), crashEnv+"="+path, sealEnv+"="+seals, "EBB_TEST_ROUND="+strconv.Itoa(round))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +158,7 @@ func crash(t *testing.T, path string, round int) (acked []string) {
 }
 
 func crashing(path string) {
-	s, err := sqlite.Open(context.Background(), path, sqlite.Options{})
+	s, err := sqlite.Open(context.Background(), path, sqlite.Options{Seal: sealtest.Open(os.Getenv(sealEnv)).Box("tables")})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -145,8 +185,18 @@ func crashing(path string) {
 
 func TestStore_RefusesOnAFullDiskAndKeepsWhatStands(t *testing.T) {
 	t.Parallel()
+	for name, box := range map[string]*seal.Box{"clear": nil, "sealed": seal.New().Box("tables")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			refusesOnAFullDisk(t, box)
+		})
+	}
+}
+
+func refusesOnAFullDisk(t *testing.T, box *seal.Box) {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "tables.db")
-	s := open(t, path, sqlite.Options{MaxPages: 40})
+	s := open(t, path, sqlite.Options{MaxPages: 40, Seal: box})
 	if _, err := s.Create(t.Context(), "default", simple("t")); err != nil {
 		t.Fatal(err)
 	}
@@ -173,9 +223,31 @@ func TestStore_RefusesOnAFullDiskAndKeepsWhatStands(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, path, sqlite.Options{})
+	s = open(t, path, sqlite.Options{Seal: box})
 	if err := s.Write(t.Context(), "default", put(item("again", 1))); err != nil {
 		t.Error(err)
+	}
+}
+
+// What is written is in the one file after Close, and none is open.
+func TestClose_LeavesOneFile(t *testing.T) {
+	t.Parallel()
+	for name, box := range map[string]*seal.Box{"clear": nil, "sealed": seal.New().Box("tables")} {
+		dir := t.TempDir()
+		s := open(t, filepath.Join(dir, "tables.db"), sqlite.Options{Seal: box})
+		if _, err := s.Create(t.Context(), "default", simple("t")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Write(t.Context(), "default", put(item("a", 1))); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		left, err := filepath.Glob(filepath.Join(dir, "tables.db-*"))
+		if err != nil || len(left) > 0 {
+			t.Errorf("%s: %v %v", name, left, err)
+		}
 	}
 }
 

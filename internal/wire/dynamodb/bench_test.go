@@ -17,7 +17,7 @@ import (
 	"github.com/ebb-run/ebb/internal/wire/wiretest"
 )
 
-// table serves one table with n items in it, in partitions of 100.
+// table serves one table with n items in it, in partitions of 100; EBB_BENCH_SEALED=1 seals it.
 func table(b *testing.B, n int) *wiretest.Endpoint {
 	b.Helper()
 	s := tables(b)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/ebb-run/ebb/internal/seal"
 	"github.com/ebb-run/ebb/internal/store"
 	"github.com/ebb-run/ebb/internal/store/postgres"
 	"github.com/ebb-run/ebb/internal/store/sqlite"
@@ -50,7 +51,11 @@ func tables(t testing.TB) store.Tables {
 		pg := server.Get(t)
 		s, err = postgres.Open(t.Context(), pg.URL(pg.Database(t)), postgres.Options{})
 	} else {
-		s, err = sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "tables.db"), sqlite.Options{})
+		var o sqlite.Options
+		if os.Getenv("EBB_BENCH_SEALED") != "" {
+			o.Seal = seal.New().Box("tables")
+		}
+		s, err = sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "tables.db"), o)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ type cloud struct {
 
 func newCloud(t *testing.T) (*cloud, *x509.CertPool) {
 	t.Helper()
-	src, err := certs.OpenCaptured(t.TempDir(), []string{"amazonaws.com"})
+	src, err := certs.OpenCaptured(t.TempDir(), []string{"amazonaws.com"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
