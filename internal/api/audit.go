@@ -59,6 +59,7 @@ var changes = map[string]string{
 	"POST /v1/keys/{id}/rotate":              "key:rotate",
 	"POST /v1/invocations/redrive":           "invocations:redrive",
 	"POST /v1/invocations/cancel":            "invocations:cancel",
+	"POST /v1/data":                          "data:import",
 	"POST /v1/artifacts/missing":             "",
 	"PUT /v1/blobs/{sha}":                    "",
 	"POST /v1/artifacts":                     "",
@@ -71,8 +72,8 @@ var changes = map[string]string{
 	"POST /v1/audit/verify":                  "",
 }
 
-// namedInBody are the changes that say in their body what they are about: their handlers record them.
-var namedInBody = map[string]bool{"deploy": true, "key:create": true}
+// namedInBody are the changes that say elsewhere than in their path what they are about: their handlers record them.
+var namedInBody = map[string]bool{"deploy": true, "key:create": true, "data:import": true}
 
 // who names a caller for the audit log.
 func who(p identity.Principal) string {

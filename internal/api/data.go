@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -66,22 +67,35 @@ const tellEvery = 200 * time.Millisecond
 // importData reads an export from the body, and tells meanwhile how far it is: the answer begins before the body has ended.
 func (s *Server) importData(w http.ResponseWriter, r *http.Request) error {
 	v := r.URL.Query()
+	on := strings.Join(append(v["table"], v["bucket"]...), " ")
+	if on == "" {
+		on = "all of an export"
+	}
 	control := http.NewResponseController(w)
-	_ = control.EnableFullDuplex() // HTTP/2 has no need of it, and says so by an error
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.WriteHeader(200)
-	if err := control.Flush(); err != nil {
+	enc := json.NewEncoder(w)
+	var result export.Result
+	begun := false
+	err := s.recorded(r, "data:import", on, "", func() (err error) {
+		_ = control.EnableFullDuplex() // HTTP/2 has no need of it, and says so by an error
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		w.WriteHeader(200)
+		begun = true
+		if err := control.Flush(); err != nil {
+			return err
+		}
+		var last time.Time
+		result, err = s.backend.Import(r.Context(), export.Options{Tables: v["table"], Buckets: v["bucket"], Overwrite: v.Get("overwrite") == "true"}, r.Body, func(at export.Result) {
+			if time.Since(last) > tellEvery {
+				last = time.Now()
+				_ = enc.Encode(importLine{Result: &at}) // who does not listen any more is found by reading
+				_ = control.Flush()
+			}
+		})
+		return err
+	})
+	if !begun {
 		return err
 	}
-	enc := json.NewEncoder(w)
-	var last time.Time
-	result, err := s.backend.Import(r.Context(), export.Options{Tables: v["table"], Buckets: v["bucket"], Overwrite: v.Get("overwrite") == "true"}, r.Body, func(at export.Result) {
-		if time.Since(last) > tellEvery {
-			last = time.Now()
-			_ = enc.Encode(importLine{Result: &at}) // who does not listen any more is found by reading
-			_ = control.Flush()
-		}
-	})
 	line := importLine{Result: &result, Done: err == nil}
 	if err != nil {
 		line.Error = s.wired(r, err)
