@@ -72,7 +72,10 @@ func TestBuckets_ATriggerBeginsWhenItsBucketAppears(t *testing.T) {
 	n := open(t, dir)
 	for name, bucket := range map[string]string{"one": "late-one", "two": "late-two", "three": "late-three", "four": "late-four"} {
 		want := []string{"bucket " + bucket + " is not there yet: its triggers begin when it is created"}
-		if got := n.deployOnBucket(t, onBucket(name, bucket, false)); !slices.Equal(got, want) {
+		a := onBucket(name, bucket, false)
+		a.Functions[0].Role = "Role" // names the bucket, which may be another App's
+		a.Roles = []app.Role{{ID: "Role", Statements: []map[string]any{{"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::" + bucket}}}}
+		if got := n.deployOnBucket(t, a); !slices.Equal(got, want) {
 			t.Errorf("warnings %q, want %q", got, want)
 		}
 	}

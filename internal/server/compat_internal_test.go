@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ebb-run/ebb/internal/config"
 	"github.com/ebb-run/ebb/internal/wire/shape"
 )
 
@@ -35,7 +36,7 @@ func TestCompat_Pages(t *testing.T) {
 			}
 		}
 	}
-	s := &Server{}
+	s := &Server{o: Options{Config: &config.Config{}}}
 	var index strings.Builder
 	index.WriteString("# AWS's services\n\nWhat clients of AWS find here. A test is one that has seen the operation succeed; `make compat-tables` writes these pages.\n\n| service | operations | here | with a test |\n|---|---|---|---|\n")
 	pages := map[string]string{}

@@ -90,14 +90,16 @@ func New(o Options) (*Handler, error) {
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Body != nil && r.Body != http.NoBody {
+		own := *r // for the server goes by what kind of body r has: one that the client waits to be asked for is not waited for
+		own.Body = idleBody{r.Body, http.NewResponseController(w)}
+		r = &own
+	}
 	c := &Call{
 		authorize: h.o.Authorize, change: h.o.Change, RequestID: requestID(), Now: h.o.Now(), Request: r, Path: r.URL.EscapedPath(), Query: r.URL.Query(), Header: http.Header{}, Length: r.ContentLength,
 	}
 	c.held = &held{ctx: r.Context(), b: h.bodies}
 	defer c.held.release()
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = idleBody{r.Body, http.NewResponseController(w)}
-	}
 	if service := h.passing(r); service != "" {
 		h.pass(w, c, service)
 		return

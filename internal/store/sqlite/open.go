@@ -125,13 +125,22 @@ func Open(ctx context.Context, path string, opt Options) (*Store, error) {
 	return s, nil
 }
 
+// lockPatience is how long a file may be held by somebody else.
+const lockPatience = 3 * time.Second
+
 // acquire keeps other processes out and looks at the file's header before SQLite touches it.
 func (s *Store) acquire() error {
 	var err error
 	if s.lock, err = os.OpenFile(s.path+".lock", os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return err
 	}
-	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	// What a process was about to start when it was killed holds its files for a moment longer.
+	for deadline := time.Now().Add(lockPatience); errors.Is(err, syscall.EWOULDBLOCK) && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+		err = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
 		return errs.New(errs.Conflict, "another process has the file open").WithHint("Stop the other ebb that uses this data directory.")
 	}
 	head, err := vfs.Head(s.path, s.opt.Seal, 100)
