@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ebb-run/ebb/internal/testkit/executable"
 )
 
 // attackJS tries what a script of a build could want, and gives what came of it as lines "row: what".
@@ -136,10 +138,7 @@ func newStage(t *testing.T, mode string, bomb bool, out string, files map[string
 	}
 	s.bin = filepath.Join(dir, "bin", "ebb")
 	write(t, s.bin, "#!")
-	syscall.ForkLock.RLock() // or a child that another test forks has it open, and nobody can run it
-	err = os.WriteFile(s.bin, program, 0o755)
-	syscall.ForkLock.RUnlock()
-	if err != nil {
+	if err := executable.Write(s.bin, program); err != nil {
 		t.Fatal(err)
 	}
 	if s.rootless {

@@ -214,7 +214,10 @@ func (s *Store) copyBlob(from, to string, mode fs.FileMode) error {
 	if err = s.share(w, from); err != nil {
 		_, err = io.Copy(w, r)
 	}
-	return spaceError(filepath.Dir(to), errors.Join(err, w.Chmod(mode), w.Close()))
+	if err = errors.Join(err, w.Chmod(mode), w.Close()); err == nil && mode&0o111 != 0 {
+		awaitWriters(to)
+	}
+	return spaceError(filepath.Dir(to), err)
 }
 
 // share makes w a file of the same bytes as one that is not sealed.

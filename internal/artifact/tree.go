@@ -170,7 +170,13 @@ func (t *Tree) unpackFile(dir string, e Entry) error {
 		w.Close()
 		return spaceError(dir, err)
 	}
-	return spaceError(dir, w.Close())
+	if err := w.Close(); err != nil {
+		return spaceError(dir, err)
+	}
+	if e.Mode&0o111 != 0 {
+		awaitWriters(to)
+	}
+	return nil
 }
 
 // makeLinks makes symbolic links after all files, so that no file is ever written through one.

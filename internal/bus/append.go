@@ -69,6 +69,9 @@ func newAppender(js jetstream.JetStream, subject string) *appender {
 	return a
 }
 
+// errMoved is the answer of an owner that ended while a call waited: another one, here or elsewhere, serves the partition next.
+var errMoved = errs.New(errs.Unavailable, "this node does not serve the partition any more").WithHint("Try again in a moment.")
+
 var errClosed = errs.New(errs.Unavailable, "the event bus is closed")
 
 // append returns when the items are durable. Its error leaves open whether they are: a caller may repeat it, and the fold

@@ -395,7 +395,7 @@ func (p *progress) reach(ctx, owner context.Context, seq uint64) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-owner.Done():
-			return errs.New(errs.Unavailable, "this node does not serve the partition any more")
+			return errMoved
 		}
 	}
 }

@@ -415,7 +415,7 @@ func (o *owner) give(ctx context.Context, q giveQuestion) giveReply {
 // stopped says why a call ended early.
 func stopped(ctx context.Context, o *owner) error {
 	if o.stopping() || ctx.Err() == nil {
-		return errs.New(errs.Unavailable, "this node does not serve the partition any more")
+		return errMoved
 	}
 	return errs.New(errs.CodeOf(context.Cause(ctx)), "wait for messages: %w", context.Cause(ctx))
 }

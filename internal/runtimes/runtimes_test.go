@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ebb-run/ebb/internal/errs"
+	"github.com/ebb-run/ebb/internal/testkit/executable"
 )
 
 // machine is a computer with interpreters that a test makes.
@@ -42,7 +43,7 @@ func (m *machine) script(full, body string) {
 	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
 		m.t.Fatal(err)
 	}
-	if err := os.WriteFile(full, []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+	if err := executable.Write(full, []byte("#!/bin/sh\n"+body+"\n")); err != nil {
 		m.t.Fatal(err)
 	}
 }

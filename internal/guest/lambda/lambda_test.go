@@ -11,6 +11,7 @@ import (
 	"github.com/ebb-run/ebb/internal/guest"
 	"github.com/ebb-run/ebb/internal/guest/guesttest"
 	"github.com/ebb-run/ebb/internal/guest/lambda"
+	"github.com/ebb-run/ebb/internal/testkit/executable"
 )
 
 func protocol(t testing.TB) *lambda.Protocol {
@@ -43,7 +44,7 @@ func write(t testing.TB, files map[string]string) string {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
+		if err := executable.Write(file, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox/oci"
 	"github.com/ebb-run/ebb/internal/sandbox/process"
 	"github.com/ebb-run/ebb/internal/sandbox/sandboxtest"
+	"github.com/ebb-run/ebb/internal/testkit/executable"
 )
 
 func TestCheck_RefusesClearly(t *testing.T) {
@@ -55,7 +56,7 @@ func TestCheck_TriesTheRuntime(t *testing.T) {
 	for name, plain := range map[string]bool{"does nothing": false, "no isolation around it": true} {
 		dir := t.TempDir()
 		fake := filepath.Join(dir, "runsc")
-		if err := os.WriteFile(fake, []byte("#!/bin/sh\n[ \"$1\" = --version ] && echo runsc version 1 && exit\necho it is broken >&2; exit 9\n"), 0o755); err != nil {
+		if err := executable.Write(fake, []byte("#!/bin/sh\n[ \"$1\" = --version ] && echo runsc version 1 && exit\necho it is broken >&2; exit 9\n")); err != nil {
 			t.Fatal(err)
 		}
 		d := oci.New(oci.Options{Path: dir, Open: func() (sandbox.Driver, error) {

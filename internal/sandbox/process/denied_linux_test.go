@@ -14,9 +14,11 @@ import (
 	"testing"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebb-run/ebb/internal/sandbox/process"
 	"github.com/ebb-run/ebb/internal/sandbox/sandboxtest"
-	"golang.org/x/sys/unix"
+	"github.com/ebb-run/ebb/internal/testkit/executable"
 )
 
 // asDenied is the first argument of a test binary that is to run the rest of them without namespaces.
@@ -140,7 +142,7 @@ func copyOfSelf(t *testing.T) (program, dir string) {
 		t.Fatal(err)
 	}
 	program = filepath.Join(dir, "process.test")
-	if err := errors.Join(os.WriteFile(program, binary, 0o755), os.Chmod(dir, 0o777)); err != nil {
+	if err := errors.Join(executable.Write(program, binary), os.Chmod(dir, 0o777)); err != nil {
 		t.Fatal(err)
 	}
 	return program, dir

@@ -18,6 +18,7 @@ import (
 	"github.com/ebb-run/ebb/internal/sandbox"
 	"github.com/ebb-run/ebb/internal/sandbox/process"
 	"github.com/ebb-run/ebb/internal/sandbox/sandboxtest"
+	"github.com/ebb-run/ebb/internal/testkit/executable"
 )
 
 func openV1(dir string) (sandbox.Driver, error) {
@@ -81,7 +82,7 @@ func TestDriver_ConformsRootless(t *testing.T) {
 	}
 	program := filepath.Join(dir, "process.test")
 	syscall.ForkLock.RLock() // or a child that another test forks has it open, and nobody can run it
-	err = errors.Join(os.WriteFile(program, binary, 0o755), os.Chmod(dir, 0o777))
+	err = errors.Join(executable.Write(program, binary), os.Chmod(dir, 0o777))
 	syscall.ForkLock.RUnlock()
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/ebb-run/ebb/internal/errs"
 	"github.com/ebb-run/ebb/internal/sandbox"
+	"github.com/ebb-run/ebb/internal/testkit/executable"
 )
 
 // The test binary plays three more parts: an unprivileged starter of namespaces, the inside of a namespace, and guests in it.
@@ -272,9 +273,7 @@ func publicBinary(t *testing.T, dir string) string {
 	name := filepath.Join(dir, "guest")
 	b, err := os.ReadFile("/proc/self/exe")
 	if err == nil {
-		syscall.ForkLock.RLock() // or a child that another test forks has it open, and nobody can run it
-		err = os.WriteFile(name, b, 0o755)
-		syscall.ForkLock.RUnlock()
+		err = executable.Write(name, b)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -12,19 +12,17 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/ebb-run/ebb/internal/sandbox/process/helper"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-run/ebb/internal/sandbox/process/helper"
+	"github.com/ebb-run/ebb/internal/testkit/executable"
 )
 
 // run starts the program with a list and gives what came on the control descriptor and on standard output until it ended.
 func run(t *testing.T, l *helper.List, meanwhile func(p *os.Process)) (control, output []byte, end *os.ProcessState) {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "helper")
-	// A child that another test forks while the file is open for writing has it open too, and nobody runs it meanwhile (ETXTBSY).
-	syscall.ForkLock.RLock()
-	err := os.WriteFile(image, helper.Image(), 0o755)
-	syscall.ForkLock.RUnlock()
-	if err != nil {
+	if err := executable.Write(image, helper.Image()); err != nil {
 		t.Fatal(err)
 	}
 	steps, data, err := l.Encode()
