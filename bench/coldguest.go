@@ -198,7 +198,7 @@ func (b *bench) driven(ctx context.Context, d sandbox.Driver, proto guest.Protoc
 	t0 := time.Now()
 	sb, err := d.Prepare(ctx, sandbox.Spec{
 		ID: "bench", Owner: u.Function, Transport: proto.Transport(u), Output: io.Discard,
-		Limits: sandbox.Limits{MemoryBytes: int64(u.MemoryMB) << 20, TmpBytes: 512 << 20, Processes: 1024},
+		Limits: sandbox.Limits{MemoryBytes: int64(u.MemoryMB) << 20, TmpBytes: 512 << 20, Processes: 1024, ShareCPU: int64(u.MemoryMB) * 1000 / 1769},
 	})
 	if err != nil {
 		return p, err
